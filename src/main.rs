@@ -1,0 +1,2 @@
+//! Arguments -> one subcommand -> exit code.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Frames x queries -> batches.

@@ -1,0 +1,23 @@
+//! What the scheduler hands to the model: frames with the questions asked of each.
+
+use std::{sync::Arc, time::Instant};
+
+use super::{Frame, Query};
+
+/// One frame and every query that is to be answered on it. The proposals are computed once for all of them.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The frame.
+    pub frame: Arc<Frame>,
+    /// Queries to answer, in the query set's order; may be empty (the frame is then published as it is).
+    pub queries: Vec<Arc<Query>>,
+}
+
+/// Jobs for one pass of the model: at least one, at most the model's limit.
+#[derive(Debug)]
+pub struct Batch {
+    /// The jobs, in the order their answers come back.
+    pub jobs: Vec<Job>,
+    /// When the batch was cut.
+    pub cut_at: Instant,
+}

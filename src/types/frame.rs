@@ -1,0 +1,99 @@
+//! One decoded picture of one camera, on its way through the daemon.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use super::{BBox, CameraId, Letterbox, Size, Ticket};
+
+/// Packed 8-bit RGB, rows from top to bottom without padding: `width * height * 3` bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Rgb {
+    /// Width and height in pixels.
+    pub size: Size,
+    /// The bytes; shared, never changed.
+    pub data: Arc<[u8]>,
+}
+
+impl Rgb {
+    /// Wraps `data`; `None` unless it is exactly `width * height * 3` bytes.
+    pub fn new(size: Size, data: impl Into<Arc<[u8]>>) -> Option<Self> {
+        let data = data.into();
+        (data.len() == size.area() * 3).then_some(Self { size, data })
+    }
+}
+
+impl fmt::Debug for Rgb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Rgb({}x{})", self.size.width, self.size.height)
+    }
+}
+
+/// Whose clock stamped a capture time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Clock {
+    /// The sender's, carried by RTCP sender reports.
+    Ntp,
+    /// Ours, when the data arrived: the sender gave none.
+    Arrival,
+}
+
+/// When the picture was taken, as well as can be known.
+#[derive(Debug, Clone, Copy)]
+pub struct Capture {
+    /// Wall-clock time of capture.
+    pub at: SystemTime,
+    /// Who says so.
+    pub clock: Clock,
+}
+
+/// The decoder's full-size picture, kept by reference so that crops cost nothing until somebody asks for one.
+pub trait FullFrame: Send + Sync {
+    /// Cuts `area` (source pixels) out and scales it to fit `size`. Errors are for people.
+    fn crop(&self, area: &BBox, size: Size) -> Result<Rgb, String>;
+}
+
+/// One picture to analyse. It is shared by `Arc`, settled exactly once through its [`Ticket`].
+pub struct Frame {
+    /// Which camera took it.
+    pub camera: CameraId,
+    /// Counts the camera's frames from 0 since the daemon started, across reconnects; gaps are dropped frames.
+    pub seq: u64,
+    /// Capture time and its clock.
+    pub capture: Capture,
+    /// Presentation time in the stream.
+    pub pts: Duration,
+    /// When the decoded, scaled picture reached us: staleness is measured from `decoded_at - decode_time`.
+    pub decoded_at: Instant,
+    /// From the encoded data's arrival to the decoded, scaled picture.
+    pub decode_time: Duration,
+    /// How the source lies on the canvas.
+    pub view: Letterbox,
+    /// The canvas the model sees.
+    pub canvas: Rgb,
+    /// The full-size picture for crops; `None` where the source cannot keep one.
+    pub full: Option<Arc<dyn FullFrame>>,
+    /// The account this frame must be settled with.
+    pub ticket: Ticket,
+}
+
+impl Frame {
+    /// When the encoded data arrived here: what deadlines count from.
+    pub fn arrived_at(&self) -> Instant {
+        self.decoded_at.checked_sub(self.decode_time).unwrap_or(self.decoded_at)
+    }
+
+    /// Size of the source picture: what boxes are given in.
+    pub fn source(&self) -> Size {
+        self.view.source
+    }
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Frame({} #{} {}x{})", self.camera, self.seq, self.source().width, self.source().height)
+    }
+}

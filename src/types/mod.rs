@@ -1,0 +1,20 @@
+//! The words every stage speaks: frames, queries, boxes, groundings. Plain data.
+//!
+//! Nothing here knows tokio, GStreamer, ONNX Runtime or MQTT, so each stage can be read, built and tested
+//! on its own against these types alone.
+
+pub mod batch;
+pub mod frame;
+pub mod geometry;
+pub mod grounding;
+pub mod id;
+pub mod ledger;
+pub mod query;
+
+pub use batch::{Batch, Job};
+pub use frame::{Capture, Clock, Frame, FullFrame, Rgb};
+pub use geometry::{BBox, Letterbox, Size};
+pub use grounding::{Answer, Grounding, Match, ScoreKind, Status, Timings, Via};
+pub use id::{CameraId, IdError, QueryId};
+pub use ledger::{DropReason, Ledger, Ticket};
+pub use query::{Method, Query, QuerySet};

@@ -1,0 +1,1 @@
+//! One integration binary: real peers, real video, loopback only.
