@@ -9,6 +9,7 @@ pub mod geometry;
 pub mod grounding;
 pub mod id;
 pub mod ledger;
+pub mod pulse;
 pub mod query;
 
 pub use batch::{Batch, Job};
@@ -17,4 +18,5 @@ pub use geometry::{BBox, Letterbox, Size};
 pub use grounding::{Answer, Grounding, Match, ScoreKind, Status, Timings, Via};
 pub use id::{CameraId, IdError, QueryId};
 pub use ledger::{DropReason, Ledger, Ticket};
+pub use pulse::{Busy, Pulse};
 pub use query::{Method, Query, QuerySet};
