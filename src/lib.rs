@@ -18,6 +18,7 @@
 //! `tests/architecture.rs` enforces all of this.
 
 pub mod backoff;
+pub mod config;
 pub mod ground;
 pub mod http;
 pub mod ingest;

@@ -1,1 +1,97 @@
-//! Frames x queries -> batches.
+//! Frames x queries -> batches. Decides what the model looks at next, and what it never will.
+//!
+//! A batch is cut as late as possible: first the worker's place is reserved, then the newest frames are taken. While
+//! the model is busy the slots keep being overwritten with newer pixels and the batch grows; when it is idle, the
+//! first frame starts a batch of one at once. There is no linger timer.
+
+mod rotation;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+pub use rotation::{Inlet, Rotation};
+use serde::Deserialize;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::types::{Batch, Job, Pulse, QuerySet};
+
+/// The `[schedule]` table.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScheduleConfig {
+    /// Pixels older than this are never published, in milliseconds from their arrival.
+    pub staleness_ms: u64,
+    /// Most frames in one batch; 0 is the model's own limit.
+    pub max_batch: usize,
+}
+
+impl Default for ScheduleConfig {
+    fn default() -> Self {
+        Self { staleness_ms: 1000, max_batch: 0 }
+    }
+}
+
+/// What one scheduler works on. Cameras and queries may change under it at any time.
+pub struct Scheduler {
+    /// The cameras' outlets, in a fixed order.
+    pub inlets: watch::Receiver<Vec<Arc<dyn Inlet>>>,
+    /// The queries in force.
+    pub queries: watch::Receiver<Arc<QuerySet>>,
+    /// Rings when any inlet has something new: a frame, or its end.
+    pub ready: Arc<Notify>,
+    /// Frames older than this at the cut are dropped; `None` keeps every frame.
+    pub staleness: Option<Duration>,
+    /// Most frames in one batch, at least 1.
+    pub max_batch: usize,
+    /// Return once every inlet has ended, rather than waiting for new cameras.
+    pub finish: bool,
+    /// Busy while a batch is being cut.
+    pub pulse: Pulse,
+}
+
+impl Scheduler {
+    /// Cuts batches for `worker` until `shutdown`, until the worker is gone, or, if [`Scheduler::finish`], until every
+    /// inlet has ended. `worker` must have room for exactly one batch, or batches are cut too early.
+    pub async fn run(mut self, worker: mpsc::Sender<Batch>, shutdown: CancellationToken) {
+        let mut rotation = Rotation::default();
+        loop {
+            let place = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                place = worker.reserve() => match place {
+                    Ok(place) => place,
+                    Err(_) => return,
+                },
+            };
+            let batch = loop {
+                if let Some(batch) = self.cut(&mut rotation, Instant::now()) {
+                    break batch;
+                }
+                if self.finish && self.inlets.borrow().iter().all(|inlet| inlet.is_drained()) {
+                    return;
+                }
+                tokio::select! {
+                    biased;
+                    () = shutdown.cancelled() => return,
+                    () = self.ready.notified() => {}
+                    changed = self.inlets.changed() => if changed.is_err() { return },
+                }
+            };
+            place.send(batch);
+        }
+    }
+
+    fn cut(&mut self, rotation: &mut Rotation, now: Instant) -> Option<Batch> {
+        let _busy = self.pulse.busy();
+        let frames = rotation.cut(&self.inlets.borrow(), self.max_batch, self.staleness, now);
+        let queries = self.queries.borrow();
+        let jobs: Vec<Job> = frames
+            .into_iter()
+            .map(|frame| Job { queries: queries.for_camera(&frame.camera), frame: Arc::new(frame) })
+            .collect();
+        (!jobs.is_empty()).then_some(Batch { jobs, cut_at: now })
+    }
+}

@@ -1,0 +1,296 @@
+//! The configuration file: TOML -> checked [`Config`], a struct of the stages' own configurations.
+//!
+//! `toml` reports syntax, unknown keys and wrong types with line and column. What it cannot know (ids twice, a query
+//! for a camera that is not there) is checked here and reported with the line as well.
+
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Deserializer, de};
+use toml::Spanned;
+
+use crate::{
+    ground::ModelConfig,
+    http::HttpConfig,
+    ingest::CameraConfig,
+    publish::MqttConfig,
+    schedule::ScheduleConfig,
+    track::TrackConfig,
+    types::{CameraId, Method, Query, QueryId, query},
+};
+
+/// A configuration that can run: ids are unique, references resolve, relative paths start at the file's folder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// What runs, on what.
+    pub model: ModelConfig,
+    /// Where results go.
+    pub mqtt: MqttConfig,
+    /// Metrics and the live view.
+    pub http: HttpConfig,
+    /// Batches and deadlines.
+    pub schedule: ScheduleConfig,
+    /// Tracks and events.
+    pub track: TrackConfig,
+    /// Folder of pipeline templates that replace or add to the built-in ones.
+    pub pipelines: Option<PathBuf>,
+    /// At least one camera, ordered by id.
+    pub cameras: BTreeMap<CameraId, CameraConfig>,
+    /// The queries, ordered by id; may be empty (they can arrive later).
+    pub queries: BTreeMap<QueryId, QueryConfig>,
+}
+
+/// One query, as configured: a `[[query]]` table.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueryConfig {
+    /// Its name in topics.
+    pub id: QueryId,
+    /// What to look for, in plain words.
+    #[serde(deserialize_with = "text")]
+    pub text: String,
+    /// Cameras it runs on; unset is all.
+    #[serde(default)]
+    pub cameras: Option<Vec<CameraId>>,
+    /// How to look.
+    #[serde(default)]
+    pub method: Method,
+    /// Matches below this score, 0 to 1, are not reported; unset is the model's own threshold.
+    #[serde(default, deserialize_with = "fraction")]
+    pub threshold: Option<f32>,
+}
+
+impl QueryConfig {
+    /// The query in revision `rev`.
+    pub fn query(&self, rev: u32) -> Query {
+        Query {
+            id: self.id.clone(),
+            rev,
+            text: self.text.clone(),
+            cameras: self.cameras.clone(),
+            method: self.method,
+            threshold: self.threshold,
+        }
+    }
+}
+
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let raw = String::deserialize(deserializer)?;
+    query::check_text(&raw).map(str::to_owned).map_err(de::Error::custom)
+}
+
+fn fraction<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f32>, D::Error> {
+    let value = f32::deserialize(deserializer)?;
+    if (0.0..=1.0).contains(&value) {
+        Ok(Some(value))
+    } else {
+        Err(de::Error::custom(format!("{value} is not a score; use a number from 0 to 1")))
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("cannot read the configuration {}: {source}; check the path and that this user may read it", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not UTF-8.
+    #[error("{}:{line}: the configuration is not UTF-8 text; save it as UTF-8", path.display())]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// Line of the first bad byte.
+        line: usize,
+    },
+    /// Syntax, an unknown key, or a value of the wrong type; the text has line, column and key.
+    #[error("{}: {message}", path.display())]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// What `toml` says.
+        message: String,
+    },
+    /// Values that are well-formed but cannot be meant.
+    #[error("{}:{line}: {message}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        line: usize,
+        /// What is wrong and what to do.
+        message: String,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    #[serde(default)]
+    model: ModelConfig,
+    #[serde(default)]
+    mqtt: MqttConfig,
+    #[serde(default)]
+    http: HttpConfig,
+    #[serde(default)]
+    schedule: ScheduleConfig,
+    #[serde(default)]
+    track: TrackConfig,
+    #[serde(default)]
+    ingest: RawIngest,
+    #[serde(default, rename = "camera")]
+    cameras: Vec<Spanned<CameraConfig>>,
+    #[serde(default, rename = "query")]
+    queries: Vec<Spanned<QueryConfig>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawIngest {
+    pipelines: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads and checks `path`.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let bytes = std::fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|e| ConfigError::NotUtf8 { path: path.to_owned(), line: line_of(&bytes, e.valid_up_to()) })?;
+        Self::parse(text, path)
+    }
+
+    /// Checks `text`, which came from `path`.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let raw: Raw = toml::from_str(text)
+            .map_err(|e| ConfigError::Toml { path: path.to_owned(), message: e.to_string().trim_end().to_owned() })?;
+        let invalid = |span: Range<usize>, message: String| ConfigError::Invalid {
+            path: path.to_owned(),
+            line: line_of(text.as_bytes(), span.start),
+            message,
+        };
+        let mut cameras = BTreeMap::new();
+        for camera in raw.cameras {
+            let span = camera.span();
+            let camera = camera.into_inner();
+            check_camera(&camera).map_err(|message| invalid(span.clone(), message))?;
+            let id = camera.id.clone();
+            if cameras.insert(id.clone(), camera).is_some() {
+                return Err(invalid(span, format!("two cameras have the id `{id}`; give each its own")));
+            }
+        }
+        if cameras.is_empty() {
+            let message = "there is no camera; add a [[camera]] table with `id` and `uri`".to_owned();
+            return Err(invalid(0..0, message));
+        }
+        let mut queries = BTreeMap::new();
+        for query in raw.queries {
+            let span = query.span();
+            let query = query.into_inner();
+            if let Some(missing) = query.cameras.iter().flatten().find(|id| !cameras.contains_key(id)) {
+                let known = cameras.keys().map(CameraId::as_str).collect::<Vec<_>>().join(", ");
+                let message = format!("query `{}` names the camera `{missing}`, but there are: {known}", query.id);
+                return Err(invalid(span, message));
+            }
+            let id = query.id.clone();
+            if queries.insert(id.clone(), query).is_some() {
+                return Err(invalid(span, format!("two queries have the id `{id}`; give each its own")));
+            }
+        }
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let mut config = Self {
+            model: raw.model,
+            mqtt: raw.mqtt,
+            http: raw.http,
+            schedule: raw.schedule,
+            track: raw.track,
+            pipelines: raw.ingest.pipelines,
+            cameras,
+            queries,
+        };
+        config.anchor_paths(folder);
+        Ok(config)
+    }
+
+    /// Relative paths in a file mean: relative to that file. A bare model name is not a path.
+    fn anchor_paths(&mut self, folder: &Path) {
+        let mqtt = &mut self.mqtt;
+        let files = [&mut mqtt.password_file, &mut mqtt.ca_file, &mut mqtt.cert_file, &mut mqtt.key_file];
+        let others = [&mut mqtt.spool_dir, &mut self.pipelines, &mut self.model.library];
+        let cameras = self.cameras.values_mut().flat_map(|c| [&mut c.password_file, &mut c.ca_file]);
+        for path in files.into_iter().chain(others).chain(cameras).flatten() {
+            *path = folder.join(&*path);
+        }
+        if self.model.path.components().count() > 1 {
+            self.model.path = folder.join(&self.model.path);
+        }
+    }
+}
+
+fn check_camera(camera: &CameraConfig) -> Result<(), String> {
+    let id = &camera.id;
+    if camera.uri.trim().is_empty() {
+        return Err(format!("camera `{id}` has an empty `uri`"));
+    }
+    if camera.fps.is_some_and(|fps| !(fps > 0.0 && fps <= 1000.0)) {
+        return Err(format!("camera `{id}`: `fps` must be above 0 and at most 1000; leave it out for no limit"));
+    }
+    if !(camera.stall_seconds >= 0.5 && camera.stall_seconds <= 3600.0) {
+        return Err(format!("camera `{id}`: `stall_seconds` must be from 0.5 to 3600"));
+    }
+    Ok(())
+}
+
+/// Line of byte `offset`, counting from 1.
+fn line_of(bytes: &[u8], offset: usize) -> usize {
+    1 + bytes.iter().take(offset).filter(|b| **b == b'\n').count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        Config::parse(text, Path::new("g.toml")).unwrap_err().to_string()
+    }
+
+    const CAMERA: &str = "[[camera]]\nid = \"gate\"\nuri = \"test://\"\n";
+
+    #[test]
+    fn the_shipped_files_are_valid() {
+        for file in ["config/groundd.toml", "config/demo.toml"] {
+            Config::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+        }
+    }
+
+    #[test]
+    fn errors_name_the_line_the_key_and_the_remedy() {
+        assert!(error("[[camera]]\nid = \"a\"\nurl = \"x\"\n").contains("unknown field `url`"));
+        assert!(error("[[camera]]\nid = \"a\"\nuri = 5\n").contains("line 3"));
+        assert!(error("").contains("no camera"));
+        let twice = error(&format!("{CAMERA}{CAMERA}"));
+        assert!(twice.starts_with("g.toml:4:") && twice.contains("`gate`"), "{twice}");
+        let lost = error(&format!("{CAMERA}[[query]]\nid = \"q\"\ntext = \"car\"\ncameras = [\"gat\"]\n"));
+        assert!(lost.contains("`gat`") && lost.contains("there are: gate"), "{lost}");
+        let empty = error(&format!("{CAMERA}[[query]]\nid = \"q\"\ntext = \" \"\n"));
+        assert!(empty.contains("line 6") && empty.contains("query text is empty"), "{empty}");
+        let high = error(&format!("{CAMERA}[[query]]\nid = \"q\"\ntext = \"car\"\nthreshold = 40\n"));
+        assert!(high.contains("from 0 to 1"), "{high}");
+        assert!(error(&format!("{CAMERA}fps = 0\n")).contains("`fps`"));
+    }
+
+    #[test]
+    fn relative_paths_start_at_the_file() {
+        let text = format!("{CAMERA}password_file = \"secret\"\n[model]\npath = \"nano\"\n");
+        let config = Config::parse(&text, Path::new("/etc/groundd/groundd.toml")).unwrap();
+        let camera = config.cameras.values().next().unwrap();
+        assert_eq!(camera.password_file.as_deref(), Some(Path::new("/etc/groundd/secret")));
+        assert_eq!(config.model.path, Path::new("nano"));
+    }
+}

@@ -1,0 +1,181 @@
+//! Which cameras' frames go into the next batch: round robin, at most one frame a camera, nothing stale.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::types::{CameraId, DropReason, Frame};
+
+/// Where one camera's frames come out.
+pub trait Inlet: Send + Sync {
+    /// Whose frames these are.
+    fn camera(&self) -> &CameraId;
+    /// Takes the next frame, if there is one.
+    fn take(&self) -> Option<Frame>;
+    /// Whether there never will be another frame.
+    fn is_drained(&self) -> bool;
+}
+
+/// Remembers whose turn is next.
+#[derive(Debug, Default)]
+pub struct Rotation {
+    last: Option<CameraId>,
+}
+
+impl Rotation {
+    /// Takes at most `max` frames, at most one from each inlet, beginning after the camera served last. Frames that
+    /// arrived more than `staleness` before `now` are settled as [`DropReason::Stale`] and do not count.
+    pub fn cut(
+        &mut self,
+        inlets: &[Arc<dyn Inlet>],
+        max: usize,
+        staleness: Option<Duration>,
+        now: Instant,
+    ) -> Vec<Frame> {
+        let start = self
+            .last
+            .as_ref()
+            .and_then(|last| inlets.iter().position(|inlet| inlet.camera() == last))
+            .map_or(0, |i| i + 1);
+        let mut frames = Vec::new();
+        for inlet in inlets.iter().cycle().skip(start).take(inlets.len()) {
+            if frames.len() == max.max(1) {
+                break;
+            }
+            if let Some(frame) = fresh(inlet.as_ref(), staleness, now) {
+                self.last = Some(inlet.camera().clone());
+                frames.push(frame);
+            }
+        }
+        frames
+    }
+}
+
+fn fresh(inlet: &dyn Inlet, staleness: Option<Duration>, now: Instant) -> Option<Frame> {
+    loop {
+        let frame = inlet.take()?;
+        match staleness {
+            Some(limit) if now.saturating_duration_since(frame.arrived_at()) > limit => {
+                frame.ticket.drop_for(DropReason::Stale);
+            }
+            _ => return Some(frame),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::VecDeque, sync::Mutex, time::SystemTime};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::types::{Capture, Clock, Ledger, Letterbox, Rgb, Size};
+
+    struct Camera {
+        id: CameraId,
+        ledger: Arc<Ledger>,
+        frames: Mutex<VecDeque<Frame>>,
+    }
+
+    impl Inlet for Camera {
+        fn camera(&self) -> &CameraId {
+            &self.id
+        }
+        fn take(&self) -> Option<Frame> {
+            self.frames.lock().unwrap().pop_front()
+        }
+        fn is_drained(&self) -> bool {
+            self.frames.lock().unwrap().is_empty()
+        }
+    }
+
+    fn frame(camera: &Camera, seq: u64, arrived: Instant) -> Frame {
+        let size = Size::new(1, 1);
+        Frame {
+            camera: camera.id.clone(),
+            seq,
+            capture: Capture { at: SystemTime::UNIX_EPOCH, clock: Clock::Arrival },
+            pts: Duration::ZERO,
+            decoded_at: arrived,
+            decode_time: Duration::ZERO,
+            view: Letterbox::fit(size, 1.0, size),
+            canvas: Rgb::new(size, vec![0; 3]).unwrap(),
+            full: None,
+            ticket: camera.ledger.open(),
+        }
+    }
+
+    /// Cameras whose frames arrived the given milliseconds after `start`.
+    fn cameras(start: Instant, arrivals: &[Vec<u64>]) -> Vec<Arc<Camera>> {
+        arrivals
+            .iter()
+            .enumerate()
+            .map(|(i, times)| {
+                let camera = Camera {
+                    id: CameraId::new(&format!("cam{i}")).unwrap(),
+                    ledger: Arc::default(),
+                    frames: Mutex::default(),
+                };
+                for (seq, ms) in (0u64..).zip(times) {
+                    let frame = frame(&camera, seq, start + Duration::from_millis(*ms));
+                    camera.frames.lock().unwrap().push_back(frame);
+                }
+                Arc::new(camera)
+            })
+            .collect()
+    }
+
+    fn inlets(cameras: &[Arc<Camera>]) -> Vec<Arc<dyn Inlet>> {
+        cameras.iter().map(|c| Arc::clone(c) as Arc<dyn Inlet>).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_lost_nothing_stale_is_served_and_no_camera_waits_two_rounds(
+            arrivals in proptest::collection::vec(proptest::collection::vec(0u64..2000, 0..12), 1..8),
+            max in 1usize..10,
+            staleness in proptest::option::of(0u64..1500),
+        ) {
+            let start = Instant::now();
+            let now = start + Duration::from_secs(2);
+            let cameras = cameras(start, &arrivals);
+            let inlets = inlets(&cameras);
+            let staleness = staleness.map(Duration::from_millis);
+            let mut rotation = Rotation::default();
+            let mut waited = vec![0usize; cameras.len()];
+            loop {
+                let had: Vec<bool> = cameras.iter().map(|c| !c.is_drained()).collect();
+                let cut = rotation.cut(&inlets, max, staleness, now);
+                if cut.is_empty() { break; }
+                prop_assert!(cut.len() <= max);
+                for (i, camera) in cameras.iter().enumerate() {
+                    let served = cut.iter().filter(|f| f.camera == camera.id).count();
+                    prop_assert!(served <= 1, "a camera took two places of one batch");
+                    waited[i] = if served == 1 || !had[i] { 0 } else { waited[i] + 1 };
+                    prop_assert!(waited[i] <= cameras.len().div_ceil(max), "camera {} starves", camera.id);
+                }
+                for frame in &cut {
+                    prop_assert!(staleness.is_none_or(|limit| now - frame.arrived_at() <= limit));
+                    frame.ticket.publish();
+                }
+            }
+            for (camera, times) in cameras.iter().zip(&arrivals) {
+                prop_assert_eq!(camera.ledger.published() + camera.ledger.dropped(DropReason::Stale), times.len() as u64);
+                prop_assert_eq!(camera.ledger.in_flight(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_busy_camera_does_not_take_a_quiet_ones_turn() {
+        let start = Instant::now();
+        let cameras = cameras(start, &[vec![0; 9], vec![0], vec![0]]);
+        let inlets = inlets(&cameras);
+        let mut rotation = Rotation::default();
+        let order: Vec<String> =
+            (0..5).flat_map(|_| rotation.cut(&inlets, 1, None, start)).map(|frame| frame.camera.to_string()).collect();
+        assert_eq!(order, ["cam0", "cam1", "cam2", "cam0", "cam0"]);
+    }
+}
