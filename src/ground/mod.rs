@@ -100,7 +100,7 @@ pub struct ModelInfo {
     pub provider: Provider,
     /// The ONNX Runtime library.
     pub library: PathBuf,
-    /// The library's version.
+    /// The library's version and build.
     pub runtime: String,
 }
 
@@ -141,7 +141,7 @@ pub fn load(config: &ModelConfig, folders: &[PathBuf]) -> Result<Box<dyn Grounde
         methods: manifest.methods.clone(),
         provider: config.provider,
         library: runtime.library().to_owned(),
-        runtime: runtime.version().to_owned(),
+        runtime: runtime.version(),
     };
     let limits = Limits { max_batch: manifest.limits.max_batch, canvas: manifest.canvas() };
     let scores = &manifest.scores;

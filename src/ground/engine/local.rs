@@ -60,12 +60,16 @@ impl Runtime {
         &self.library
     }
 
-    /// The library's version, as `1.32.0`, or whatever it says of its build.
-    pub fn version(&self) -> &'static str {
-        let info = ort::info();
-        let branch = info.split_once("git-branch=").map_or(info, |(_, rest)| rest);
-        let branch = branch.split([',', ' ']).next().unwrap_or(branch);
-        branch.strip_prefix("rel-").unwrap_or(info)
+    /// The version in the library's name, if it has one, and the build the library itself names: `ort` keeps the
+    /// version it checked to itself.
+    pub fn version(&self) -> String {
+        let build = ort::info().split_once("git-commit-id=").map_or("unknown", |(_, rest)| rest);
+        let build = build.split([',', ' ']).next().unwrap_or(build);
+        let name = self.library.file_name().unwrap_or_default().to_string_lossy();
+        match name.split_once(".so.") {
+            Some((_, version)) => format!("{version}, build {build}"),
+            None => format!("build {build}"),
+        }
     }
 }
 
