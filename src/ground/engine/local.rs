@@ -13,7 +13,10 @@ use ort::{
     environment::Environment,
     ep,
     logging::LogLevel,
-    session::{Session, SessionInputValue, builder::SessionBuilder},
+    session::{
+        Session, SessionInputValue,
+        builder::{AutoDevicePolicy, SessionBuilder},
+    },
     value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType},
 };
 
@@ -131,6 +134,9 @@ fn options(runtime: &Runtime, compute: Compute) -> Result<SessionBuilder, String
     let builder = set(builder.with_intra_threads(threads))?;
     // Idle threads sleep: a service that waits for frames must not burn the machine it shares.
     let builder = set(builder.with_intra_op_spinning(false))?;
+    // Unasked, `ort` lets the runtime pick the device that saves most power, which need not be the one configured;
+    // and ONNX Runtime 1.22, which knows no devices on Linux, aborts the process then. Asked for the CPU it only fails.
+    let builder = set(builder.with_auto_device(AutoDevicePolicy::PreferCPU))?;
     set(builder.with_deterministic_compute(true))
 }
 
