@@ -1,1 +1,7 @@
 //! One integration binary: real peers, real video, loopback only.
+
+#![allow(unreachable_pub, missing_docs, reason = "nobody imports a test binary")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod ground;
+mod support;

@@ -83,6 +83,8 @@ pub struct Timings {
     pub inferred: Duration,
     /// When the batch was done.
     pub done_at: Instant,
+    /// Frames in the batch.
+    pub batch: usize,
 }
 
 /// All answers on one frame.

@@ -1,0 +1,221 @@
+//! ONNX Runtime in this process: the only user of `ort`.
+//!
+//! `ort` loads the library by itself, and panics when it cannot, unless it was given one before anything else is
+//! called. Therefore everything here hangs off [`Runtime`], which only exists once a library is loaded.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
+
+use ort::{
+    environment::Environment,
+    ep,
+    logging::LogLevel,
+    session::{
+        Session, SessionInputValue,
+        builder::{AutoDevicePolicy, SessionBuilder},
+    },
+    value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType},
+};
+
+use super::{Data, Element, Engine, EngineError, Outputs, Port, Tensor};
+use crate::ground::Provider;
+
+/// The oldest ONNX Runtime that is accepted is 1.(this): the level `ort` is built for.
+pub const API_LEVEL: u32 = ort::MINOR_VERSION;
+
+/// The loaded library. A process can hold one; it stays until the end.
+#[derive(Debug, Clone)]
+pub struct Runtime {
+    library: PathBuf,
+    environment: Environment,
+}
+
+static LOADED: Mutex<Option<Runtime>> = Mutex::new(None);
+
+impl Runtime {
+    /// Loads `library`, or takes the one that is loaded already if it is the same.
+    pub fn load(library: &Path) -> Result<Self, EngineError> {
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(runtime) = loaded.as_ref() {
+            return if runtime.library == library {
+                Ok(runtime.clone())
+            } else {
+                Err(EngineError::OtherLibrary { wanted: library.to_owned(), loaded: runtime.library.clone() })
+            };
+        }
+        let bad = |reason: String| EngineError::BadLibrary { path: library.to_owned(), reason };
+        let builder = ort::init_from(library).map_err(|e| bad(e.to_string()))?;
+        let environment = builder
+            .with_name("groundd")
+            .with_telemetry(false)
+            .with_logger(Arc::new(log))
+            .build()
+            .map_err(|e| bad(e.to_string()))?;
+        environment.set_log_level(LogLevel::Warning);
+        Ok(loaded.insert(Self { library: library.to_owned(), environment }).clone())
+    }
+
+    /// The library that is loaded.
+    pub fn library(&self) -> &Path {
+        &self.library
+    }
+
+    /// The version in the library's name, if it has one, and the build the library itself names: `ort` keeps the
+    /// version it checked to itself.
+    pub fn version(&self) -> String {
+        let build = ort::info().split_once("git-commit-id=").map_or("unknown", |(_, rest)| rest);
+        let build = build.split([',', ' ']).next().unwrap_or(build);
+        let name = self.library.file_name().unwrap_or_default().to_string_lossy();
+        match name.split_once(".so.") {
+            Some((_, version)) => format!("{version}, build {build}"),
+            None => format!("build {build}"),
+        }
+    }
+}
+
+/// The runtime reports failures as results too, and those are told where they matter: here is the small print.
+fn log(level: LogLevel, _category: &str, _id: &str, at: &str, message: &str) {
+    match level {
+        LogLevel::Fatal => tracing::error!(target: "onnxruntime", at, "{message}"),
+        LogLevel::Error | LogLevel::Warning => tracing::debug!(target: "onnxruntime", at, "{message}"),
+        LogLevel::Info | LogLevel::Verbose => tracing::trace!(target: "onnxruntime", at, "{message}"),
+    }
+}
+
+/// On what, and with how much, files are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compute {
+    /// What computes.
+    pub provider: Provider,
+    /// Which GPU.
+    pub device: u32,
+    /// CPU threads for one run; 0 is one a core.
+    pub threads: usize,
+}
+
+/// One opened ONNX file.
+pub struct Local {
+    file: PathBuf,
+    session: Session,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+    names: Vec<Arc<str>>,
+}
+
+impl Local {
+    /// Opens `file`. A provider that is not there is an error, never another provider.
+    pub fn open(runtime: &Runtime, file: &Path, compute: Compute) -> Result<Self, EngineError> {
+        let failed = |reason: String| EngineError::Open { file: file.to_owned(), reason };
+        let builder = options(runtime, compute).map_err(failed)?;
+        let mut builder = builder.with_execution_providers(providers(compute)).map_err(|e| EngineError::Provider {
+            provider: compute.provider,
+            device: compute.device,
+            library: runtime.library.clone(),
+            reason: e.to_string(),
+        })?;
+        let session = builder.commit_from_file(file).map_err(|e| failed(e.to_string()))?;
+        let ports = |outlets: &[Outlet]| outlets.iter().map(port).collect::<Vec<_>>();
+        let (inputs, outputs) = (ports(session.inputs()), ports(session.outputs()));
+        let names = outputs.iter().map(|p| p.name.as_str().into()).collect();
+        Ok(Self { file: file.to_owned(), session, inputs, outputs, names })
+    }
+}
+
+fn options(runtime: &Runtime, compute: Compute) -> Result<SessionBuilder, String> {
+    let threads = match compute.threads {
+        0 => thread::available_parallelism().map_or(1, usize::from),
+        n => n,
+    };
+    let set = |result: ort::session::builder::BuilderResult| result.map_err(|e| e.to_string());
+    let builder = Session::builder(&runtime.environment).map_err(|e| e.to_string())?;
+    let builder = set(builder.with_intra_threads(threads))?;
+    // Idle threads sleep: a service that waits for frames must not burn the machine it shares.
+    let builder = set(builder.with_intra_op_spinning(false))?;
+    // Unasked, `ort` lets the runtime pick the device that saves most power, which need not be the one configured;
+    // and ONNX Runtime 1.22, which knows no devices on Linux, aborts the process then. Asked for the CPU it only fails.
+    let builder = set(builder.with_auto_device(AutoDevicePolicy::PreferCPU))?;
+    set(builder.with_deterministic_compute(true))
+}
+
+fn providers(compute: Compute) -> Vec<ep::ExecutionProviderDispatch> {
+    let device = i32::try_from(compute.device).unwrap_or(i32::MAX);
+    let cuda = || ep::CUDA::default().with_device_id(device).build().error_on_failure();
+    let tensorrt = || ep::TensorRT::default().with_device_id(device).build().error_on_failure();
+    match compute.provider {
+        Provider::Cpu => vec![],
+        Provider::Cuda => vec![cuda()],
+        // TensorRT hands what it cannot do to CUDA.
+        Provider::Tensorrt => vec![tensorrt(), cuda()],
+    }
+}
+
+fn port(outlet: &Outlet) -> Port {
+    let (element, shape) = match outlet.dtype() {
+        ValueType::Tensor { ty, shape, .. } => {
+            (element(*ty), shape.iter().map(|axis| usize::try_from(*axis).ok()).collect())
+        }
+        other => (Element::Other(other.to_string()), Vec::new()),
+    };
+    Port { name: outlet.name().to_owned(), element, shape }
+}
+
+fn element(ty: TensorElementType) -> Element {
+    match ty {
+        TensorElementType::Float32 => Element::F32,
+        TensorElementType::Int64 => Element::I64,
+        TensorElementType::Uint8 => Element::U8,
+        TensorElementType::Bool => Element::Bool,
+        other => Element::Other(other.to_string()),
+    }
+}
+
+impl Engine for Local {
+    fn inputs(&self) -> &[Port] {
+        &self.inputs
+    }
+
+    fn outputs(&self) -> &[Port] {
+        &self.outputs
+    }
+
+    fn file(&self) -> &Path {
+        &self.file
+    }
+
+    fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Outputs, EngineError> {
+        let failed = |e: ort::Error| EngineError::Run { file: self.file.clone(), reason: e.to_string() };
+        let values = inputs.iter().map(|(name, tensor)| Ok(((*name).to_owned(), borrow(tensor)?)));
+        let values = values.collect::<ort::Result<Vec<_>>>().map_err(failed)?;
+        let results = self.session.run(values).map_err(failed)?;
+        let tensors =
+            self.names.iter().zip(results.values()).map(|(name, value)| Ok((Arc::clone(name), copy(&value)?)));
+        tensors.collect::<ort::Result<Vec<_>>>().map(Outputs::new).map_err(failed)
+    }
+}
+
+fn borrow(tensor: &Tensor) -> ort::Result<SessionInputValue<'_>> {
+    let shape = tensor.shape.as_slice();
+    Ok(match &tensor.data {
+        Data::F32(data) => TensorRef::from_array_view((shape, data.as_slice()))?.into(),
+        Data::I64(data) => TensorRef::from_array_view((shape, data.as_slice()))?.into(),
+        Data::U8(data) => TensorRef::from_array_view((shape, data.as_slice()))?.into(),
+        Data::Bool(data) => TensorRef::from_array_view((shape, data.as_slice()))?.into(),
+    })
+}
+
+fn copy(value: &DynValue) -> ort::Result<Tensor> {
+    let ValueType::Tensor { ty, shape, .. } = value.dtype() else {
+        return Err(ort::Error::new(format!("an output is a {} instead of a tensor", value.dtype())));
+    };
+    let data = match ty {
+        TensorElementType::Float32 => Data::F32(value.try_extract_tensor()?.1.to_vec()),
+        TensorElementType::Int64 => Data::I64(value.try_extract_tensor()?.1.to_vec()),
+        TensorElementType::Uint8 => Data::U8(value.try_extract_tensor()?.1.to_vec()),
+        TensorElementType::Bool => Data::Bool(value.try_extract_tensor()?.1.to_vec()),
+        other => return Err(ort::Error::new(format!("an output holds {other}, which no model here uses"))),
+    };
+    Ok(Tensor { shape: shape.iter().map(|axis| usize::try_from(*axis).unwrap_or(0)).collect(), data })
+}

@@ -1,0 +1,256 @@
+//! Run tensors: named tensors in, named tensors out. What the tensors mean is the models' business.
+
+use std::{fmt, path::PathBuf, sync::Arc};
+
+use super::{Provider, error::places};
+
+pub mod library;
+pub mod local;
+
+/// A tensor's numbers, in row-major order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Data {
+    /// 32-bit floats.
+    F32(Vec<f32>),
+    /// 64-bit signed integers.
+    I64(Vec<i64>),
+    /// Bytes.
+    U8(Vec<u8>),
+    /// Truth values.
+    Bool(Vec<bool>),
+}
+
+/// A dense tensor on the host. Owners keep their input tensors and refill them, so that a pass allocates nothing large.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    /// Length of every axis; their product is the number of elements.
+    pub shape: Vec<usize>,
+    /// The elements.
+    pub data: Data,
+}
+
+impl Tensor {
+    /// The element type.
+    pub fn element(&self) -> Element {
+        match self.data {
+            Data::F32(_) => Element::F32,
+            Data::I64(_) => Element::I64,
+            Data::U8(_) => Element::U8,
+            Data::Bool(_) => Element::Bool,
+        }
+    }
+
+    /// The elements, if they are floats.
+    pub fn into_f32(self) -> Option<Vec<f32>> {
+        if let Data::F32(data) = self.data { Some(data) } else { None }
+    }
+}
+
+/// An element type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Element {
+    /// 32-bit float.
+    F32,
+    /// 64-bit signed integer.
+    I64,
+    /// Byte.
+    U8,
+    /// Truth value.
+    Bool,
+    /// One that no model here uses, by the engine's name for it.
+    Other(String),
+}
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::I64 => "i64",
+            Self::U8 => "u8",
+            Self::Bool => "bool",
+            Self::Other(name) => name,
+        })
+    }
+}
+
+/// A named input or output, as the opened file declares it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// Its name in the graph.
+    pub name: String,
+    /// Its element type.
+    pub element: Element,
+    /// Its shape; `None` is an axis whose length may change from run to run.
+    pub shape: Vec<Option<usize>>,
+}
+
+impl Port {
+    /// A port as a model's code expects it.
+    pub fn new(name: &str, element: Element, shape: &[Option<usize>]) -> Self {
+        Self { name: name.to_owned(), element, shape: shape.to_vec() }
+    }
+
+    /// Whether this declared port can serve where `wanted` is expected. An axis that must be free has to be free;
+    /// an axis of known length may be declared free.
+    pub fn serves(&self, wanted: &Self) -> bool {
+        let axis = |(have, want): (&Option<usize>, &Option<usize>)| have.is_none() || have == want;
+        self.name == wanted.name
+            && self.element == wanted.element
+            && self.shape.len() == wanted.shape.len()
+            && self.shape.iter().zip(&wanted.shape).all(axis)
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let axes: Vec<_> = self.shape.iter().map(|a| a.map_or("?".to_owned(), |n| n.to_string())).collect();
+        write!(f, "{} {}[{}]", self.name, self.element, axes.join(","))
+    }
+}
+
+/// What came out of a run.
+#[derive(Debug)]
+pub struct Outputs(Vec<(Arc<str>, Tensor)>);
+
+impl Outputs {
+    /// Outputs in any order.
+    pub fn new(outputs: Vec<(Arc<str>, Tensor)>) -> Self {
+        Self(outputs)
+    }
+
+    /// Takes the output `name` out; `None` if there is none, or no more.
+    pub fn take(&mut self, name: &str) -> Option<Tensor> {
+        let at = self.0.iter().position(|(n, _)| **n == *name)?;
+        Some(self.0.swap_remove(at).1)
+    }
+}
+
+/// One opened file of a model. Owned by one thread: a run is not reentrant.
+pub trait Engine: Send {
+    /// What it takes.
+    fn inputs(&self) -> &[Port];
+    /// What it gives.
+    fn outputs(&self) -> &[Port];
+    /// The file it came from, for messages.
+    fn file(&self) -> &std::path::Path;
+    /// Runs it once. Inputs are borrowed for the time of the run and not copied.
+    fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Outputs, EngineError>;
+}
+
+/// Checks that an opened file has exactly the wanted inputs, and at least the wanted outputs.
+pub fn check_ports(engine: &dyn Engine, inputs: &[Port], outputs: &[Port]) -> Result<(), EngineError> {
+    let list = |ports: &[Port]| ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let found = |have: &[Port], want: &Port| have.iter().any(|p| p.serves(want));
+    let problem = if inputs.len() != engine.inputs().len() || !inputs.iter().all(|w| found(engine.inputs(), w)) {
+        ("inputs", list(inputs), list(engine.inputs()))
+    } else if !outputs.iter().all(|w| found(engine.outputs(), w)) {
+        ("outputs", list(outputs), list(engine.outputs()))
+    } else {
+        return Ok(());
+    };
+    let (what, expected, found) = problem;
+    Err(EngineError::Ports { file: engine.file().to_owned(), what, expected, found })
+}
+
+/// Runs an engine and takes one `f32` output of a known shape out of every name, in the order asked.
+pub fn run_f32<const N: usize>(
+    engine: &mut dyn Engine,
+    inputs: &[(&str, &Tensor)],
+    wanted: [(&str, &[usize]); N],
+) -> Result<[Vec<f32>; N], EngineError> {
+    let mut outputs = engine.run(inputs)?;
+    let mut taken = [const { Vec::new() }; N];
+    for (slot, (name, shape)) in taken.iter_mut().zip(wanted) {
+        let output = outputs.take(name);
+        let found = output.as_ref().map_or("nothing".to_owned(), |t| format!("{}{:?}", t.element(), t.shape));
+        *slot = output.filter(|t| t.shape == shape).and_then(Tensor::into_f32).ok_or_else(|| {
+            let reason = format!("its output `{name}` should be f32{shape:?} and is {found}");
+            EngineError::Run { file: engine.file().to_owned(), reason }
+        })?;
+    }
+    Ok(taken)
+}
+
+/// Why an engine could not be opened or run.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// No ONNX Runtime was found.
+    #[error(
+        "the ONNX Runtime library was not found; looked at {}. `make setup` fetches it into .runtime, or take \
+         libonnxruntime.so out of the `onnxruntime` wheel from PyPI and set model.library to it",
+        places(.looked)
+    )]
+    NoLibrary {
+        /// Every file and folder that was looked at, in order.
+        looked: Vec<PathBuf>,
+    },
+    /// The library that was found cannot be used.
+    #[error(
+        "{}: not a usable ONNX Runtime library: {reason}. groundd needs version 1.{} or later: `make setup` fetches \
+         one, or take it out of the `onnxruntime` wheel from PyPI", .path.display(), local::API_LEVEL
+    )]
+    BadLibrary {
+        /// The library.
+        path: PathBuf,
+        /// What the loader said.
+        reason: String,
+    },
+    /// Another ONNX Runtime is in use; a process can hold only one.
+    #[error(
+        "model.library is {}, but this process already runs {}; restart groundd to change it",
+        .wanted.display(), .loaded.display()
+    )]
+    OtherLibrary {
+        /// The one that is asked for now.
+        wanted: PathBuf,
+        /// The one in use.
+        loaded: PathBuf,
+    },
+    /// The execution provider is not there. It is never replaced by another.
+    #[error(
+        "model.provider is `{}`, but {} cannot provide it on device {device}: {reason}. Install the library of the \
+         `onnxruntime-gpu` wheel and the NVIDIA driver, CUDA and cuDNN it asks for, or set model.provider = \"cpu\"",
+        .provider.name(), .library.display()
+    )]
+    Provider {
+        /// What was asked for.
+        provider: Provider,
+        /// On which device.
+        device: u32,
+        /// The runtime that was asked.
+        library: PathBuf,
+        /// What it said.
+        reason: String,
+    },
+    /// The runtime could not open the file.
+    #[error("{}: ONNX Runtime cannot open it: {reason}", .file.display())]
+    Open {
+        /// The model file.
+        file: PathBuf,
+        /// What the runtime said.
+        reason: String,
+    },
+    /// The file has other inputs or outputs than its role asks for.
+    #[error(
+        "{}: its {what} should be {expected}, and are {found}; the file or the manifest's numbers are not of this \
+         family", .file.display()
+    )]
+    Ports {
+        /// The model file.
+        file: PathBuf,
+        /// `inputs` or `outputs`.
+        what: &'static str,
+        /// What the family's code needs.
+        expected: String,
+        /// What the file declares.
+        found: String,
+    },
+    /// A run failed.
+    #[error("{}: the run failed: {reason}", .file.display())]
+    Run {
+        /// The model file.
+        file: PathBuf,
+        /// What the runtime said.
+        reason: String,
+    },
+}

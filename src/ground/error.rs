@@ -1,0 +1,96 @@
+//! Everything that can go wrong between a model's folder and its answers, in words that say what to do.
+
+use std::path::PathBuf;
+
+use super::{engine::EngineError, manifest::ManifestError};
+
+/// Why a model could not be loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum GroundError {
+    /// No folder with a manifest answers to the configured name or path.
+    #[error(
+        "there is no model `{}`; looked for model.toml in {}. `groundd models list` shows what is installed",
+        .wanted.display(), places(.looked)
+    )]
+    NotFound {
+        /// `model.path` as configured.
+        wanted: PathBuf,
+        /// The folders that were tried.
+        looked: Vec<PathBuf>,
+    },
+    /// The folder's manifest or files are not as they should be.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The runtime could not be loaded, or could not open or run a file.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The manifest names a family this build has no code for.
+    #[error("{}: the model family `{family}` is unknown; this build runs: {known}", .manifest.display())]
+    Family {
+        /// The manifest that names it.
+        manifest: PathBuf,
+        /// The family it names.
+        family: String,
+        /// The families there are.
+        known: &'static str,
+    },
+    /// The manifest lacks something its family needs, or contradicts it.
+    #[error("{}: {reason}", .manifest.display())]
+    Unfit {
+        /// The manifest.
+        manifest: PathBuf,
+        /// What is wrong, and what to change.
+        reason: String,
+    },
+    /// The vocabulary cannot be used.
+    #[error("{}: not a vocabulary: {reason}", .file.display())]
+    Vocabulary {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A batch was larger than the model's limit.
+    #[error("a batch of {frames} frames exceeds the model's limit of {most}")]
+    Batch {
+        /// Frames in the batch.
+        frames: usize,
+        /// The limit.
+        most: usize,
+    },
+    /// The model answered another number of frames than it was asked.
+    #[error("the model answered {answered} frames of a batch of {asked}")]
+    Answers {
+        /// Frames in the batch.
+        asked: usize,
+        /// Frames answered.
+        answered: usize,
+    },
+    /// The model's code panicked; its state cannot be trusted any more.
+    #[error("the model's code panicked: {0}")]
+    Panicked(String),
+    /// The system would not give the model a thread.
+    #[error("the `ground` thread could not be started")]
+    Thread(#[source] std::io::Error),
+}
+
+/// `a, b and c`, for messages that list where something was looked for.
+pub(super) fn places(paths: &[PathBuf]) -> String {
+    let shown: Vec<_> = paths.iter().map(|p| format!("`{}`", p.display())).collect();
+    match shown.as_slice() {
+        [] => "no place at all".to_owned(),
+        [one] => one.clone(),
+        [most @ .., last] => format!("{} and {last}", most.join(", ")),
+    }
+}
+
+/// An error and its causes in one line, as it is published and logged.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}

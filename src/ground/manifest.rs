@@ -1,0 +1,313 @@
+//! A model's folder: `model.toml` and the files it vouches for. Knows no runtime and no model family.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    io::{self, Read},
+    path::{Component, Path, PathBuf},
+};
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::types::{Method, Size};
+
+/// The manifest's name in a model's folder.
+pub const FILE_NAME: &str = "model.toml";
+
+/// What a model's folder says of itself, checked.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Name in messages: ASCII letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// Version, for people.
+    pub version: String,
+    /// Which code in `ground::models` runs it.
+    pub family: String,
+    /// The methods it can do, the best first.
+    pub methods: Vec<Method>,
+    /// Licence of the weights.
+    pub licence: String,
+    /// Where the weights come from.
+    pub provenance: String,
+    /// What frames must look like.
+    pub input: Input,
+    /// Its sizes.
+    pub limits: Sizes,
+    /// Its thresholds.
+    pub scores: Scores,
+    /// How words become numbers.
+    pub tokens: Tokens,
+    /// Every file it needs; the order matters for [`Manifest::hash8`].
+    pub files: Vec<File>,
+    /// The folder it was read from.
+    #[serde(skip)]
+    pub dir: PathBuf,
+}
+
+/// `[input]`: what frames must look like.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// Canvas width in pixels.
+    pub width: u32,
+    /// Canvas height in pixels.
+    pub height: u32,
+    /// How a picture is laid on the canvas.
+    pub fit: Fit,
+}
+
+/// How a picture is laid on the canvas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fit {
+    /// Scaled by one factor and centred on black.
+    Letterbox,
+}
+
+/// `[limits]`: the sizes the files were made for.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sizes {
+    /// Regions proposed on every frame.
+    pub regions: usize,
+    /// Tokens a query can have.
+    pub query_tokens: usize,
+    /// Most frames in one batch.
+    pub max_batch: usize,
+}
+
+/// `[scores]`: thresholds, 0 to 1, as tuned on the model's own validation data.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scores {
+    /// Proposals below are not offered.
+    pub objectness: f32,
+    /// Matches below are not reported, unless the query has its own threshold.
+    #[serde(rename = "match")]
+    pub matching: f32,
+    /// Of two matches that overlap more than this, the better one stays.
+    pub nms_iou: f32,
+}
+
+/// `[tokens]`: how words become numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tokens {
+    /// The vocabulary's path; one of the files.
+    pub vocabulary: PathBuf,
+}
+
+/// One `[[files]]` entry.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// What it is for; families define their roles.
+    pub role: String,
+    /// Where it lies, relative to the folder and inside it.
+    pub path: PathBuf,
+    /// Its length.
+    pub bytes: u64,
+    /// SHA-256 of its content, 64 lower-case hex digits.
+    pub sha256: String,
+}
+
+/// Why a model's folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// A file cannot be read.
+    #[error("{}: cannot be read; `groundd models pull` fetches a model anew", .file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The manifest is not what a manifest should be; the message has line and column.
+    #[error("{}: {reason}", .file.display())]
+    Syntax {
+        /// The manifest.
+        file: PathBuf,
+        /// The parser's words.
+        reason: String,
+    },
+    /// A value makes no sense.
+    #[error("{}: {key}: {reason}", .file.display())]
+    Value {
+        /// The manifest.
+        file: PathBuf,
+        /// The key, as in `limits.regions`.
+        key: String,
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
+    /// A file's content is not what the manifest vouches for.
+    #[error(
+        "{}: {what} should be {expected} and is {found}; the file is damaged or of another version: \
+         `groundd models pull` fetches it anew", .file.display()
+    )]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// `its length` or `its SHA-256`.
+        what: &'static str,
+        /// What the manifest says.
+        expected: String,
+        /// What was found.
+        found: String,
+    },
+}
+
+impl Manifest {
+    /// Reads and checks the manifest in `dir`, without touching the files it lists.
+    pub fn load(dir: &Path) -> Result<Self, ManifestError> {
+        let file = dir.join(FILE_NAME);
+        let text = match fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(source) => return Err(ManifestError::Read { file, source }),
+        };
+        let parsed: Result<Self, _> = toml::from_str(&text);
+        let manifest = match parsed {
+            Ok(manifest) => Self { dir: dir.to_owned(), ..manifest },
+            Err(e) => return Err(ManifestError::Syntax { file, reason: e.to_string().trim_end().to_owned() }),
+        };
+        match manifest.check() {
+            Ok(()) => Ok(manifest),
+            Err((key, reason)) => Err(ManifestError::Value { file, key, reason }),
+        }
+    }
+
+    fn check(&self) -> Result<(), (String, String)> {
+        let complain = |key: &str, reason: &str| Err((key.to_owned(), reason.to_owned()));
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if self.name.is_empty() || self.name.len() > 64 || !self.name.chars().all(plain) {
+            return complain("name", "should be 1 to 64 ASCII letters, digits, `-`, `_` or `.`");
+        }
+        if self.methods.is_empty() || self.methods.contains(&Method::Auto) {
+            return complain("methods", "should name at least one of retrieve, zoom, coords, bins, detector");
+        }
+        for (key, value, most) in [
+            ("input.width", self.input.width as usize, 8192),
+            ("input.height", self.input.height as usize, 8192),
+            ("limits.regions", self.limits.regions, 4096),
+            ("limits.query_tokens", self.limits.query_tokens, 4096),
+            ("limits.max_batch", self.limits.max_batch, 256),
+        ] {
+            if !(1..=most).contains(&value) {
+                return complain(key, &format!("is {value}; should be 1 to {most}"));
+            }
+        }
+        for (key, value) in [
+            ("scores.objectness", self.scores.objectness),
+            ("scores.match", self.scores.matching),
+            ("scores.nms_iou", self.scores.nms_iou),
+        ] {
+            if !(0.0..=1.0).contains(&value) {
+                return complain(key, &format!("is {value}; should be 0 to 1"));
+            }
+        }
+        self.files.iter().enumerate().try_for_each(|(i, file)| self.check_file(i, file))?;
+        if !self.files.iter().any(|f| f.path == self.tokens.vocabulary) {
+            return complain("tokens.vocabulary", "should be the path of one of the [[files]]");
+        }
+        Ok(())
+    }
+
+    fn check_file(&self, at: usize, file: &File) -> Result<(), (String, String)> {
+        let complain = |key: &str, reason: String| Err((format!("files[{at}].{key}"), reason));
+        let inside = |c: Component<'_>| matches!(c, Component::Normal(_));
+        if file.path.as_os_str().is_empty() || !file.path.components().all(inside) {
+            return complain("path", format!("`{}` should lie inside the model's folder", file.path.display()));
+        }
+        if self.files[..at].iter().any(|earlier| earlier.path == file.path) {
+            return complain("path", format!("`{}` is listed twice", file.path.display()));
+        }
+        let hex = |c: char| c.is_ascii_digit() || matches!(c, 'a'..='f');
+        if file.sha256.len() != 64 || !file.sha256.chars().all(hex) {
+            return complain("sha256", "should be 64 lower-case hex digits".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Where the manifest lies.
+    pub fn path(&self) -> PathBuf {
+        self.dir.join(FILE_NAME)
+    }
+
+    /// The canvas frames must be scaled to.
+    pub fn canvas(&self) -> Size {
+        Size::new(self.input.width, self.input.height)
+    }
+
+    /// Where the only file with `role` lies; `None` if there is none or more than one.
+    pub fn file(&self, role: &str) -> Option<PathBuf> {
+        let mut with_role = self.files.iter().filter(|f| f.role == role);
+        let only = with_role.next()?;
+        with_role.next().is_none().then(|| self.dir.join(&only.path))
+    }
+
+    /// Length of all files.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|f| f.bytes).sum()
+    }
+
+    /// Reads every file and compares length and hash. `progress` is told the bytes of each piece as it was read.
+    pub fn verify(&self, mut progress: impl FnMut(u64)) -> Result<(), ManifestError> {
+        self.files.iter().try_for_each(|file| verify_file(&self.dir.join(&file.path), file, &mut progress))
+    }
+
+    /// First 8 hex digits of the SHA-256 over the files' `sha256` texts, one after the other in the manifest's order.
+    pub fn hash8(&self) -> String {
+        let mut hasher = Sha256::new();
+        self.files.iter().for_each(|f| hasher.update(&f.sha256));
+        hex(&hasher.finalize()[..4])
+    }
+}
+
+fn verify_file(path: &Path, file: &File, progress: &mut impl FnMut(u64)) -> Result<(), ManifestError> {
+    let unreadable = |source| ManifestError::Read { file: path.to_owned(), source };
+    let damaged =
+        |what, expected: String, found| ManifestError::Damaged { file: path.to_owned(), what, expected, found };
+    let mut reader = fs::File::open(path).map_err(unreadable)?;
+    let length = reader.metadata().map_err(unreadable)?.len();
+    if length != file.bytes {
+        return Err(damaged("its length", format!("{} bytes", file.bytes), format!("{length} bytes")));
+    }
+    let mut hasher = Sha256::new();
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        match reader.read(&mut piece).map_err(unreadable)? {
+            0 => break,
+            n => {
+                hasher.update(&piece[..n]);
+                progress(n as u64);
+            }
+        }
+    }
+    match hex(&hasher.finalize()) {
+        found if found == file.sha256 => Ok(()),
+        found => Err(damaged("its SHA-256", file.sha256.clone(), found)),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        write!(text, "{byte:02x}").ok();
+        text
+    })
+}
+
+/// Every folder with a manifest directly inside `folders`, sorted by folder within each.
+pub fn list(folders: &[PathBuf]) -> Vec<(PathBuf, Result<Manifest, ManifestError>)> {
+    let mut found = Vec::new();
+    for folder in folders {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
+        let mut dirs: Vec<_> = entries.filter(|dir| dir.join(FILE_NAME).is_file()).collect();
+        dirs.sort();
+        found.extend(dirs);
+    }
+    found.into_iter().map(|dir| (dir.clone(), Manifest::load(&dir))).collect()
+}

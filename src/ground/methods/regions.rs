@@ -1,0 +1,142 @@
+//! From scored proposals on the canvas to the matches that are reported. Pure: numbers in, boxes out.
+
+use crate::types::{BBox, Letterbox};
+
+/// What a region must reach to be reported.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bar {
+    /// Least objectness of a region that is offered at all.
+    pub objectness: f32,
+    /// Least score of a match.
+    pub score: f32,
+    /// Of two matches that overlap more than this, the better one stays.
+    pub nms_iou: f32,
+}
+
+/// A region that matches, in source pixels.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pick {
+    /// Where.
+    pub bbox: BBox,
+    /// How well, 0 to 1.
+    pub score: f32,
+}
+
+/// The proposals of one frame: one entry a region in all three slices.
+#[derive(Debug, Clone, Copy)]
+pub struct Offer<'a> {
+    /// Corners in fractions of the canvas.
+    pub boxes: &'a [[f32; 4]],
+    /// How sure the proposal network is that this is a thing at all, 0 to 1.
+    pub objectness: &'a [f32],
+    /// How well it fits the words, 0 to 1.
+    pub scores: &'a [f32],
+}
+
+/// The regions that pass the bar, best first; of equals the one proposed earlier comes first. Boxes are clipped to the
+/// picture; those in the border, and anything that is not a number, are not reported.
+pub fn choose(view: &Letterbox, offer: Offer<'_>, bar: Bar) -> Vec<Pick> {
+    let regions = offer.boxes.iter().zip(offer.objectness).zip(offer.scores);
+    let passing = regions.filter(|((_, objectness), score)| **objectness >= bar.objectness && **score >= bar.score);
+    let mut picks: Vec<_> = passing
+        .filter_map(|((corners, _), score)| {
+            Some(Pick { bbox: view.to_source(*corners)?, score: score.clamp(0.0, 1.0) })
+        })
+        .collect();
+    // The sort is stable, which is what settles ties.
+    picks.sort_by(|a, b| b.score.total_cmp(&a.score));
+    let mut kept: Vec<Pick> = Vec::with_capacity(picks.len());
+    for pick in picks {
+        if kept.iter().all(|better| better.bbox.iou(&pick.bbox) <= bar.nms_iou) {
+            kept.push(pick);
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::types::Size;
+
+    const BAR: Bar = Bar { objectness: 0.3, score: 0.5, nms_iou: 0.6 };
+
+    fn square() -> Letterbox {
+        Letterbox::fit(Size::new(100, 100), 1.0, Size::new(100, 100))
+    }
+
+    fn scores(picks: &[Pick]) -> Vec<f32> {
+        picks.iter().map(|p| p.score).collect()
+    }
+
+    #[test]
+    fn the_best_of_a_heap_stays_and_the_rest_comes_in_order() {
+        let boxes = [[0.0, 0.0, 0.5, 0.5], [0.01, 0.0, 0.51, 0.5], [0.6, 0.6, 0.9, 0.9], [0.6, 0.0, 0.9, 0.3]];
+        let offer = Offer { boxes: &boxes, objectness: &[0.9, 0.9, 0.9, 0.29], scores: &[0.7, 0.8, 0.9, 1.0] };
+        let picks = choose(&square(), offer, BAR);
+        assert_eq!(scores(&picks), [0.9, 0.8]);
+        assert_eq!(Some(picks[1].bbox), BBox::new(1.0, 0.0, 51.0, 50.0));
+    }
+
+    #[test]
+    fn the_bar_itself_passes_and_what_is_not_a_number_does_not() {
+        let boxes = [[0.0, 0.0, 0.2, 0.2], [0.5, 0.5, 0.7, 0.7], [0.8, 0.8, f32::NAN, 0.9], [0.3, 0.3, 0.2, 0.4]];
+        let offer = Offer { boxes: &boxes, objectness: &[0.3, f32::NAN, 0.9, 0.9], scores: &[0.5, 0.9, 0.9, 0.9] };
+        assert_eq!(scores(&choose(&square(), offer, BAR)), [0.5]);
+        let nan = Offer { boxes: &boxes[..1], objectness: &[0.9], scores: &[f32::NAN] };
+        assert_eq!(choose(&square(), nan, BAR), []);
+    }
+
+    #[test]
+    fn of_equals_the_earlier_proposal_wins() {
+        let boxes = [[0.0, 0.0, 0.5, 0.5], [0.0, 0.0, 0.5, 0.51]];
+        let offer = Offer { boxes: &boxes, objectness: &[0.9; 2], scores: &[0.8; 2] };
+        let picks = choose(&square(), offer, BAR);
+        assert_eq!(picks.iter().map(|p| p.bbox.corners()[3]).collect::<Vec<_>>(), [50.0]);
+    }
+
+    #[test]
+    fn a_region_in_the_border_is_not_reported() {
+        let tall = Letterbox::fit(Size::new(100, 200), 1.0, Size::new(100, 100));
+        let offer = Offer { boxes: &[[0.0, 0.0, 0.2, 1.0]], objectness: &[1.0], scores: &[1.0] };
+        assert_eq!(choose(&tall, offer, BAR), []);
+    }
+
+    fn regions() -> impl Strategy<Value = Vec<([f32; 4], f32, f32)>> {
+        // Few distinct scores, so that ties are common.
+        let corners = [-0.2f32..1.2, -0.2f32..1.2, -0.2f32..1.2, -0.2f32..1.2];
+        proptest::collection::vec((corners, 0.0f32..1.0, (0u8..8).prop_map(|s| f32::from(s) / 7.0)), 0..40)
+    }
+
+    proptest! {
+        #[test]
+        fn picks_keep_every_promise(
+            regions in regions(), (w, h) in (1u32..3000, 1u32..3000),
+            objectness in 0.0f32..1.0, score in 0.0f32..1.0, nms_iou in 0.0f32..1.0,
+        ) {
+            let view = Letterbox::fit(Size::new(w, h), 1.0, Size::new(512, 288));
+            let bar = Bar { objectness, score, nms_iou };
+            let boxes: Vec<_> = regions.iter().map(|r| r.0).collect();
+            let sure: Vec<_> = regions.iter().map(|r| r.1).collect();
+            let scores: Vec<_> = regions.iter().map(|r| r.2).collect();
+            let offer = Offer { boxes: &boxes, objectness: &sure, scores: &scores };
+            let picks = choose(&view, offer, bar);
+            prop_assert_eq!(&picks, &choose(&view, offer, bar));
+            for (i, pick) in picks.iter().enumerate() {
+                let [x1, y1, x2, y2] = pick.bbox.corners();
+                prop_assert!(x1 >= 0.0 && y1 >= 0.0 && x2 <= w as f32 && y2 <= h as f32);
+                prop_assert!(pick.score >= bar.score && pick.score <= 1.0);
+                prop_assert!(picks[..i].iter().all(|p| p.score >= pick.score && p.bbox.iou(&pick.bbox) <= bar.nms_iou));
+            }
+            // Nothing that passes is left out but for a better one on top of it.
+            for (corners, sure, score) in &regions {
+                if *sure >= bar.objectness && *score >= bar.score && let Some(bbox) = view.to_source(*corners) {
+                    let covered = |p: &Pick| p.bbox == bbox || (p.score >= *score && p.bbox.iou(&bbox) > bar.nms_iou);
+                    prop_assert!(picks.iter().any(covered), "{:?} is missing", bbox);
+                }
+            }
+        }
+    }
+}

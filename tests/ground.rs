@@ -1,0 +1,427 @@
+//! The ground stage with the real ONNX Runtime and a tiny real model.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::{fs, path::PathBuf, process::Command, sync::Arc, time::Duration};
+
+use groundd::{
+    ground::{
+        self, GroundError, Grounder, Limits, ModelInfo, Provider,
+        engine::EngineError,
+        manifest::{self, Manifest, ManifestError},
+        worker,
+    },
+    types::{Answer, Batch, Ledger, Method, Pulse, Query, ScoreKind, Size, Status},
+};
+use proptest::prelude::*;
+
+use crate::support::ground::*;
+
+fn region(corners: [u8; 4], objectness: u8, brightness: u8) -> Region {
+    Region { corners, objectness, brightness }
+}
+
+/// A bright thing on the left, a dark one on the right, and one too faint to be offered.
+fn two_things() -> [Region; 3] {
+    [region([0, 0, 51, 51], 204, 255), region([102, 102, 204, 255], 255, 51), region([0, 102, 51, 204], 51, 255)]
+}
+
+fn near(found: &[([f32; 4], f32)], expected: &[([f32; 4], f32)]) {
+    let close = |a: &([f32; 4], f32), b: &([f32; 4], f32)| {
+        a.0.iter().zip(b.0).all(|(x, y)| (x - y).abs() < 1e-3) && (a.1 - b.1).abs() < 1e-5
+    };
+    let same = found.len() == expected.len() && found.iter().zip(expected).all(|(a, b)| close(a, b));
+    assert!(same, "found {found:?}, expected {expected:?}");
+}
+
+#[test]
+fn words_select_regions_in_source_pixels() {
+    let ledger = Arc::new(Ledger::default());
+    let mut model = load(&tiny());
+    let texts = ["the bright", "dark", "left", "Bright, left!"];
+    let answers = model.ground(&batch(vec![job(&ledger, &two_things(), &texts)])).unwrap().remove(0);
+    // The canvas is 16x8, the source 32x16: 51/255 of the picture is 6.4 by 3.2 pixels.
+    let (bright, dark) = ([0.0, 0.0, 6.4, 3.2], [12.8, 6.4, 25.6, 16.0]);
+    near(&found(&answers[0]), &[(bright, 1.0)]);
+    near(&found(&answers[1]), &[(dark, 0.8)]);
+    near(&found(&answers[2]), &[(bright, 1.0), (dark, 0.6)]);
+    near(&found(&answers[3]), &[(bright, 1.0)]);
+    let one = &answers[1].matches[0];
+    assert_eq!((one.score_kind, one.track, one.via.method), (ScoreKind::TokenProb, None, Method::Retrieve));
+    let id = format!("tiny@{}", Manifest::load(&tiny()).unwrap().hash8());
+    assert_eq!((&*one.via.model, one.via.crop, one.via.fresh), (id.as_str(), None, true));
+}
+
+#[test]
+fn a_querys_own_threshold_wins_and_a_miss_is_declared() {
+    let ledger = Arc::new(Ledger::default());
+    let mut job = job(&ledger, &two_things(), &["dark", "dark", "dark"]);
+    for (query, threshold) in job.queries.iter_mut().zip([None, Some(0.81), Some(0.0)]) {
+        *query = Arc::new(Query { threshold, ..(**query).clone() });
+    }
+    let answers = load(&tiny()).ground(&batch(vec![job])).unwrap().remove(0);
+    assert_eq!(answers.iter().map(|a| found(a).len()).collect::<Vec<_>>(), [1, 0, 2]);
+}
+
+#[test]
+fn what_cannot_be_answered_says_why_and_leaves_the_rest_alone() {
+    let ledger = Arc::new(Ledger::default());
+    let mut model = load(&tiny());
+    let mut mixed = job(&ledger, &two_things(), &["zebra", "bright", "a a a a a bright", "bright"]);
+    mixed.queries[3] = Arc::new(Query { method: Method::Zoom, ..(*mixed.queries[3]).clone() });
+    let queries = mixed.queries.clone();
+    let none = job(&ledger, &two_things(), &[]);
+    let mut odd = job(&ledger, &[], &["bright"]);
+    let small = groundd::types::Rgb::new(Size::new(2, 2), vec![0; 12]).unwrap();
+    odd.frame = frame(&ledger, small);
+    let answers = model.ground(&batch(vec![mixed, none, odd])).unwrap();
+    assert_eq!(answers.iter().map(Vec::len).collect::<Vec<_>>(), [4, 0, 1]);
+    assert_eq!(found(&answers[0][1]).len(), 1);
+    let reason = |answer: &Answer| match &answer.status {
+        Status::Error(reason) => reason.clone(),
+        other => panic!("{other:?}"),
+    };
+    for (answer, words) in [
+        (&answers[0][0], ["tiny does not know the word", "`zebra`"]),
+        (&answers[0][2], ["6 words", "at most 5"]),
+        (&answers[0][3], ["cannot do `zoom`", "can do: retrieve"]),
+        (&answers[2][0], ["16x8", "2x2"]),
+    ] {
+        let reason = reason(answer);
+        assert!(words.iter().all(|w| reason.contains(w)) && answer.matches.is_empty(), "{reason}");
+    }
+    // The check beforehand says the very same.
+    for (query, answer) in queries.iter().zip(&answers[0]) {
+        assert_eq!(model.check_query(query).err().map_or(Status::Ok, Status::Error), answer.status);
+    }
+}
+
+#[test]
+fn the_model_describes_itself() {
+    let folders = [tiny().parent().unwrap().to_owned()];
+    let mut config = config(&tiny());
+    config.path = "tiny".into();
+    let line = ground::check(&config, &folders).unwrap_or_else(|e| panic!("{e}"));
+    let hash8 = Manifest::load(&tiny()).unwrap().hash8();
+    for part in ["tiny 1", &format!("tiny@{hash8}"), "retrieve", "on cpu", "with ONNX Runtime", "libonnxruntime.so"] {
+        assert!(line.contains(part), "{part} is not in {line}");
+    }
+    let build = line.split_once("build ").expect("the runtime's build").1;
+    assert!(build.chars().take(7).all(|c| c.is_ascii_hexdigit()), "{line}");
+    let model = load(&tiny());
+    assert_eq!(model.limits(), Limits { max_batch: 8, canvas: CANVAS });
+    assert_eq!(model.describe().methods, [Method::Retrieve]);
+}
+
+fn any_region() -> impl Strategy<Value = Region> {
+    (any::<[u8; 4]>(), any::<u8>(), any::<u8>()).prop_map(|(corners, o, b)| region(corners, o, b))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    #[test]
+    fn a_batch_answers_as_its_frames_do_one_by_one(
+        frames in proptest::collection::vec((
+            proptest::collection::vec(any_region(), 0..=4),
+            proptest::collection::vec(prop::sample::select(vec!["bright", "dark", "left", "sure left", "zebra"]), 0..=5),
+        ), 1..=8),
+    ) {
+        let ledger = Arc::new(Ledger::default());
+        let mut model = load(&tiny());
+        let jobs: Vec<_> = frames.iter().map(|(regions, texts)| job(&ledger, regions, texts)).collect();
+        let show = |answers: &[Vec<Answer>]| format!("{answers:?}");
+        let together = model.ground(&batch(jobs.clone())).unwrap();
+        prop_assert_eq!(show(&together), show(&model.ground(&batch(jobs.clone())).unwrap()));
+        let apart: Vec<_> = jobs.iter().map(|job| model.ground(&batch(vec![job.clone()])).unwrap().remove(0)).collect();
+        prop_assert_eq!(show(&together), show(&apart));
+    }
+}
+
+#[test]
+fn more_frames_than_the_model_takes_are_refused() {
+    let ledger = Arc::new(Ledger::default());
+    let jobs = (0..9).map(|_| job(&ledger, &[], &["bright"])).collect();
+    let error = load(&tiny()).ground(&batch(jobs)).unwrap_err();
+    assert!(matches!(error, GroundError::Batch { frames: 9, most: 8 }), "{error}");
+}
+
+// --- what can be wrong with a model's folder ---
+
+#[test]
+fn a_missing_model_names_every_place() {
+    let mut config = config(&tiny());
+    config.path = "nosuch".into();
+    let error = ground::load(&config, &["/one".into(), "/two".into()]).map(|g| g.describe()).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("`/one/nosuch`, `/two/nosuch` and `nosuch`"), "{text}");
+}
+
+#[test]
+fn a_manifest_with_a_mistake_says_where() {
+    for (from, to, expected) in [
+        ("width = 16", "width = \"16\"", "line 9"),
+        ("width = 16", "widht = 16", "widht"),
+        ("fit = \"letterbox\"", "fit = \"squash\"", "squash"),
+        ("width = 16", "width = 0", "input.width: is 0; should be 1 to 8192"),
+        ("match = 0.50", "match = 1.50", "scores.match: is 1.5; should be 0 to 1"),
+        ("match = 0.50", "match = nan", "scores.match: is NaN"),
+        ("methods = [\"retrieve\"]", "methods = []", "methods: should name"),
+        ("methods = [\"retrieve\"]", "methods = [\"auto\"]", "methods: should name"),
+        ("methods = [\"retrieve\"]", "methods = [\"retrieve\", \"zoom\"]", "cannot do `zoom`"),
+        ("name = \"tiny\"", "name = \"a/b\"", "name: should be"),
+        ("path = \"text.onnx\"", "path = \"../text.onnx\"", "files[1].path: `../text.onnx` should lie inside"),
+        ("path = \"text.onnx\"", "path = \"/text.onnx\"", "inside the model's folder"),
+        ("path = \"text.onnx\"", "path = \"vision.onnx\"", "files[1].path: `vision.onnx` is listed twice"),
+        ("vocabulary = \"vocab.json\"", "vocabulary = \"other.json\"", "tokens.vocabulary"),
+        ("role = \"select\"", "role = \"selcet\"", "exactly one file with role = \"select\""),
+        ("family = \"nano\"", "family = \"nona\"", "family `nona` is unknown; this build runs: nano"),
+    ] {
+        let dir = copy_of_tiny();
+        edit_manifest(dir.path(), from, to);
+        let text = load_error(dir.path()).to_string();
+        assert!(text.contains(expected) && text.contains("model.toml"), "{to}: {text}");
+    }
+}
+
+#[test]
+fn damaged_and_missing_files_are_found_before_they_are_used() {
+    let dir = copy_of_tiny();
+    let vision = dir.path().join("vision.onnx");
+    let mut bytes = fs::read(&vision).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&vision, &bytes).unwrap();
+    let text = load_error(dir.path()).to_string();
+    assert!(text.contains("vision.onnx: its SHA-256 should be") && text.contains("models pull"), "{text}");
+    fs::write(&vision, &bytes[..middle]).unwrap();
+    let text = load_error(dir.path()).to_string();
+    assert!(text.contains(&format!("its length should be {} bytes and is {middle} bytes", bytes.len())), "{text}");
+    fs::remove_file(&vision).unwrap();
+    let error = load_error(dir.path());
+    assert!(matches!(&error, GroundError::Manifest(ManifestError::Read { file, .. }) if *file == vision), "{error}");
+}
+
+#[test]
+fn verification_reads_every_byte_and_the_hash_stands_for_all_files() {
+    let manifest = Manifest::load(&tiny()).unwrap();
+    let mut read = 0;
+    manifest.verify(|bytes| read += bytes).unwrap();
+    assert_eq!(read, manifest.bytes());
+    // As a shell would: grep sha256 model.toml | cut -d'"' -f2 | tr -d '\n' | sha256sum
+    let listed: String = manifest.files.iter().map(|f| f.sha256.clone()).collect();
+    let hash = Command::new("sh").args(["-c", &format!("printf %s {listed} | sha256sum")]).output().unwrap();
+    assert!(String::from_utf8(hash.stdout).unwrap().starts_with(&manifest.hash8()));
+}
+
+#[test]
+fn models_are_listed_with_their_faults() {
+    let parent = tempfile::tempdir().unwrap();
+    for name in ["b", "a", "nothing"] {
+        fs::create_dir(parent.path().join(name)).unwrap();
+    }
+    fs::copy(tiny().join("model.toml"), parent.path().join("b/model.toml")).unwrap();
+    fs::write(parent.path().join("a/model.toml"), "name =").unwrap();
+    let listed = manifest::list(&[parent.path().to_owned(), "/nowhere".into()]);
+    let dirs: Vec<_> = listed.iter().map(|(dir, _)| dir.file_name().unwrap().to_str().unwrap()).collect();
+    assert_eq!(dirs, ["a", "b"]);
+    assert!(matches!(&listed[0].1, Err(ManifestError::Syntax { .. })));
+    assert_eq!(listed[1].1.as_ref().unwrap().name, "tiny");
+}
+
+// --- what can be wrong with the graphs and the runtime ---
+
+#[test]
+fn a_file_that_is_no_graph_is_refused_by_name() {
+    let dir = copy_of_tiny();
+    replace_file(dir.path(), "text.onnx", b"this is not a graph");
+    let error = load_error(dir.path());
+    assert!(matches!(&error, GroundError::Engine(EngineError::Open { file, .. }) if file.ends_with("text.onnx")));
+}
+
+#[test]
+fn graphs_that_do_not_fit_are_refused_with_what_was_expected() {
+    let swapped = copy_of_tiny();
+    replace_file(swapped.path(), "vision.onnx", &fs::read(tiny().join("text.onnx")).unwrap());
+    let text = load_error(swapped.path()).to_string();
+    let parts = ["vision.onnx: its inputs should be pixels u8[?,8,16,3]", "are ids i64[?,5]"];
+    assert!(parts.iter().all(|p| text.contains(p)), "{text}");
+    for (from, to, expected) in [
+        ("width = 16", "width = 32", "pixels u8[?,8,32,3], and are pixels u8[?,8,16,3]"),
+        ("regions = 4", "regions = 5", "boxes f32[?,5,4]"),
+        ("query_tokens = 5", "query_tokens = 6", "text.onnx: its inputs should be ids i64[?,6]"),
+    ] {
+        let dir = copy_of_tiny();
+        edit_manifest(dir.path(), from, to);
+        let text = load_error(dir.path()).to_string();
+        assert!(text.contains(expected), "{text}");
+    }
+}
+
+#[test]
+fn a_gpu_that_is_not_there_is_an_error_and_never_the_cpu() {
+    for provider in [Provider::Cuda, Provider::Tensorrt] {
+        let config = ground::ModelConfig { provider, ..config(&tiny()) };
+        let error = ground::load(&config, &[]).map(|g| g.describe()).unwrap_err();
+        assert!(matches!(&error, GroundError::Engine(EngineError::Provider { .. })), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(provider.name()) && text.contains("onnxruntime-gpu"), "{text}");
+    }
+}
+
+/// Runs a test that loads the model in a process of its own, where `library` is the ONNX Runtime; it must fail.
+fn failure_with(library: &str) -> String {
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "ground::the_model_describes_itself"])
+        .env("ORT_DYLIB_PATH", library)
+        .output()
+        .unwrap();
+    assert!(!child.status.success(), "the model was loaded with {library}");
+    String::from_utf8_lossy(&child.stdout).into_owned() + &String::from_utf8_lossy(&child.stderr)
+}
+
+#[test]
+fn libraries_that_are_missing_or_not_onnx_runtime_or_too_old_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let build = |name: &str, source: &str| -> PathBuf {
+        let (code, library) = (dir.path().join(format!("{name}.c")), dir.path().join(format!("{name}.so")));
+        fs::write(&code, source).unwrap();
+        let done = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&code).status().unwrap();
+        assert!(done.success());
+        library
+    };
+    let other = build("other", "int answer(void) { return 42; }");
+    let old = build(
+        "old",
+        "static const void *api(unsigned v) { (void)v; return 0; }
+         static const char *version(void) { return \"1.10.0\"; }
+         static const struct { const void *(*a)(unsigned); const char *(*b)(void); } base = { api, version };
+         const void *OrtGetApiBase(void) { return &base; }",
+    );
+    let text = dir.path().join("text.so");
+    fs::write(&text, "not a library").unwrap();
+    for (library, expected) in [
+        (dir.path().join("missing.so"), "was not found"),
+        (text, "not a usable ONNX Runtime library"),
+        (other, "OrtGetApiBase"),
+        (old, "1.10.0"),
+    ] {
+        let said = failure_with(library.to_str().unwrap());
+        let name = library.to_str().unwrap();
+        assert!(said.contains(expected) && said.contains(name) && said.contains("make setup"), "{name}: {said}");
+    }
+}
+
+#[test]
+fn another_library_in_the_same_process_is_refused() {
+    let loaded = load(&tiny()).describe().library;
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("libonnxruntime.so");
+    fs::copy(&loaded, &copy).unwrap();
+    let config = ground::ModelConfig { library: Some(copy), ..config(&tiny()) };
+    let error = ground::load(&config, &[]).map(|g| g.describe()).unwrap_err();
+    assert!(matches!(&error, GroundError::Engine(EngineError::OtherLibrary { .. })), "{error}");
+}
+
+// --- the worker ---
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), future).await.expect("in time")
+}
+
+#[tokio::test]
+async fn the_worker_answers_in_order_and_ends_when_its_input_does() {
+    let ledger = Arc::new(Ledger::default());
+    let pulse = Pulse::new("ground");
+    let mut worker = worker::spawn(load(&tiny()), pulse.clone());
+    let jobs = vec![job(&ledger, &two_things(), &["bright"]), job(&ledger, &[], &["dark"])];
+    let frames: Vec<_> = jobs.iter().map(|job| Arc::clone(&job.frame)).collect();
+    within(worker.batches.send(batch(jobs))).await.unwrap();
+    for (frame, boxes) in frames.iter().zip([1, 0]) {
+        let grounding = within(worker.groundings.recv()).await.unwrap();
+        assert!(Arc::ptr_eq(&grounding.frame, frame));
+        assert_eq!(found(&grounding.answers[0]).len(), boxes);
+        assert!(grounding.timings.inferred > Duration::ZERO && grounding.timings.queued < Duration::from_secs(30));
+        grounding.frame.ticket.publish();
+    }
+    assert_eq!(pulse.busy_for(), None);
+    drop(worker.batches);
+    within(worker.handle.join()).await.unwrap();
+    assert!(within(worker.groundings.recv()).await.is_none());
+    assert_eq!((ledger.published(), ledger.in_flight(), worker.handle.failed_batches()), (2, 0, 0));
+}
+
+#[tokio::test]
+async fn a_failed_batch_is_answered_with_errors_and_the_next_one_works() {
+    // The graph itself fails: the vocabulary promises a word that the table does not have.
+    let dir = copy_of_tiny();
+    let vocabulary = br#"{"<pad>": 0, "<unk>": 1, "bright": 2, "gone": 99}"#;
+    replace_file(dir.path(), "vocab.json", vocabulary);
+    let ledger = Arc::new(Ledger::default());
+    let mut worker = worker::spawn(load(dir.path()), Pulse::new("ground"));
+    for (texts, failed) in [(vec!["bright", "gone"], 1), (vec!["gone"], 2), (vec!["bright"], 2)] {
+        let fails = texts.contains(&"gone");
+        within(worker.batches.send(batch(vec![job(&ledger, &two_things(), &texts)]))).await.unwrap();
+        let grounding = within(worker.groundings.recv()).await.unwrap();
+        assert_eq!(grounding.answers.len(), texts.len());
+        for answer in &grounding.answers {
+            match &answer.status {
+                Status::Error(reason) => assert!(fails && reason.contains("text.onnx: the run failed"), "{reason}"),
+                status => assert!(!fails, "{status:?}"),
+            }
+        }
+        assert_eq!(worker.handle.failed_batches(), failed);
+    }
+}
+
+/// A model of which nothing but one fault is real.
+struct Faulty(fn(&Batch) -> Result<Vec<Vec<Answer>>, GroundError>);
+
+impl Grounder for Faulty {
+    fn limits(&self) -> Limits {
+        Limits { max_batch: 8, canvas: CANVAS }
+    }
+
+    fn describe(&self) -> ModelInfo {
+        unreachable!("the worker does not ask")
+    }
+
+    fn check_query(&self, _: &Query) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn ground(&mut self, batch: &Batch) -> Result<Vec<Vec<Answer>>, GroundError> {
+        self.0(batch)
+    }
+}
+
+#[tokio::test]
+async fn a_panic_ends_the_worker_with_a_typed_error_and_no_frame_is_lost() {
+    let ledger = Arc::new(Ledger::default());
+    let mut worker = worker::spawn(Box::new(Faulty(|_| panic!("the sky fell"))), Pulse::new("ground"));
+    within(worker.batches.send(batch(vec![job(&ledger, &[], &["bright"])]))).await.unwrap();
+    let error = within(worker.handle.join()).await.unwrap_err();
+    assert!(matches!(&error, GroundError::Panicked(text) if text == "the sky fell"), "{error}");
+    assert!(within(worker.groundings.recv()).await.is_none());
+    assert_eq!(ledger.dropped(groundd::types::DropReason::ModelError), 1);
+}
+
+#[tokio::test]
+async fn a_model_that_miscounts_loses_no_frame() {
+    let ledger = Arc::new(Ledger::default());
+    let mut worker = worker::spawn(Box::new(Faulty(|_| Ok(vec![]))), Pulse::new("ground"));
+    within(worker.batches.send(batch(vec![job(&ledger, &[], &["bright"])]))).await.unwrap();
+    let grounding = within(worker.groundings.recv()).await.unwrap();
+    assert!(
+        matches!(&grounding.answers[0].status, Status::Error(reason) if reason.contains("0 frames of a batch of 1"))
+    );
+}
+
+#[tokio::test]
+async fn frames_nobody_waits_for_are_accounted_as_shutdown() {
+    let ledger = Arc::new(Ledger::default());
+    let mut worker = worker::spawn(load(&tiny()), Pulse::new("ground"));
+    drop(worker.groundings);
+    within(worker.batches.send(batch(vec![job(&ledger, &[], &["bright"])]))).await.unwrap();
+    within(worker.handle.join()).await.unwrap();
+    assert_eq!((ledger.dropped(groundd::types::DropReason::Shutdown), ledger.in_flight()), (1, 0));
+}
