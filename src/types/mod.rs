@@ -4,6 +4,7 @@
 //! on its own against these types alone.
 
 pub mod batch;
+pub mod event;
 pub mod frame;
 pub mod geometry;
 pub mod grounding;
@@ -13,6 +14,7 @@ pub mod pulse;
 pub mod query;
 
 pub use batch::{Batch, Job};
+pub use event::{Best, EventKind, TrackEvent};
 pub use frame::{Capture, Clock, Frame, FullFrame, Rgb};
 pub use geometry::{BBox, Letterbox, Size};
 pub use grounding::{Answer, Grounding, Match, ScoreKind, Status, Timings, Via};
