@@ -246,3 +246,7 @@ async fn close_news(shared: &Shared, known: Option<Closing>) {
         None => drop(shared.closing.subscribe().wait_for(Option::is_some).await),
     }
 }
+
+#[cfg(test)]
+#[path = "task_tests.rs"]
+mod tests;

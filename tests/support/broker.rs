@@ -1,4 +1,5 @@
 //! A real mosquitto on a port of its own, certificates for it, and a subscriber that writes down what it hears.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::{
     fs,

@@ -1,10 +1,7 @@
 //! A TCP proxy between a client and a server that can misbehave the ways networks do.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -45,7 +42,16 @@ impl Drop for Proxy {
 
 impl Proxy {
     pub async fn to(target: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(0, target).await
+    }
+
+    /// Listens on `port` instead of on any.
+    pub async fn on(port: u16, target: u16) -> Self {
+        Self::at("127.0.0.1", port, target).await
+    }
+
+    pub async fn at(address: &str, port: u16, target: u16) -> Self {
+        let listener = TcpListener::bind((address, port)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let control = Arc::new(watch::Sender::new((Mode::Pass, 0)));
         let task = tokio::spawn(accept(listener, SocketAddr::from(([127, 0, 0, 1], target)), Arc::clone(&control)));
@@ -96,7 +102,8 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, control: watch::R
         let mode = control.borrow().0;
         let room = if let Mode::Slow(rate) = mode { (rate as usize / 50).clamp(1, buffer.len()) } else { buffer.len() };
         let Ok(n @ 1..) = from.read(&mut buffer[..room]).await else { return };
-        match control.borrow().0 {
+        let mode = control.borrow().0;
+        match mode {
             Mode::Swallow => continue,
             Mode::Slow(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             Mode::Pass | Mode::Refuse => {}
