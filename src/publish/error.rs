@@ -72,6 +72,14 @@ pub enum PublishError {
         /// How long we waited.
         waited: Duration,
     },
+    /// The broker closed a working connection without a reason we could read.
+    #[error("the broker at {broker} closed the connection of client id `{client_id}`")]
+    Closed {
+        /// Host and port.
+        broker: String,
+        /// The id we used.
+        client_id: String,
+    },
     /// A working connection ended.
     #[error("the connection to the broker at {broker} ended: {problem}")]
     Lost {

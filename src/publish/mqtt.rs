@@ -163,7 +163,7 @@ impl Mqtt {
                 PublishError::Lost { broker, problem: format!("{e} before the broker answered; {}", self.early_end()) }
             }
             ConnectionError::MqttState(StateError::ConnectionAborted) => {
-                PublishError::Lost { broker, problem: "the broker closed it".to_owned() }
+                PublishError::Closed { broker, client_id: self.settings.client_id.clone() }
             }
             ConnectionError::MqttState(StateError::AwaitPingResp) => {
                 PublishError::Lost { broker, problem: "the broker stopped answering".to_owned() }
@@ -226,7 +226,7 @@ impl Link {
             return Some(format!("it has {size} bytes, {} are allowed", self.largest));
         }
         let topic = &message.topic;
-        let valid = !topic.is_empty() && topic.len() <= usize::from(u16::MAX) && !topic.contains(['+', '#', '\0']);
+        let valid = !topic.is_empty() && u16::try_from(topic.len()).is_ok() && !topic.contains(['+', '#', '\0']);
         (!valid).then(|| "its topic cannot be published to".to_owned())
     }
 }
@@ -251,6 +251,7 @@ impl Sink for Link {
     fn send(&self, message: Message) -> Boxed<'_, Receipt> {
         Box::pin(async move {
             let (verdict, receipt) = oneshot::channel();
+            let receipt = Receipt(receipt);
             if let Some(objection) = self.objection(&message) {
                 drop(verdict.send(Verdict::Refused(objection)));
                 return receipt;
@@ -297,14 +298,14 @@ impl Driver {
         let error = loop {
             match timeout(limit, self.eventloop.poll()).await {
                 Ok(Ok(event)) => {
-                    if let Some(error) = self.handle(event) {
+                    if let Some(error) = self.handle(&event) {
                         break error;
                     }
                 }
                 Ok(Err(error)) => {
                     // Acknowledgements that came in the same read as the end still count.
                     while let Some(event) = self.eventloop.state.events.pop_front() {
-                        self.handle(event);
+                        self.handle(&event);
                     }
                     break self.explain.explain(error, false);
                 }
@@ -319,16 +320,16 @@ impl Driver {
         error
     }
 
-    fn handle(&mut self, event: Event) -> Option<PublishError> {
+    fn handle(&self, event: &Event) -> Option<PublishError> {
         let mut flight = lock(&self.flight);
         match event {
-            Event::Outgoing(Outgoing::Publish(id)) if id != 0 => {
+            Event::Outgoing(Outgoing::Publish(id)) if *id != 0 => {
                 if let Some(verdict) = flight.queued.pop_front() {
-                    flight.written.insert(id, verdict);
+                    flight.written.insert(*id, verdict);
                 }
             }
             Event::Incoming(Incoming::PubAck(PubAck { pkid, reason, .. })) => {
-                if let Some(verdict) = flight.written.remove(&pkid) {
+                if let Some(verdict) = flight.written.remove(pkid) {
                     drop(verdict.send(match reason {
                         PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Verdict::Acknowledged,
                         other => Verdict::Refused(format!("{other:?}")),

@@ -316,7 +316,9 @@ mod tests {
         #[test]
         fn a_journal_and_its_snapshot_are_the_same_outbox(steps in steps(), capacity in 1usize..12) {
             let (mut outbox, mut world) = (Outbox::new(capacity), World::default());
-            steps.iter().for_each(|step| world.step(&mut outbox, step, capacity));
+            for step in &steps {
+                world.step(&mut outbox, step, capacity);
+            }
             let state = |o: &Outbox| o.snapshot().collect::<Vec<_>>();
             let replayed = Outbox::replay(capacity, world.journal);
             prop_assert_eq!(state(&outbox), state(&replayed));

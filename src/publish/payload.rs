@@ -129,7 +129,8 @@ struct Event<'a> {
     bbox: &'a BBox,
     best: BestMatch<'a>,
     epoch: &'a str,
-    event_seq: u64,
+    #[serde(rename = "event_seq")]
+    seq: u64,
 }
 
 #[derive(Serialize)]
@@ -169,7 +170,7 @@ pub fn event(camera: &CameraId, event: &TrackEvent, epoch: &str, event_seq: u64)
             at: rfc3339(event.best.at),
         },
         epoch,
-        event_seq,
+        seq: event_seq,
     })
 }
 

@@ -60,7 +60,7 @@ fn grounding(clock: Clock, answers: Vec<Answer>, now: Instant) -> Grounding {
         seq: 1841,
         capture: Capture { at: captured(), clock },
         pts: Duration::from_micros(61_366_900),
-        decoded_at: now - Duration::from_millis(27),
+        decoded_at: now.checked_sub(Duration::from_millis(27)).unwrap(),
         decode_time: Duration::from_micros(4_140),
         view: Letterbox::fit(Size::new(1920, 1080), 1.0, size),
         canvas: Rgb::new(size, vec![0; 24]).unwrap(),
@@ -126,7 +126,7 @@ fn events_and_gaps_follow_their_schema() {
     for kind in [EventKind::New, EventKind::Update, EventKind::End] {
         check(&events_schema(), &event(&camera, &track_event(kind), "e1", 7));
     }
-    check(&events_schema(), &gap(3, captured(), captured() + Duration::from_secs(60)));
+    check(&events_schema(), &gap(3, captured(), captured() + Duration::from_mins(1)));
     insta::assert_snapshot!(std::str::from_utf8(&event(&camera, &track_event(EventKind::Update), "e1", 7)).unwrap());
 }
 

@@ -156,6 +156,8 @@ fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, PublishError> {
 mod tests {
     use super::*;
 
+    type Change<'a> = &'a dyn Fn(&mut MqttConfig);
+
     fn problem(change: impl FnOnce(&mut MqttConfig)) -> String {
         let mut config = MqttConfig::default();
         change(&mut config);
@@ -176,7 +178,7 @@ mod tests {
 
     #[test]
     fn what_cannot_work_is_refused_by_its_key() {
-        let cases: [(&str, &dyn Fn(&mut MqttConfig)); 16] = [
+        let cases: [(&str, Change<'_>); 16] = [
             ("mqtt.url", &|c| c.url = "localhost".into()),
             ("mqtt.url", &|c| c.url = "http://localhost".into()),
             ("mqtt.url", &|c| c.url = "mqtt://:1883".into()),

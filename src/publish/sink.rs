@@ -30,7 +30,8 @@ pub enum Verdict {
 }
 
 /// Resolves when the broker has spoken about one message; an error means that the connection ended first.
-pub type Receipt = oneshot::Receiver<Verdict>;
+#[derive(Debug)]
+pub struct Receipt(pub oneshot::Receiver<Verdict>);
 
 /// A future in a box.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

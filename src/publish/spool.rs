@@ -88,7 +88,9 @@ impl Spool {
     pub(super) fn append(&mut self, records: &[Record]) -> io::Result<()> {
         self.mend()?;
         let mut bytes = Vec::new();
-        records.iter().for_each(|record| encode(record, &mut bytes));
+        for record in records {
+            encode(record, &mut bytes);
+        }
         self.torn = true;
         self.file.write_all(&bytes)?;
         self.good += bytes.len() as u64;
@@ -104,7 +106,9 @@ impl Spool {
     /// Replaces the file with one that holds just `records`.
     pub(super) fn rewrite(&mut self, records: impl Iterator<Item = Record>) -> io::Result<()> {
         let mut bytes = MAGIC.to_vec();
-        records.for_each(|record| encode(&record, &mut bytes));
+        for record in records {
+            encode(&record, &mut bytes);
+        }
         let new = self.path.with_extension("new");
         let mut file = private().truncate(true).open(&new)?;
         file.write_all(&bytes)?;

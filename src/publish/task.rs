@@ -20,8 +20,13 @@ use crate::{backoff::Backoff, types::Pulse};
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// Wait after an answer that will not change by itself: a wrong password, a certificate, a client id in use twice.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Connections that may end on the same message with a broken protocol before the message is given up.
-const STRIKES: u32 = 2;
+/// A connection that the broker closes so soon after accepting it, this often in a row, was taken over: two clients
+/// with one id throw each other out for ever. (Brokers do say so, but rumqttc cannot read a `DISCONNECT` without
+/// properties, which is what mosquitto sends.)
+const SHORT: Duration = Duration::from_secs(2);
+const EVICTIONS: u32 = 3;
+/// Messages under suspicion, at most.
+const SUSPECTS: usize = 16;
 
 /// See the module.
 pub(super) struct Task<D> {
@@ -50,14 +55,54 @@ enum End {
     Lost { error: PublishError, next: Option<Item>, acked: u64 },
 }
 
+/// What earlier connections taught.
+struct History {
+    backoff: Backoff,
+    /// What was to be acknowledged next when a connection ended with a broken protocol.
+    suspects: VecDeque<Item>,
+    /// Connections in a row that the broker closed soon after it had accepted them.
+    evictions: u32,
+}
+
+impl History {
+    /// Whether `item` broke a connection for the second time: sent for ever, it would keep all others back for ever.
+    fn convicts(&mut self, item: &Item) -> bool {
+        if let Some(index) = self.suspects.iter().position(|suspect| suspect == item) {
+            self.suspects.remove(index);
+            return true;
+        }
+        if self.suspects.len() == SUSPECTS {
+            self.suspects.pop_front();
+        }
+        self.suspects.push_back(item.clone());
+        false
+    }
+
+    fn explain(&mut self, error: PublishError, lasted: Duration) -> PublishError {
+        match error {
+            PublishError::Closed { broker, client_id } if lasted < SHORT => {
+                self.evictions += 1;
+                if self.evictions >= EVICTIONS {
+                    PublishError::TakenOver { broker, client_id }
+                } else {
+                    PublishError::Closed { broker, client_id }
+                }
+            }
+            other => {
+                self.evictions = 0;
+                other
+            }
+        }
+    }
+}
+
 impl<D: Dial> Task<D> {
     /// Runs until the publisher is closed.
     pub(super) async fn run(mut self) {
-        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
-        let mut suspect: Option<(Item, u32)> = None;
-        while let Some(error) = self.once(&mut backoff, &mut suspect).await {
+        let mut history = History { backoff: Backoff::new(RETRY.0, RETRY.1), suspects: VecDeque::new(), evictions: 0 };
+        while let Some(error) = self.once(&mut history).await {
             self.shared.down(&error);
-            let wait = if error.needs_patience() { PATIENCE } else { backoff.next(rand::random()) };
+            let wait = if error.needs_patience() { PATIENCE } else { history.backoff.next(rand::random()) };
             tokio::select! {
                 biased;
                 () = close_news(&self.shared, None) => break,
@@ -68,7 +113,7 @@ impl<D: Dial> Task<D> {
     }
 
     /// Connects and serves; `None` when the publisher was closed.
-    async fn once(&mut self, backoff: &mut Backoff, suspect: &mut Option<(Item, u32)>) -> Option<PublishError> {
+    async fn once(&mut self, history: &mut History) -> Option<PublishError> {
         let shared = Arc::clone(&self.shared);
         let session = tokio::select! {
             biased;
@@ -77,37 +122,28 @@ impl<D: Dial> Task<D> {
         };
         let Session { sink, ended } = match session {
             Ok(session) => session,
-            Err(error) => return Some(error),
+            Err(error) => {
+                history.evictions = 0;
+                return Some(error);
+            }
         };
         let sink: Arc<dyn Sink> = Arc::new(sink);
         self.shared.up(Arc::clone(&sink));
-        tracing::info!("connected to the broker");
+        tracing::info!(broker = self.broker, "connected to the broker");
+        let since = Instant::now();
         match self.serve(&*sink, ended).await {
             End::Closed => None,
             End::Lost { error, next, acked } => {
                 if acked > 0 {
-                    backoff.reset();
+                    history.backoff.reset();
                 }
-                self.judge(&error, next, suspect);
-                Some(error)
+                if let Some(item) = next.filter(|_| error.blames_a_message())
+                    && history.convicts(&item)
+                {
+                    self.shared.give_up(&item, &error.to_string());
+                }
+                Some(history.explain(error, since.elapsed()))
             }
-        }
-    }
-
-    /// A message that breaks every connection it is sent on would keep all others back for ever.
-    fn judge(&self, error: &PublishError, next: Option<Item>, suspect: &mut Option<(Item, u32)>) {
-        let Some(item) = next.filter(|_| error.blames_a_message()) else {
-            *suspect = None;
-            return;
-        };
-        let strikes = match suspect.take() {
-            Some((same, strikes)) if same == item => strikes + 1,
-            _ => 1,
-        };
-        if strikes >= STRIKES {
-            self.shared.give_up(&item, &error.to_string());
-        } else {
-            *suspect = Some((item, strikes));
         }
     }
 
@@ -178,7 +214,7 @@ impl<D: Dial> Task<D> {
     /// The connection is gone. Verdicts that came before its end count; the first message without one is returned.
     fn pass_verdicts(&self, flying: VecDeque<Flying>) -> Option<Item> {
         for mut flown in flying {
-            match flown.receipt.try_recv() {
+            match flown.receipt.0.try_recv() {
                 Ok(verdict) => self.settle(&flown.item, &verdict),
                 Err(_) => return Some(flown.item),
             }
@@ -197,7 +233,7 @@ impl<D: Dial> Task<D> {
         let goodbye = async {
             self.send(sink, &mut flying, Item::Status, self.status(false)).await;
             while let Some(flown) = flying.pop_front() {
-                match flown.receipt.await {
+                match flown.receipt.0.await {
                     Ok(verdict) => self.settle(&flown.item, &verdict),
                     Err(_) => return,
                 }
@@ -231,7 +267,7 @@ enum Missed {
 /// The verdict on the oldest message on its way; pending while there is none.
 async fn next_verdict(flying: &mut VecDeque<Flying>, limit: Duration) -> Result<Verdict, Missed> {
     let Some(first) = flying.front_mut() else { return std::future::pending().await };
-    match timeout_at(first.sent_at + limit, &mut first.receipt).await {
+    match timeout_at(first.sent_at + limit, &mut first.receipt.0).await {
         Ok(Ok(verdict)) => Ok(verdict),
         Ok(Err(_)) => Err(Missed::Gone),
         Err(_) => Err(Missed::Overdue),

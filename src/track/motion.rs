@@ -83,12 +83,12 @@ pub(super) struct Motion {
 impl Motion {
     pub(super) fn new(bbox: BBox, at: Instant) -> Self {
         let (size, (x, y)) = (size(&bbox), bbox.center());
-        let side = |length: f32| Side { length: length.into(), variance: (MEASURED * size).powi(2) };
+        let edge = |length: f32| Side { length: length.into(), variance: (MEASURED * size).powi(2) };
         Self {
             x: Axis::new(x.into(), size),
             y: Axis::new(y.into(), size),
-            width: side(bbox.width()),
-            height: side(bbox.height()),
+            width: edge(bbox.width()),
+            height: edge(bbox.height()),
             last: bbox,
             at,
         }
@@ -160,7 +160,7 @@ mod tests {
             if let Some((first, _)) = boxes.next() {
                 let mut motion = Motion::new(first, start);
                 for (bbox, ms) in boxes {
-                    motion.correct(bbox, start + Duration::from_millis(ms) - Duration::from_millis(back));
+                    motion.correct(bbox, start + Duration::from_millis(ms.saturating_sub(back)));
                     motion.predict(start + Duration::from_secs(1_000_000));
                 }
             }

@@ -180,14 +180,16 @@ fn an_unsure_box_keeps_an_object_but_does_not_steal_it() {
     assert_eq!(answers[0].matches[0].track, Some(1));
 }
 
+/// Part of the frame time it is late, whether it is dropped, and for each object whether it is seen and the noise.
+type LaneFrame = (f64, bool, Vec<(bool, f32)>);
+
 /// Objects that move along lanes of their own, seen now and then.
 #[derive(Debug, Clone)]
 struct Lanes {
     /// Speed (sizes a second) and width of each.
     objects: Vec<(f32, f32)>,
     fps: f64,
-    /// For each frame: part of the frame time it is late, whether it is dropped, and noise for each object.
-    frames: Vec<(f64, bool, Vec<(bool, f32)>)>,
+    frames: Vec<LaneFrame>,
 }
 
 fn lanes() -> impl Strategy<Value = Lanes> {
@@ -218,7 +220,7 @@ proptest! {
             for (o, (speed, width)) in world.objects.iter().enumerate() {
                 let (shown, noise) = seen[o];
                 let size = width * 2f32.sqrt();
-                // After a gap of more than 1.2 s, nothing could know where it went without a settled speed.
+                // Longer out of sight, nothing could know where it went without a settled speed.
                 if !shown && last_seen.get(&o).is_some_and(|s| t - s < 0.7) { continue }
                 #[expect(clippy::cast_possible_truncation)]
                 let x = 2000.0 + speed * size * t as f32 + noise * size;

@@ -1,6 +1,6 @@
 //! One camera's objects: which box of this frame is which object of the last, for all queries together.
 //!
-//! After ByteTrack: a motion model predicts each object, sure boxes choose first by overlap, unsure ones take what is
+//! After `ByteTrack`: a motion model predicts each object, sure boxes choose first by overlap, unsure ones take what is
 //! left. Two things differ because frames come rarely and unevenly. What overlaps nothing may still be a nearby object
 //! that moved, so a last round goes by distance, the further the longer ago the object was seen. And boxes here have
 //! passed their query's threshold already, so an unsure one may also begin an object; it is believed once it was seen

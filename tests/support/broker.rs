@@ -15,35 +15,35 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
 /// A port nobody listens on just now.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A running broker; killed when dropped.
-pub struct Broker {
-    pub dir: TempDir,
-    pub port: u16,
+pub(crate) struct Broker {
+    pub(crate) dir: TempDir,
+    pub(crate) port: u16,
     child: Option<Child>,
 }
 
 impl Broker {
     /// Anybody may do anything.
-    pub fn open() -> Self {
+    pub(crate) fn open() -> Self {
         Self::with("allow_anonymous true")
     }
 
     /// `extra` are lines of its configuration; `{dir}` in them is its folder.
-    pub fn with(extra: &str) -> Self {
+    pub(crate) fn with(extra: &str) -> Self {
         Self::prepared(extra, |_| {})
     }
 
     /// `prepare` puts files into its folder before it starts.
-    pub fn prepared(extra: &str, prepare: impl FnOnce(&Path)) -> Self {
+    pub(crate) fn prepared(extra: &str, prepare: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let port = free_port();
         prepare(dir.path());
         let config = format!(
-            "user root\nlistener {port} 127.0.0.1\nlog_dest file {{dir}}/log\nmax_queued_messages 0\n{extra}\n"
+            "user root\nlistener {port} 127.0.0.1\nlog_dest file {{dir}}/log\nmax_queued_messages 100000\n{extra}\n"
         );
         fs::write(dir.path().join("conf"), config.replace("{dir}", dir.path().to_str().unwrap())).unwrap();
         let mut broker = Self { dir, port, child: None };
@@ -51,7 +51,7 @@ impl Broker {
         broker
     }
 
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         let child = Command::new("mosquitto")
             .arg("-c")
             .arg(self.dir.path().join("conf"))
@@ -69,7 +69,7 @@ impl Broker {
     }
 
     /// SIGKILL: no goodbye to anybody.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
@@ -77,17 +77,17 @@ impl Broker {
     }
 
     /// Stops (or lets go on) all its work while its sockets stay open.
-    pub fn freeze(&self, frozen: bool) {
+    pub(crate) fn freeze(&self, frozen: bool) {
         use rustix::process::{Pid, Signal, kill_process};
         let pid = Pid::from_child(self.child.as_ref().unwrap());
         kill_process(pid, if frozen { Signal::STOP } else { Signal::CONT }).unwrap();
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("mqtt://127.0.0.1:{}", self.port)
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 }
@@ -100,21 +100,21 @@ impl Drop for Broker {
 
 /// One message, as a subscriber saw it.
 #[derive(Debug, Clone)]
-pub struct Heard {
-    pub topic: String,
-    pub payload: Vec<u8>,
-    pub retain: bool,
-    pub expiry: Option<u32>,
+pub(crate) struct Heard {
+    pub(crate) topic: String,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) retain: bool,
+    pub(crate) expiry: Option<u32>,
 }
 
 impl Heard {
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.payload).unwrap()
     }
 }
 
 /// Listens to a filter, across reconnects.
-pub struct Subscriber {
+pub(crate) struct Subscriber {
     heard: Arc<Mutex<Vec<Heard>>>,
     subscriptions: Arc<Mutex<u32>>,
     task: JoinHandle<()>,
@@ -128,11 +128,11 @@ impl Drop for Subscriber {
 
 impl Subscriber {
     /// Subscribed when this returns.
-    pub async fn new(port: u16, filter: &str) -> Self {
+    pub(crate) async fn new(port: u16, filter: &str) -> Self {
         Self::with(MqttOptions::new(format!("listener-{}", rand::random::<u32>()), "127.0.0.1", port), filter).await
     }
 
-    pub async fn with(mut options: MqttOptions, filter: &str) -> Self {
+    pub(crate) async fn with(mut options: MqttOptions, filter: &str) -> Self {
         options.set_max_packet_size(Some(16 << 20));
         let (heard, subscriptions) = (Arc::<Mutex<Vec<Heard>>>::default(), Arc::<Mutex<u32>>::default());
         let task = tokio::spawn(listen(options, filter.to_owned(), Arc::clone(&heard), Arc::clone(&subscriptions)));
@@ -142,19 +142,19 @@ impl Subscriber {
     }
 
     /// Waits until it has subscribed `times` times.
-    pub async fn subscribed(&self, times: u32) {
+    pub(crate) async fn subscribed(&self, times: u32) {
         until("the subscription", || *self.subscriptions.lock().unwrap() >= times).await;
     }
 
-    pub fn heard(&self) -> Vec<Heard> {
+    pub(crate) fn heard(&self) -> Vec<Heard> {
         self.heard.lock().unwrap().clone()
     }
 
-    pub fn on(&self, topic: &str) -> Vec<String> {
+    pub(crate) fn on(&self, topic: &str) -> Vec<String> {
         self.heard().iter().filter(|m| m.topic == topic).map(|m| m.text().to_owned()).collect()
     }
 
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.heard.lock().unwrap().len()
     }
 }
@@ -179,7 +179,7 @@ async fn listen(options: MqttOptions, filter: String, heard: Arc<Mutex<Vec<Heard
 }
 
 /// Waits for `ready`, at most 20 seconds.
-pub async fn until(what: &str, mut ready: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut ready: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !ready() {
         assert!(Instant::now() < deadline, "waited too long for {what}");
@@ -188,12 +188,12 @@ pub async fn until(what: &str, mut ready: impl FnMut() -> bool) {
 }
 
 /// A certificate authority of one's own, with a server's and a client's certificate.
-pub struct Certificates {
+pub(crate) struct Certificates {
     dir: TempDir,
 }
 
 impl Certificates {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let this = Self { dir };
         this.openssl("req -x509 -subj /CN=test-ca -keyout ca.key -out ca.pem");
@@ -206,12 +206,12 @@ impl Certificates {
         this
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// `{name}` of these files in a broker's configuration.
-    pub fn fill(&self, config: &str) -> String {
+    pub(crate) fn fill(&self, config: &str) -> String {
         config.replace("{certs}", self.dir.path().to_str().unwrap())
     }
 

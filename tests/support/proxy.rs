@@ -15,7 +15,7 @@ use tokio::{
 
 /// What happens to bytes, and to new connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// Nothing special.
     Pass,
     /// New connections are closed at once; old ones go on.
@@ -27,8 +27,8 @@ pub enum Mode {
 }
 
 /// A running proxy; gone when dropped.
-pub struct Proxy {
-    pub port: u16,
+pub(crate) struct Proxy {
+    pub(crate) port: u16,
     control: Arc<watch::Sender<(Mode, u64)>>,
     task: JoinHandle<()>,
 }
@@ -41,16 +41,16 @@ impl Drop for Proxy {
 }
 
 impl Proxy {
-    pub async fn to(target: u16) -> Self {
+    pub(crate) async fn to(target: u16) -> Self {
         Self::on(0, target).await
     }
 
     /// Listens on `port` instead of on any.
-    pub async fn on(port: u16, target: u16) -> Self {
+    pub(crate) async fn on(port: u16, target: u16) -> Self {
         Self::at("127.0.0.1", port, target).await
     }
 
-    pub async fn at(address: &str, port: u16, target: u16) -> Self {
+    pub(crate) async fn at(address: &str, port: u16, target: u16) -> Self {
         let listener = TcpListener::bind((address, port)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let control = Arc::new(watch::Sender::new((Mode::Pass, 0)));
@@ -58,16 +58,16 @@ impl Proxy {
         Self { port, control, task }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("mqtt://127.0.0.1:{}", self.port)
     }
 
-    pub fn set(&self, mode: Mode) {
+    pub(crate) fn set(&self, mode: Mode) {
         self.control.send_modify(|(m, _)| *m = mode);
     }
 
     /// Ends all connections there are.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.control.send_modify(|(_, cuts)| *cuts += 1);
     }
 }
