@@ -1,8 +1,55 @@
-//! Results -> wire. The only user of rumqttc.
+//! Results -> wire.
+//!
+//! ```text
+//! live (detections) --------------------------------------> sink   QoS 0, refused when the broker cannot take it now
+//! state (retained)  -> states: the latest of each topic --> sink   QoS 1, all of them again after every connect
+//! event             -> outbox: bounded, journal on disk --> sink   QoS 1, in order, at least once
+//! ```
+//!
+//! A [`Publisher`] is a handle; one task behind it keeps the connection. The broker may be away at any time: nothing
+//! here waits for it, memory is bounded, and everything that is lost is counted. `mqtt` alone knows rumqttc, `spool`
+//! alone the disk; `outbox` and `states` are pure.
 
-use std::path::PathBuf;
+pub mod discovery;
+mod error;
+mod message;
+mod mqtt;
+mod outbox;
+pub mod payload;
+mod settings;
+mod shared;
+mod sink;
+mod spool;
+mod states;
+mod task;
+pub mod topic;
 
-use serde::Deserialize;
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
+
+pub use self::{
+    error::PublishError,
+    message::{Delivery, Message},
+    sink::{Boxed, Dial, Receipt, Refused, Session, Sink, Verdict},
+    spool::SpoolError,
+    topic::{TopicError, Topics},
+};
+use self::{
+    mqtt::Mqtt,
+    outbox::Outbox,
+    settings::Settings,
+    shared::{Closing, Shared},
+    spool::Spool,
+    task::Task,
+};
+use crate::types::Pulse;
 
 /// The `[mqtt]` table: the broker and how to reach it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -57,4 +104,183 @@ impl Default for MqttConfig {
             snapshot_seconds: 5.0,
         }
     }
+}
+
+/// What the broker is told about the daemon itself, retained on one topic: `online` after every connect, `offline` at a
+/// proper end, and by the broker when the connection just ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Will {
+    /// The topic.
+    pub topic: String,
+    /// Published after every connect.
+    pub online: Bytes,
+    /// Published at the end, by us or as our last will.
+    pub offline: Bytes,
+}
+
+impl Will {
+    /// `online` and `offline` on the status topic.
+    pub fn status(topics: &Topics) -> Self {
+        Self { topic: topics.status(), online: Bytes::from_static(b"online"), offline: Bytes::from_static(b"offline") }
+    }
+}
+
+/// The connection to the broker, now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Connection {
+    /// Whether there is one.
+    pub up: bool,
+    /// Since when that is so.
+    #[serde(serialize_with = "payload::serialize_time")]
+    pub since: SystemTime,
+    /// Why there is none.
+    pub reason: Option<String>,
+    /// How many times it was made again.
+    pub reconnects: u64,
+}
+
+/// What became of the messages, since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct PublishStats {
+    /// Whether there is a connection.
+    pub up: bool,
+    /// How many times it was made again.
+    pub reconnects: u64,
+    /// Live messages handed to the connection.
+    pub sent_live: u64,
+    /// Live messages refused because there was no connection or it was backed up.
+    pub dropped_live: u64,
+    /// Retained values the broker acknowledged.
+    pub states_acked: u64,
+    /// Retained values the broker does not have yet.
+    pub states_waiting: u64,
+    /// Events the broker acknowledged.
+    pub events_acked: u64,
+    /// Events that wait, or wait for their acknowledgement.
+    pub events_waiting: u64,
+    /// Events dropped because too many waited.
+    pub events_lost: u64,
+    /// Events and values the broker does not accept.
+    pub refused: u64,
+    /// Failed writes to the spool.
+    pub spool_errors: u64,
+}
+
+/// Sends messages. All clones are one publisher; when the last one goes without [`Publisher::close`], the connection is
+/// cut and the broker sends the last will.
+#[derive(Clone)]
+pub struct Publisher {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    expiry: Duration,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            task.abort();
+        }
+    }
+}
+
+/// Checks `config`, reads its files, takes over what the spool holds, and starts connecting. The broker need not be
+/// there: a wrong password or a missing broker shows in [`Publisher::connection`].
+pub fn connect(config: &MqttConfig, will: Will, pulse: Pulse) -> Result<Publisher, PublishError> {
+    let settings = Settings::new(config)?;
+    let runtime = tokio::runtime::Handle::try_current().map_err(|_| PublishError::NoRuntime)?;
+    let (outbox, spool) = match &config.spool_dir {
+        None => (Outbox::new(config.spool_events), None),
+        Some(dir) => {
+            let (spool, recovered) = Spool::open(dir)?;
+            if recovered.cut > 0 {
+                tracing::warn!(spool = %dir.display(), bytes = recovered.cut, "cut a damaged end off the spool");
+            }
+            (Outbox::replay(config.spool_events, recovered.records), Some(spool))
+        }
+    };
+    if outbox.waiting() > 0 {
+        tracing::info!(events = outbox.waiting(), "events from before the start wait in the spool");
+    }
+    let shared = Arc::new(Shared::new(outbox, spool));
+    let (expiry, ack_timeout, broker) = (settings.expiry, settings.keep_alive, settings.broker());
+    let dial = Mqtt { settings, will: Some(will.clone()) };
+    let task = Task { shared: Arc::clone(&shared), dial, will, pulse, broker, ack_timeout };
+    let task = Mutex::new(Some(runtime.spawn(task.run())));
+    Ok(Publisher { inner: Arc::new(Inner { shared, expiry, task }) })
+}
+
+impl Publisher {
+    /// Sends what is worth something only now (`QoS` 0, with the configured expiry). Never waits; on `Err` the message is
+    /// dropped, and the frame behind it must be settled as dropped.
+    pub fn live(&self, topic: String, payload: Bytes) -> Result<(), Refused> {
+        let delivery = Delivery::Live { expiry: self.inner.expiry };
+        self.inner.shared.live(&Message { topic, payload, delivery })
+    }
+
+    /// Sets a retained value: the broker gets the latest, now or when it is back, and again whenever it comes back. An
+    /// empty payload clears the topic.
+    pub fn state(&self, topic: String, payload: Bytes) {
+        self.inner.shared.state(topic, payload);
+    }
+
+    /// Sends an event at least once, after all before it. With a spool folder it survives the end of the process once
+    /// this returns.
+    pub fn event(&self, topic: String, payload: Bytes) {
+        self.inner.shared.event(topic, payload, SystemTime::now());
+    }
+
+    /// The connection's state, as it changes. The channel closes if the publisher's task dies, which is a bug.
+    pub fn connection(&self) -> watch::Receiver<Connection> {
+        self.inner.shared.connection.subscribe()
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> PublishStats {
+        self.inner.shared.stats()
+    }
+
+    /// Sends what waits, says `offline` and goodbye; at most `limit`. Without a connection it ends at once, and events
+    /// stay in the spool, if there is one. The counters afterwards say what did not go out.
+    pub async fn close(self, limit: Duration) -> PublishStats {
+        let now = Instant::now();
+        let until = now + limit;
+        // The farewell needs its part of the time.
+        let flush_until = until - (limit / 4).min(Duration::from_secs(1));
+        self.inner.shared.closing.send_replace(Some(Closing { flush_until, until }));
+        let task = self.inner.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut task) = task
+            && tokio::time::timeout_at(until, &mut task).await.is_err()
+        {
+            task.abort();
+        }
+        self.stats()
+    }
+}
+
+/// Connects to the configured broker and leaves again: what it says goes to a person. Uses a client id of its own, so
+/// that a running daemon is not thrown out.
+pub async fn probe(config: &MqttConfig, limit: Duration) -> Result<String, PublishError> {
+    let mut settings = Settings::new(config)?;
+    settings.client_id = format!("{}-check-{}", settings.client_id, std::process::id());
+    let (broker, encrypted, user) =
+        (settings.broker(), settings.tls.is_some(), settings.login.as_ref().map(|(name, _)| name.clone()));
+    let started = Instant::now();
+    let mut dial = Mqtt { settings, will: None };
+    let visit = async {
+        let session = dial.dial().await?;
+        let took = started.elapsed();
+        session.sink.disconnect().await;
+        drop(session.ended.await);
+        Ok::<_, PublishError>(took)
+    };
+    let Ok(took) = tokio::time::timeout(limit, visit).await else {
+        return Err(PublishError::Silent { broker, waited: limit });
+    };
+    let tls = if encrypted { ", over TLS" } else { "" };
+    let user = user.map_or(String::new(), |name| format!(", as user `{name}`"));
+    Ok(format!("the broker at {broker} answered in {} ms{tls}{user}", took?.as_millis()))
 }

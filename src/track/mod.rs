@@ -1,6 +1,15 @@
-//! Groundings -> tracks and events.
+//! Groundings -> tracks and events. Pure: knows no clock, no task and no other stage.
+
+mod assign;
+mod link;
+mod motion;
+#[cfg(test)]
+mod tests;
+mod tracker;
 
 use serde::Deserialize;
+
+pub use self::tracker::Tracker;
 
 /// The `[track]` table.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

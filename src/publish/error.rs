@@ -1,0 +1,111 @@
+//! What goes wrong between the configuration and the broker, said so that the reader knows what to change.
+
+use std::time::Duration;
+
+use super::{SpoolError, TopicError};
+
+/// Why the publisher cannot start, or has no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// A key of the `[mqtt]` table cannot be used.
+    #[error("mqtt.{key}: {problem}")]
+    Config {
+        /// The key.
+        key: &'static str,
+        /// What is wrong with it and what to do.
+        problem: String,
+    },
+    /// A topic in the `[mqtt]` table cannot be used.
+    #[error("mqtt.{key}: {source}")]
+    Topic {
+        /// The key.
+        key: &'static str,
+        /// What is wrong with it.
+        source: TopicError,
+    },
+    /// The folder for waiting events cannot be used.
+    #[error("mqtt.spool_dir: {0}")]
+    Spool(#[from] SpoolError),
+    /// There is no tokio runtime to run in.
+    #[error("the publisher needs a tokio runtime; call it from within one")]
+    NoRuntime,
+    /// Nobody answers at the address.
+    #[error("no broker at {broker}: {problem}; check that it runs and that mqtt.url names it")]
+    Unreachable {
+        /// Host and port.
+        broker: String,
+        /// What the system says.
+        problem: String,
+    },
+    /// The encrypted connection could not be made.
+    #[error("TLS with {broker} failed: {problem}; check mqtt.ca_file and that the certificate names this host")]
+    Tls {
+        /// Host and port.
+        broker: String,
+        /// What the TLS library says.
+        problem: String,
+    },
+    /// The broker answered, and does not want us.
+    #[error("the broker at {broker} refused the connection: {problem}")]
+    Refused {
+        /// Host and port.
+        broker: String,
+        /// Why, and what to do.
+        problem: String,
+    },
+    /// Another client came with our id.
+    #[error(
+        "another client took over the client id `{client_id}` on {broker}; two daemons on one broker each need their \
+         own mqtt.client_id"
+    )]
+    TakenOver {
+        /// Host and port.
+        broker: String,
+        /// The id both use.
+        client_id: String,
+    },
+    /// Something listens, but does not speak MQTT 5 in time.
+    #[error("{broker} accepted the connection but did not answer within {waited:?}; is it an MQTT 5 broker?")]
+    Silent {
+        /// Host and port.
+        broker: String,
+        /// How long we waited.
+        waited: Duration,
+    },
+    /// The broker closed a working connection without a reason we could read.
+    #[error("the broker at {broker} closed the connection of client id `{client_id}`")]
+    Closed {
+        /// Host and port.
+        broker: String,
+        /// The id we used.
+        client_id: String,
+    },
+    /// A working connection ended.
+    #[error("the connection to the broker at {broker} ended: {problem}")]
+    Lost {
+        /// Host and port.
+        broker: String,
+        /// How it ended.
+        problem: String,
+    },
+    /// The broker sent something that cannot be understood.
+    #[error("the broker at {broker} broke the protocol: {problem}")]
+    Protocol {
+        /// Host and port.
+        broker: String,
+        /// What it sent.
+        problem: String,
+    },
+}
+
+impl PublishError {
+    /// Whether trying again at once could only annoy: somebody has to change something first.
+    pub(super) fn needs_patience(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::TakenOver { .. } | Self::Tls { .. })
+    }
+
+    /// Whether a message of ours may have caused it.
+    pub(super) fn blames_a_message(&self) -> bool {
+        matches!(self, Self::Protocol { .. })
+    }
+}

@@ -1,0 +1,30 @@
+//! One message on its way to the broker: serialised once, never changed.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+/// How hard the broker must try, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// Worth something only now: `QoS` 0, gone after `expiry`.
+    Live {
+        /// How long the broker may keep it for a slow subscriber; at least a second.
+        expiry: Duration,
+    },
+    /// The latest value counts: `QoS` 1, retained.
+    State,
+    /// Every one counts, in order: `QoS` 1.
+    Event,
+}
+
+/// A topic, a payload and how to deliver it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Where it goes.
+    pub topic: String,
+    /// What it says.
+    pub payload: Bytes,
+    /// How it goes.
+    pub delivery: Delivery,
+}

@@ -1,0 +1,210 @@
+//! The `[mqtt]` table, checked: files read, addresses taken apart. Everything that can be known to fail without a
+//! broker fails here.
+
+use std::{fs, path::Path, time::Duration};
+
+use native_tls::{Certificate, Identity, TlsConnector};
+use url::{Host, Url};
+
+use super::{MqttConfig, PublishError, topic};
+
+/// A checked [`MqttConfig`].
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) tls: Option<TlsConnector>,
+    pub(super) login: Option<(String, String)>,
+    pub(super) client_id: String,
+    pub(super) keep_alive: Duration,
+    pub(super) expiry: Duration,
+}
+
+impl Settings {
+    pub(super) fn new(config: &MqttConfig) -> Result<Self, PublishError> {
+        let (host, port, encrypted) = address(&config.url)?;
+        topic::check(&config.base_topic).map_err(|source| PublishError::Topic { key: "base_topic", source })?;
+        if let Some(prefix) = &config.discovery_prefix {
+            topic::check(prefix).map_err(|source| PublishError::Topic { key: "discovery_prefix", source })?;
+        }
+        if config.keep_alive_seconds < 5 {
+            return Err(wrong("keep_alive_seconds", format!("{} is too short; at least 5", config.keep_alive_seconds)));
+        }
+        if config.detections_expiry_seconds == 0 {
+            return Err(wrong("detections_expiry_seconds", "0 would expire messages before they arrive; at least 1"));
+        }
+        if config.spool_events == 0 {
+            return Err(wrong("spool_events", "0 would drop every event; at least 1"));
+        }
+        Ok(Self {
+            tls: encryption(config, encrypted)?,
+            host,
+            port,
+            login: login(config)?,
+            client_id: client_id(config)?,
+            keep_alive: Duration::from_secs(config.keep_alive_seconds.into()),
+            expiry: Duration::from_secs(config.detections_expiry_seconds.into()),
+        })
+    }
+
+    /// Host and port, for people.
+    pub(super) fn broker(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
+fn wrong(key: &'static str, problem: impl Into<String>) -> PublishError {
+    PublishError::Config { key, problem: problem.into() }
+}
+
+fn address(text: &str) -> Result<(String, u16, bool), PublishError> {
+    const SHAPE: &str = "write mqtt://host:1883, or mqtts://host:8883 for TLS";
+    // The text itself may contain a password: it is not repeated.
+    let url = Url::parse(text).map_err(|e| wrong("url", format!("this is not a URL ({e}); {SHAPE}")))?;
+    let encrypted = match url.scheme() {
+        "mqtt" => false,
+        "mqtts" => true,
+        other => return Err(wrong("url", format!("`{other}://` is not supported; {SHAPE}"))),
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(wrong("url", "a URL ends up in logs; put the name in `username`, the password in `password_file`"));
+    }
+    if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+        return Err(wrong("url", format!("only host and port belong here, topics go in `base_topic`; {SHAPE}")));
+    }
+    let host = match url.host() {
+        Some(Host::Ipv6(_)) if encrypted => {
+            return Err(wrong("url", "an IPv6 address cannot be checked against a certificate; use the host's name"));
+        }
+        Some(host) if !host.to_string().is_empty() => host.to_string(),
+        _ => return Err(wrong("url", format!("the host is missing; {SHAPE}"))),
+    };
+    let port = url.port().unwrap_or(if encrypted { 8883 } else { 1883 });
+    Ok((host, port, encrypted))
+}
+
+fn client_id(config: &MqttConfig) -> Result<String, PublishError> {
+    let Some(id) = &config.client_id else {
+        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        return Ok(format!("groundd-{}", host.trim()));
+    };
+    if id.is_empty() || id.len() > 256 || id.chars().any(char::is_control) {
+        return Err(wrong("client_id", "give 1 to 256 printable characters, unique on the broker"));
+    }
+    Ok(id.clone())
+}
+
+fn login(config: &MqttConfig) -> Result<Option<(String, String)>, PublishError> {
+    match (&config.username, &config.password_file) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(wrong("username", "password_file is set, so a user name is needed too")),
+        (Some(name), None) => Ok(Some((name.clone(), String::new()))),
+        (Some(name), Some(path)) => {
+            let text = String::from_utf8(read("password_file", path)?)
+                .map_err(|_| wrong("password_file", format!("`{}` is not UTF-8 text", path.display())))?;
+            match text.lines().next().filter(|line| !line.is_empty()) {
+                Some(password) => Ok(Some((name.clone(), password.to_owned()))),
+                None => Err(wrong("password_file", format!("the first line of `{}` is empty", path.display()))),
+            }
+        }
+    }
+}
+
+fn encryption(config: &MqttConfig, encrypted: bool) -> Result<Option<TlsConnector>, PublishError> {
+    let given = [("ca_file", &config.ca_file), ("cert_file", &config.cert_file), ("key_file", &config.key_file)];
+    if !encrypted {
+        return match given.iter().find(|(_, file)| file.is_some()) {
+            Some((key, _)) => Err(wrong(key, "it is set, but url is not encrypted; use mqtts://")),
+            None => Ok(None),
+        };
+    }
+    let mut builder = TlsConnector::builder();
+    if let Some(path) = &config.ca_file {
+        let unreadable = |why: String| wrong("ca_file", format!("`{}` has no PEM certificate{why}", path.display()));
+        let certificates = Certificate::stack_from_pem(&read("ca_file", path)?)
+            .map_err(|e| unreadable(format!(" that can be read: {e}")))?;
+        if certificates.is_empty() {
+            return Err(unreadable(String::new()));
+        }
+        // This one must have signed it: the system's store does not count beside it.
+        builder.disable_built_in_roots(true);
+        for certificate in certificates {
+            builder.add_root_certificate(certificate);
+        }
+    }
+    match (&config.cert_file, &config.key_file) {
+        (None, None) => {}
+        (Some(_), None) => return Err(wrong("key_file", "cert_file is set, so its key is needed too")),
+        (None, Some(_)) => return Err(wrong("cert_file", "key_file is set, so its certificate is needed too")),
+        (Some(cert), Some(key)) => {
+            let (pem, key_pem) = (read("cert_file", cert)?, read("key_file", key)?);
+            let identity = Identity::from_pkcs8(&pem, &key_pem).map_err(|e| {
+                let (cert, key) = (cert.display(), key.display());
+                wrong("cert_file", format!("`{cert}` and key `{key}` are no PEM pair (key in PKCS#8): {e}"))
+            })?;
+            builder.identity(identity);
+        }
+    }
+    builder.build().map(Some).map_err(|e| wrong("ca_file", format!("TLS cannot be set up: {e}")))
+}
+
+fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, PublishError> {
+    fs::read(path).map_err(|e| wrong(key, format!("cannot read `{}`: {e}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Change<'a> = &'a dyn Fn(&mut MqttConfig);
+
+    fn problem(change: impl FnOnce(&mut MqttConfig)) -> String {
+        let mut config = MqttConfig::default();
+        change(&mut config);
+        Settings::new(&config).err().map(|e| e.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn defaults_are_sound() {
+        let settings = Settings::new(&MqttConfig::default()).unwrap();
+        assert_eq!(settings.broker(), "localhost:1883");
+        assert!(settings.client_id.len() > "groundd-".len());
+        let mut config = MqttConfig { url: "mqtts://broker.example".into(), ..MqttConfig::default() };
+        let settings = Settings::new(&config).unwrap();
+        assert_eq!((settings.broker().as_str(), settings.tls.is_some()), ("broker.example:8883", true));
+        config.url = "mqtt://[::1]:99".into();
+        assert_eq!(Settings::new(&config).unwrap().broker(), "[::1]:99");
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_by_its_key() {
+        let cases: [(&str, Change<'_>); 16] = [
+            ("mqtt.url", &|c| c.url = "localhost".into()),
+            ("mqtt.url", &|c| c.url = "http://localhost".into()),
+            ("mqtt.url", &|c| c.url = "mqtt://:1883".into()),
+            ("mqtt.url", &|c| c.url = "mqtt://host/topic".into()),
+            ("mqtt.url", &|c| c.url = "mqtts://[::1]".into()),
+            ("mqtt.base_topic", &|c| c.base_topic = "a/#".into()),
+            ("mqtt.discovery_prefix", &|c| c.discovery_prefix = Some(String::new())),
+            ("mqtt.keep_alive_seconds", &|c| c.keep_alive_seconds = 4),
+            ("mqtt.detections_expiry_seconds", &|c| c.detections_expiry_seconds = 0),
+            ("mqtt.spool_events", &|c| c.spool_events = 0),
+            ("mqtt.username", &|c| c.password_file = Some("/dev/null".into())),
+            ("mqtt.password_file", &|c| (c.username, c.password_file) = (Some("u".into()), Some("/dev/null".into()))),
+            ("mqtt.password_file", &|c| (c.username, c.password_file) = (Some("u".into()), Some("/no/such".into()))),
+            ("mqtt.ca_file", &|c| c.ca_file = Some("/dev/null".into())),
+            ("mqtt.ca_file", &|c| (c.url, c.ca_file) = ("mqtts://h".into(), Some("/dev/null".into()))),
+            ("mqtt.key_file", &|c| (c.url, c.cert_file) = ("mqtts://h".into(), Some("/dev/null".into()))),
+        ];
+        for (key, change) in cases {
+            let problem = problem(change);
+            assert!(problem.starts_with(key), "wanted {key}, got {problem:?}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_the_url_is_refused_and_not_repeated() {
+        let problem = problem(|c| c.url = "mqtt://me:secret@host".into());
+        assert!(problem.contains("password_file") && !problem.contains("secret"), "{problem}");
+    }
+}

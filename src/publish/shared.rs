@@ -1,0 +1,258 @@
+//! What the publisher's handles and its task both touch: what waits, the connection's state, the counters.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::SystemTime,
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
+
+use super::{
+    Connection, PublishError, PublishStats, Refused, Sink,
+    message::{Delivery, Message},
+    outbox::{Outbox, Parcel, Record},
+    spool::Spool,
+    states::States,
+};
+
+/// See the module.
+pub(super) struct Shared {
+    waiting: Mutex<Waiting>,
+    /// The connection, while there is one: live messages go straight to it.
+    sink: Mutex<Option<Arc<dyn Sink>>>,
+    /// Something new waits.
+    pub(super) wake: Notify,
+    /// Set once, when the publisher is to stop.
+    pub(super) closing: watch::Sender<Option<Closing>>,
+    pub(super) connection: watch::Sender<Connection>,
+    counters: Counters,
+}
+
+/// By when what waits must be out, and by when the publisher must have ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Closing {
+    pub(super) flush_until: Instant,
+    pub(super) until: Instant,
+}
+
+struct Waiting {
+    states: States,
+    outbox: Outbox,
+    spool: Option<Spool>,
+    /// Whose turn it is, when both have something to say.
+    events_first: bool,
+}
+
+#[derive(Default)]
+struct Counters {
+    connections: AtomicU64,
+    sent_live: AtomicU64,
+    dropped_live: AtomicU64,
+    states_acked: AtomicU64,
+    events_acked: AtomicU64,
+    refused: AtomicU64,
+    spool_errors: AtomicU64,
+    spool_failing: AtomicBool,
+}
+
+/// What was taken to be sent; [`Shared::done`] wants it back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Item {
+    /// The publisher's own `online` or `offline`.
+    Status,
+    State {
+        topic: String,
+        version: u64,
+    },
+    Event(Parcel),
+}
+
+impl Shared {
+    pub(super) fn new(outbox: Outbox, spool: Option<Spool>) -> Self {
+        let waiting = Waiting { states: States::default(), outbox, spool, events_first: false };
+        let connection =
+            Connection { up: false, since: SystemTime::now(), reason: Some("not connected yet".into()), reconnects: 0 };
+        Self {
+            waiting: Mutex::new(waiting),
+            sink: Mutex::default(),
+            wake: Notify::new(),
+            closing: watch::Sender::new(None),
+            connection: watch::Sender::new(connection),
+            counters: Counters::default(),
+        }
+    }
+
+    pub(super) fn live(&self, message: &Message) -> Result<(), Refused> {
+        let sink = lock(&self.sink).clone();
+        let result = sink.map_or(Err(Refused::Offline), |sink| sink.offer(message));
+        let counter = if result.is_ok() { &self.counters.sent_live } else { &self.counters.dropped_live };
+        counter.fetch_add(1, Relaxed);
+        result
+    }
+
+    pub(super) fn state(&self, topic: String, payload: Bytes) {
+        lock(&self.waiting).states.set(topic, payload);
+        self.wake.notify_one();
+    }
+
+    pub(super) fn event(&self, topic: String, payload: Bytes, now: SystemTime) {
+        let mut waiting = lock(&self.waiting);
+        let records = waiting.outbox.push(topic, payload, now);
+        self.journal(&mut waiting, &records);
+        drop(waiting);
+        self.wake.notify_one();
+    }
+
+    /// The next thing to send. States and events take turns, so that neither can keep the other waiting.
+    pub(super) fn take(&self) -> Option<(Item, Message)> {
+        let mut waiting = lock(&self.waiting);
+        waiting.events_first = !waiting.events_first;
+        let event = |waiting: &mut Waiting| {
+            let (parcel, topic, payload) = waiting.outbox.take()?;
+            Some((Item::Event(parcel), Message { topic, payload, delivery: Delivery::Event }))
+        };
+        let state = |waiting: &mut Waiting| {
+            let (topic, version, payload) = waiting.states.take()?;
+            let item = Item::State { topic: topic.clone(), version };
+            Some((item, Message { topic, payload, delivery: Delivery::State }))
+        };
+        if waiting.events_first {
+            event(&mut waiting).or_else(|| state(&mut waiting))
+        } else {
+            state(&mut waiting).or_else(|| event(&mut waiting))
+        }
+    }
+
+    /// The broker has `item`, or (`refusal`) will never take it.
+    pub(super) fn done(&self, item: &Item, refusal: Option<&str>) {
+        if let Some(why) = refusal {
+            let before = self.counters.refused.fetch_add(1, Relaxed);
+            // The first refusals say what is wrong; a broker that refuses everything must not fill the log.
+            if before < 10 {
+                tracing::warn!(?item, "the broker refused a message, which is dropped: {why}");
+            }
+        }
+        let mut waiting = lock(&self.waiting);
+        match item {
+            Item::Status => {}
+            Item::State { topic, version } => {
+                waiting.states.done(topic, *version);
+                self.counters.states_acked.fetch_add(u64::from(refusal.is_none()), Relaxed);
+            }
+            Item::Event(parcel) => {
+                if let Some(record) = waiting.outbox.done(parcel) {
+                    self.journal(&mut waiting, &[record]);
+                }
+                let counts = refusal.is_none() && matches!(parcel, Parcel::Event(_));
+                self.counters.events_acked.fetch_add(u64::from(counts), Relaxed);
+            }
+        }
+    }
+
+    /// `item` broke the connection, repeatedly: it is not sent again.
+    pub(super) fn give_up(&self, item: &Item, why: &str) {
+        if let Item::State { topic, version } = item {
+            lock(&self.waiting).states.forget(topic, *version);
+        }
+        self.done(item, Some(why));
+    }
+
+    /// Whether nothing waits and nothing is on its way.
+    pub(super) fn is_idle(&self) -> bool {
+        let waiting = lock(&self.waiting);
+        waiting.outbox.is_empty() && waiting.states.is_empty()
+    }
+
+    pub(super) fn up(&self, sink: Arc<dyn Sink>) {
+        {
+            let mut waiting = lock(&self.waiting);
+            waiting.outbox.rewind();
+            waiting.states.rewind();
+        }
+        *lock(&self.sink) = Some(sink);
+        self.connection.send_modify(|c| {
+            c.reconnects = self.counters.connections.fetch_add(1, Relaxed);
+            (c.up, c.since, c.reason) = (true, SystemTime::now(), None);
+        });
+    }
+
+    /// Says once what is wrong, not at every attempt.
+    pub(super) fn down(&self, error: &PublishError) {
+        *lock(&self.sink) = None;
+        let reason = error.to_string();
+        self.connection.send_if_modified(|c| {
+            if !c.up && c.reason.as_deref() == Some(&reason) {
+                return false;
+            }
+            tracing::warn!("{reason}");
+            if c.up {
+                (c.up, c.since) = (false, SystemTime::now());
+            }
+            c.reason = Some(reason);
+            true
+        });
+    }
+
+    /// The publisher was closed.
+    pub(super) fn gone(&self) {
+        *lock(&self.sink) = None;
+        self.connection.send_modify(|c| {
+            (c.up, c.since, c.reason) = (false, SystemTime::now(), Some("closed".to_owned()));
+        });
+    }
+
+    pub(super) fn stats(&self) -> PublishStats {
+        let get = |counter: &AtomicU64| counter.load(Relaxed);
+        let (up, reconnects) = {
+            let connection = self.connection.borrow();
+            (connection.up, connection.reconnects)
+        };
+        let c = &self.counters;
+        let waiting = lock(&self.waiting);
+        PublishStats {
+            up,
+            reconnects,
+            sent_live: get(&c.sent_live),
+            dropped_live: get(&c.dropped_live),
+            states_acked: get(&c.states_acked),
+            states_waiting: waiting.states.waiting() as u64,
+            events_acked: get(&c.events_acked),
+            events_waiting: waiting.outbox.waiting() as u64,
+            events_lost: waiting.outbox.lost(),
+            refused: get(&c.refused),
+            spool_errors: get(&c.spool_errors),
+        }
+    }
+
+    /// Writes records down. A disk that fails costs the protection against a crash, never an event.
+    fn journal(&self, waiting: &mut Waiting, records: &[Record]) {
+        let Waiting { outbox, spool: Some(spool), .. } = waiting else { return };
+        let written = spool
+            .append(records)
+            .and_then(|()| if spool.is_stale(outbox.bytes()) { spool.rewrite(outbox.snapshot()) } else { Ok(()) });
+        match written {
+            Ok(()) => {
+                if self.counters.spool_failing.swap(false, Relaxed) {
+                    tracing::info!("the spool can be written again");
+                }
+            }
+            Err(error) => {
+                self.counters.spool_errors.fetch_add(1, Relaxed);
+                if !self.counters.spool_failing.swap(true, Relaxed) {
+                    tracing::error!(%error, "events cannot be spooled; until they can, a crash loses those that wait");
+                }
+            }
+        }
+    }
+}
+
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

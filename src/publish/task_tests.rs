@@ -1,0 +1,152 @@
+//! The task against a carrier that fails when a test wants it to. (What a real broker does is in `tests/publish.rs`.)
+
+use std::{collections::BTreeSet, sync::Mutex, time::SystemTime};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::{super::outbox::Outbox, *};
+use crate::publish::{Boxed, Refused};
+
+/// Everything that arrived, on whatever connection.
+type Arrived = Arc<Mutex<Vec<(String, Bytes)>>>;
+
+/// Makes connections that end after so many messages each, then ones that hold.
+struct Flaky {
+    lives: VecDeque<(usize, bool)>,
+    arrived: Arrived,
+}
+
+struct FlakySink {
+    /// Messages that still arrive; the last of them without an acknowledgement if `eaten`.
+    left: Mutex<usize>,
+    eaten: bool,
+    arrived: Arrived,
+    over: Mutex<Option<oneshot::Sender<PublishError>>>,
+    unanswered: Mutex<Vec<oneshot::Sender<Verdict>>>,
+}
+
+fn broken() -> PublishError {
+    PublishError::Lost { broker: "test".into(), problem: "as planned".into() }
+}
+
+impl Dial for Flaky {
+    type Sink = FlakySink;
+
+    async fn dial(&mut self) -> Result<Session<FlakySink>, PublishError> {
+        let (left, eaten) = self.lives.pop_front().unwrap_or((usize::MAX, false));
+        if left == 0 {
+            return Err(broken());
+        }
+        let (over, ended) = oneshot::channel();
+        let sink = FlakySink {
+            left: Mutex::new(left),
+            eaten,
+            arrived: Arc::clone(&self.arrived),
+            over: Mutex::new(Some(over)),
+            unanswered: Mutex::default(),
+        };
+        Ok(Session { sink, ended })
+    }
+}
+
+impl Sink for FlakySink {
+    fn offer(&self, _: &Message) -> Result<(), Refused> {
+        Err(Refused::Backlogged)
+    }
+
+    fn send(&self, message: Message) -> Boxed<'_, Receipt> {
+        let (verdict, receipt) = oneshot::channel();
+        let mut left = self.left.lock().unwrap();
+        if *left == 0 {
+            self.unanswered.lock().unwrap().push(verdict);
+            return Box::pin(async { Receipt(receipt) });
+        }
+        *left -= 1;
+        self.arrived.lock().unwrap().push((message.topic, message.payload));
+        if *left == 0 {
+            drop(self.over.lock().unwrap().take().map(|over| over.send(broken())));
+        }
+        if *left == 0 && self.eaten {
+            self.unanswered.lock().unwrap().push(verdict);
+        } else {
+            drop(verdict.send(Verdict::Acknowledged));
+        }
+        Box::pin(async { Receipt(receipt) })
+    }
+
+    fn window(&self) -> usize {
+        3
+    }
+
+    fn disconnect(&self) -> Boxed<'_, ()> {
+        drop(self.over.lock().unwrap().take().map(|over| over.send(broken())));
+        Box::pin(async {})
+    }
+}
+
+fn will() -> Will {
+    Will { topic: "status".into(), online: Bytes::from_static(b"online"), offline: Bytes::from_static(b"offline") }
+}
+
+async fn scenario(lives: Vec<(usize, bool)>, events: u64) -> (Vec<(String, Bytes)>, u64) {
+    let shared = Arc::new(Shared::new(Outbox::new(10_000), None));
+    let arrived = Arrived::default();
+    let dial = Flaky { lives: lives.into(), arrived: Arc::clone(&arrived) };
+    let task = Task {
+        shared: Arc::clone(&shared),
+        dial,
+        will: will(),
+        pulse: Pulse::new("publish"),
+        broker: "test".into(),
+        ack_timeout: Duration::from_secs(5),
+    };
+    let task = tokio::spawn(task.run());
+    for n in 0..events {
+        shared.event("e".into(), Bytes::from(n.to_string()), SystemTime::now());
+        shared.state(format!("s{}", n % 3), Bytes::from(n.to_string()));
+        tokio::time::sleep(Duration::from_millis(7)).await;
+    }
+    while !shared.is_idle() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let until = Instant::now() + Duration::from_secs(2);
+    shared.closing.send_replace(Some(Closing { flush_until: until, until }));
+    task.await.unwrap();
+    let all = arrived.lock().unwrap().clone();
+    (all, shared.stats().events_acked)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    #[test]
+    fn through_any_losses_events_arrive_in_order_and_states_last(
+        lives in proptest::collection::vec((0usize..12, any::<bool>()), 0..10), events in 1u64..60,
+    ) {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let (arrived, acked) = runtime.block_on(scenario(lives, events));
+        let mut seen = BTreeSet::new();
+        let firsts: Vec<u64> = arrived
+            .iter()
+            .filter(|(topic, _)| topic == "e")
+            .map(|(_, n)| std::str::from_utf8(n).unwrap().parse().unwrap())
+            .filter(|n| seen.insert(*n))
+            .collect();
+        prop_assert_eq!(firsts, (0..events).collect::<Vec<_>>());
+        prop_assert_eq!(acked, events);
+        for s in 0..events.min(3) {
+            let latest = (0..events).filter(|n| n % 3 == s).max().unwrap();
+            let (_, value) = arrived.iter().rev().find(|(topic, _)| *topic == format!("s{s}")).unwrap();
+            prop_assert_eq!(value, &Bytes::from(latest.to_string()));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_begins_with_online_and_ends_with_offline() {
+    let (arrived, acked) = scenario(vec![], 5).await;
+    let statuses: Vec<_> = arrived.iter().filter(|(topic, _)| topic == "status").map(|(_, s)| s.clone()).collect();
+    assert_eq!((statuses, acked), (vec![will().online, will().offline], 5));
+    assert_eq!((&arrived[0].0[..], &arrived.last().unwrap().0[..]), ("status", "status"));
+}

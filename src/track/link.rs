@@ -1,0 +1,90 @@
+//! One object as the answer to one query, from the first match to the end. Pure state.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use super::{TrackConfig, tracker::seconds};
+use crate::types::{BBox, Best, EventKind, Match, Query, TrackEvent};
+
+/// A query that is shed says nothing about its objects, but after this many times `lost_seconds` nobody should believe
+/// in them any more.
+const SHED_PATIENCE: u32 = 4;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) query: Arc<Query>,
+    /// Subscribers were told.
+    pub(super) announced: bool,
+    pub(super) seen_at: Instant,
+    /// The query was answered since, without it.
+    pub(super) missed: bool,
+    told_at: Instant,
+    first_seen: SystemTime,
+    last_seen: SystemTime,
+    frames: u64,
+    bbox: BBox,
+    best: Best,
+}
+
+impl Link {
+    pub(super) fn new(query: &Arc<Query>, found: &Match, now: Instant, captured: SystemTime) -> Self {
+        Self {
+            query: Arc::clone(query),
+            announced: false,
+            seen_at: now,
+            missed: false,
+            told_at: now,
+            first_seen: captured,
+            last_seen: captured,
+            frames: 1,
+            bbox: found.bbox,
+            best: Best { found: found.clone(), at: captured },
+        }
+    }
+
+    /// It was matched again.
+    pub(super) fn see(&mut self, found: &Match, now: Instant, captured: SystemTime) {
+        (self.seen_at, self.last_seen, self.bbox) = (now, captured, found.bbox);
+        self.frames += 1;
+        // A score that is no number never wins, and never stays.
+        let best = self.best.found.score;
+        if found.score > best || (best.is_nan() && !found.score.is_nan()) {
+            self.best = Best { found: found.clone(), at: captured };
+        }
+    }
+
+    /// What there is to tell now that it was seen.
+    pub(super) fn step(&mut self, track: u64, config: &TrackConfig, now: Instant) -> Option<TrackEvent> {
+        let kind = if !self.announced && self.frames >= u64::from(config.confirm_frames) {
+            EventKind::New
+        } else if self.announced && now.saturating_duration_since(self.told_at) >= seconds(config.update_seconds) {
+            EventKind::Update
+        } else {
+            return None;
+        };
+        (self.announced, self.told_at) = (true, now);
+        Some(self.event(kind, track))
+    }
+
+    /// Whether it is gone: not seen for `lost` although it was looked for, or although nothing comes at all (`silent`).
+    pub(super) fn is_lost(&self, now: Instant, lost: Duration, silent: bool) -> bool {
+        let unseen = now.saturating_duration_since(self.seen_at);
+        unseen > lost && (self.missed || silent || unseen > lost * SHED_PATIENCE)
+    }
+
+    pub(super) fn event(&self, kind: EventKind, track: u64) -> TrackEvent {
+        TrackEvent {
+            kind,
+            track,
+            query: Arc::clone(&self.query),
+            first_seen: self.first_seen,
+            last_seen: self.last_seen,
+            frames: self.frames,
+            bbox: self.bbox,
+            best: self.best.clone(),
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! One camera's objects: which box of this frame is which object of the last, for all queries together.
+//!
+//! After `ByteTrack`: a motion model predicts each object, sure boxes choose first by overlap, unsure ones take what is
+//! left. Two things differ because frames come rarely and unevenly. What overlaps nothing may still be a nearby object
+//! that moved, so a last round goes by distance, the further the longer ago the object was seen. And boxes here have
+//! passed their query's threshold already, so an unsure one may also begin an object; it is believed once it was seen
+//! often enough.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use super::{TrackConfig, assign::assign, link::Link, motion::Motion};
+use crate::types::{Answer, BBox, EventKind, Match, Query, QueryId, ScoreKind, Status, TrackEvent};
+
+/// Boxes of different queries that overlap this much are one object.
+const SAME: f32 = 0.7;
+/// An object and its prediction overlap at least this much.
+const OVERLAP: f32 = 0.2;
+/// The same where box and object have no query in common: a bicycle is not its rider.
+const OVERLAP_OTHER_QUERY: f32 = 0.6;
+/// Scores from here on are sure.
+const SURE: f32 = 0.5;
+/// How far an object may have moved against its prediction, in box sizes: at once, a second, at most.
+const REACH: (f64, f64, f64) = (0.5, 2.5, 1.5);
+/// Objects on one frame, and tracks in memory, beyond which boxes stay without a track.
+const MAX_OBJECTS: usize = 128;
+const MAX_TRACKS: usize = 512;
+
+/// See the module. One a camera.
+#[derive(Debug)]
+pub struct Tracker {
+    config: TrackConfig,
+    last_id: u64,
+    tracks: Vec<Track>,
+    /// The queries of the latest frame.
+    queries: Vec<QueryId>,
+    updated: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Track {
+    id: u64,
+    motion: Motion,
+    links: BTreeMap<QueryId, Link>,
+}
+
+/// One thing on this frame, with every match that shows it: places in the answers.
+struct Object {
+    bbox: BBox,
+    sure: bool,
+    members: Vec<(usize, usize)>,
+}
+
+impl Tracker {
+    /// A tracker without objects; the first gets the id 1.
+    pub fn new(config: TrackConfig) -> Self {
+        Self { config, last_id: 0, tracks: Vec::new(), queries: Vec::new(), updated: None }
+    }
+
+    /// Takes one frame's answers, all queries of the camera in them, writes the tracks into their matches, and says what
+    /// changed. `now` is when the frame was taken (or arrived) on the monotonic clock, `captured` on the wall clock. A
+    /// query that is missing, or has a new revision, ends what was open under it; one that was shed changes nothing.
+    pub fn update(&mut self, answers: &mut [Answer], now: Instant, captured: SystemTime) -> Vec<TrackEvent> {
+        let now = self.updated.map_or(now, |before| before.max(now));
+        self.updated = Some(now);
+        let mut events = self.drop_queries(answers);
+        let objects = objects(answers);
+        let owners = self.associate(&objects, answers, now);
+        for (object, owner) in objects.iter().zip(owners) {
+            let Some(index) = owner.or_else(|| self.begin(object, now)) else { continue };
+            let track = &mut self.tracks[index];
+            track.motion.correct(object.bbox, now);
+            for (answer, place) in &object.members {
+                let answer = &mut answers[*answer];
+                let found = &mut answer.matches[*place];
+                found.track = Some(track.id);
+                track.see(&answer.query, found, now, captured);
+            }
+        }
+        for answer in answers.iter().filter(|a| a.status == Status::Ok) {
+            for link in self.tracks.iter_mut().filter_map(|t| t.links.get_mut(&answer.query.id)) {
+                link.missed = link.seen_at < now;
+            }
+        }
+        for track in &mut self.tracks {
+            for link in track.links.values_mut().filter(|link| link.seen_at == now) {
+                events.extend(link.step(track.id, &self.config, now));
+            }
+        }
+        self.sweep(now, &mut events);
+        events
+    }
+
+    /// Ends what was not seen for too long. Frames that come do this too: this is for cameras that went silent, and may
+    /// be called at any time.
+    pub fn expire(&mut self, now: Instant) -> Vec<TrackEvent> {
+        let mut events = Vec::new();
+        self.sweep(now, &mut events);
+        events
+    }
+
+    /// How many objects answer each query of the latest frame now, none included.
+    pub fn presence(&self) -> impl Iterator<Item = (QueryId, usize)> {
+        self.queries.iter().map(|id| {
+            let open = |track: &&Track| track.links.get(id).is_some_and(|link| link.announced);
+            (id.clone(), self.tracks.iter().filter(open).count())
+        })
+    }
+
+    fn drop_queries(&mut self, answers: &[Answer]) -> Vec<TrackEvent> {
+        self.queries = answers.iter().map(|a| a.query.id.clone()).collect();
+        let asked: BTreeMap<&QueryId, &Arc<Query>> = answers.iter().map(|a| (&a.query.id, &a.query)).collect();
+        self.end(|link| asked.get(&link.query.id).is_none_or(|query| query.rev != link.query.rev))
+    }
+
+    /// Ends every link that `gone` names, and with its last link the track.
+    fn end(&mut self, gone: impl Fn(&Link) -> bool) -> Vec<TrackEvent> {
+        let mut events = Vec::new();
+        for track in &mut self.tracks {
+            let ended = track.links.extract_if(.., |_, link| gone(link));
+            events.extend(ended.filter(|(_, link)| link.announced).map(|(_, l)| l.event(EventKind::End, track.id)));
+        }
+        self.tracks.retain(|track| !track.links.is_empty());
+        events
+    }
+
+    fn sweep(&mut self, now: Instant, events: &mut Vec<TrackEvent>) {
+        let lost = seconds(self.config.lost_seconds);
+        let silent = self.updated.is_none_or(|at| now.saturating_duration_since(at) > lost);
+        events.extend(self.end(|link| link.is_lost(now, lost, silent)));
+    }
+
+    /// Which track each object belongs to.
+    fn associate(&self, objects: &[Object], answers: &[Answer], now: Instant) -> Vec<Option<usize>> {
+        let predicted: Vec<BBox> = self.tracks.iter().map(|t| t.motion.predict(now)).collect();
+        let related = |object: &Object, track: &Track| {
+            object.members.iter().any(|(answer, _)| track.links.contains_key(&answers[*answer].query.id))
+        };
+        let overlap = |object: &Object, track: usize| {
+            let (iou, other) = (object.bbox.iou(&predicted[track]), !related(object, &self.tracks[track]));
+            // Of two tracks that overlap alike, the one that answers the same query.
+            let least = if other { OVERLAP_OTHER_QUERY } else { OVERLAP };
+            (iou >= least).then_some(if other { iou * 0.7 } else { iou })
+        };
+        let near = |object: &Object, track: usize| {
+            let candidate = &self.tracks[track];
+            related(object, candidate)
+                .then(|| closeness(&object.bbox, &predicted[track], candidate.motion.step(now)))
+                .flatten()
+        };
+        let mut owners = vec![None; objects.len()];
+        let mut free: Vec<usize> = (0..self.tracks.len()).collect();
+        let mut round = |eligible: &dyn Fn(&Object) -> bool, score: &dyn Fn(&Object, usize) -> Option<f32>| {
+            let open: Vec<usize> =
+                (0..objects.len()).filter(|o| owners[*o].is_none() && eligible(&objects[*o])).collect();
+            let pairs = assign(open.len(), free.len(), |o, t| score(&objects[open[o]], free[t]));
+            for (o, t) in &pairs {
+                owners[open[*o]] = Some(free[*t]);
+            }
+            free.retain(|t| !pairs.iter().any(|(o, _)| owners[open[*o]] == Some(*t)));
+        };
+        round(&|object| object.sure, &overlap);
+        round(&|object| !object.sure, &overlap);
+        round(&|_| true, &near);
+        owners
+    }
+
+    /// Begins a track; `None` if there are too many.
+    fn begin(&mut self, object: &Object, now: Instant) -> Option<usize> {
+        if self.tracks.len() >= MAX_TRACKS {
+            return None;
+        }
+        self.last_id += 1;
+        let motion = Motion::new(object.bbox, now);
+        self.tracks.push(Track { id: self.last_id, motion, links: BTreeMap::new() });
+        Some(self.tracks.len() - 1)
+    }
+}
+
+impl Track {
+    fn see(&mut self, query: &Arc<Query>, found: &Match, now: Instant, captured: SystemTime) {
+        match self.links.get_mut(&query.id) {
+            Some(link) => link.see(found, now, captured),
+            None => drop(self.links.insert(query.id.clone(), Link::new(query, found, now, captured))),
+        }
+    }
+}
+
+/// The things on a frame: matches of different queries that are one, the surest first.
+fn objects(answers: &[Answer]) -> Vec<Object> {
+    let mut places: Vec<(usize, usize)> = Vec::new();
+    for (a, answer) in answers.iter().enumerate() {
+        places.extend((0..answer.matches.len()).map(|m| (a, m)));
+    }
+    let at = |(a, m): (usize, usize)| &answers[a].matches[m];
+    places.sort_by(|x, y| at(*y).score.total_cmp(&at(*x).score));
+    let mut objects: Vec<Object> = Vec::new();
+    for place in places {
+        let found = at(place);
+        let same = objects
+            .iter()
+            .enumerate()
+            .filter(|(_, object)| object.members.iter().all(|(answer, _)| *answer != place.0))
+            .map(|(index, object)| (object.bbox.iou(&found.bbox), index))
+            .filter(|(iou, _)| *iou >= SAME)
+            .max_by(|x, y| x.0.total_cmp(&y.0));
+        let sure = found.score >= SURE || found.score_kind == ScoreKind::None;
+        match same {
+            Some((_, index)) => {
+                objects[index].members.push(place);
+                objects[index].sure |= sure;
+            }
+            None if objects.len() < MAX_OBJECTS => {
+                objects.push(Object { bbox: found.bbox, sure, members: vec![place] });
+            }
+            None => {}
+        }
+    }
+    objects
+}
+
+/// How well a box fits a prediction it does not overlap, 0 to 1; `None` if it is too far away or of another size.
+fn closeness(bbox: &BBox, predicted: &BBox, since: f64) -> Option<f32> {
+    let size = |b: &BBox| (f64::from(b.width()) * f64::from(b.height())).sqrt();
+    let (a, b) = (size(bbox), size(predicted));
+    if a > 2.0 * b || b > 2.0 * a {
+        return None;
+    }
+    let ((x1, y1), (x2, y2)) = (bbox.center(), predicted.center());
+    let distance = (f64::from(x1) - f64::from(x2)).hypot(f64::from(y1) - f64::from(y2)) / (a * b).sqrt();
+    let (now, each_second, most) = REACH;
+    let reach = (now + each_second * since).min(most);
+    #[expect(clippy::cast_possible_truncation, reason = "0 to 1")]
+    let score = (1.0 - distance / reach) as f32;
+    (distance <= reach).then_some(score)
+}
+
+/// Configured seconds; what is no span of time counts as none.
+pub(super) fn seconds(value: f32) -> Duration {
+    Duration::try_from_secs_f32(value).unwrap_or_default()
+}
