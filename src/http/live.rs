@@ -182,11 +182,11 @@ impl Shot {
                 "camera": self.frame.camera, "width": picture.size.width, "height": picture.size.height,
                 "aspect": picture.aspect, "detections": detections,
             });
-            // `head` ends in `}`: the picture takes its place as the last member.
+            // The members without their braces: the viewer's own stand before them, the picture after.
             let head = head.to_string();
-            let open = head.strip_suffix('}').unwrap_or(&head);
+            let members = head.trim_start_matches('{').strip_suffix('}').unwrap_or_default();
             let jpeg = BASE64.encode(&picture.jpeg);
-            Ok::<_, String>((age, Bytes::from(format!("data: {open},\"jpeg\":\"{jpeg}\"}}\n\n"))))
+            Ok::<_, String>((age, Bytes::from(format!("data: {members},\"jpeg\":\"{jpeg}\"}}\n\n"))))
         };
         self.event.get_or_try_init(make).await.cloned()
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     body::Body,
-    extract::{Path, Query, Request, State},
+    extract::{Path, RawQuery, Request, State, rejection::PathRejection},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
@@ -166,6 +166,13 @@ fn probe(reasons: &[Reason]) -> Response {
     (code, Json(json!({"ok": reasons.is_empty(), "reasons": reasons}))).into_response()
 }
 
+/// The last part of a path, decoded; not all bytes are text.
+type Part = Result<Path<String>, PathRejection>;
+
+fn text(part: Part) -> Result<String, Response> {
+    part.map(|Path(text)| text).map_err(|_| refuse(StatusCode::NOT_FOUND, "no such path: it is not text", ROUTES))
+}
+
 /// The camera a path names, or the answer for one that is not there.
 fn known_camera(hub: &Hub, name: &str) -> Result<CameraId, Response> {
     let id = CameraId::new(name).map_err(|e| refuse(StatusCode::NOT_FOUND, "no such camera", &e.to_string()))?;
@@ -182,8 +189,8 @@ async fn live_all(State(app): State<App>) -> Response {
     live(app, None)
 }
 
-async fn live_one(State(app): State<App>, Path(name): Path<String>) -> Response {
-    match known_camera(&app.hub, &name) {
+async fn live_one(State(app): State<App>, part: Part) -> Response {
+    match text(part).and_then(|name| known_camera(&app.hub, &name)) {
         Ok(id) => live(app, Some(id)),
         Err(refusal) => refusal,
     }
@@ -210,20 +217,16 @@ fn live(app: App, only: Option<CameraId>) -> Response {
     (headers, Body::from_stream(stream.map(Ok::<_, std::convert::Infallible>))).into_response()
 }
 
-#[derive(serde::Deserialize)]
-struct SnapshotQuery {
-    boxes: Option<String>,
-}
-
-async fn snapshot(State(app): State<App>, Path(file): Path<String>, Query(query): Query<SnapshotQuery>) -> Response {
-    let Some(name) = file.strip_suffix(".jpg") else {
-        return refuse(StatusCode::NOT_FOUND, "no such picture", "ask for /snapshot/<camera>.jpg");
-    };
-    let id = match known_camera(&app.hub, name) {
+async fn snapshot(State(app): State<App>, part: Part, RawQuery(query): RawQuery) -> Response {
+    let id = text(part).and_then(|file| match file.strip_suffix(".jpg") {
+        Some(name) => known_camera(&app.hub, name),
+        None => Err(refuse(StatusCode::NOT_FOUND, "no such picture", "ask for /snapshot/<camera>.jpg")),
+    });
+    let id = match id {
         Ok(id) => id,
         Err(refusal) => return refusal,
     };
-    let boxes = query.boxes.is_some_and(|value| value != "0");
+    let boxes = query.is_some_and(|query| query.split('&').any(|pair| pair == "boxes=1"));
     match picture(&app, &id, boxes).await {
         Ok(Some((picture, seq))) => {
             let mut headers = HeaderMap::new();

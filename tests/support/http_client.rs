@@ -93,7 +93,7 @@ impl Events {
             let line = |prefix: &str| block.lines().find_map(|l| l.strip_prefix(prefix).map(str::to_owned));
             let Some(name) = line("event: ") else { continue };
             let data: Vec<&str> = block.lines().filter_map(|l| l.strip_prefix("data: ")).collect();
-            let data = serde_json::from_str(&data.join("\n")).unwrap_or_else(|e| panic!("{e} in {block}"));
+            let data = serde_json::from_str(&data.join("\n")).unwrap_or_else(|e| panic!("{e} in {block:.300}"));
             return Some(Event { name, data });
         }
     }

@@ -16,8 +16,14 @@ use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
 
 /// A picture given by a function of source pixels.
 pub(crate) struct Scene {
-    pub(crate) size: Size,
-    pub(crate) paint: fn(u32, u32) -> [u8; 3],
+    size: Size,
+    paint: Box<dyn Fn(u32, u32) -> [u8; 3] + Send + Sync>,
+}
+
+impl Scene {
+    pub(crate) fn new(size: Size, paint: impl Fn(u32, u32) -> [u8; 3] + Send + Sync + 'static) -> Self {
+        Self { size, paint: Box::new(paint) }
+    }
 }
 
 impl FullFrame for Scene {
@@ -93,8 +99,12 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(options: Options) -> Self {
+        Self::start_at("127.0.0.1:0".parse().unwrap(), options).await
+    }
+
+    pub(crate) async fn start_at(addr: SocketAddr, options: Options) -> Self {
         let hub = Hub::new("0.0.0-test", "epoch-1");
-        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let listener = bind(addr).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(serve_with(listener, hub.clone(), options, stopped));
