@@ -87,6 +87,7 @@ impl Browser {
     pub(crate) async fn open(&mut self, url: &str) {
         let answer = self.call("Page.navigate", json!({"url": url})).await;
         assert!(answer["errorText"].is_null(), "{url}: {answer}");
+        self.until("document.readyState === 'complete' && location.protocol === 'http:'").await;
     }
 
     /// The value of a JavaScript expression, awaited.

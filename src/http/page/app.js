@@ -82,7 +82,8 @@ async function whatIsWrong() {
   try {
     const answer = await fetch("api/status", { cache: "no-store", signal: AbortSignal.timeout(3000) });
     const status = await answer.json();
-    if (focus && ![...cards.keys()].includes(focus)) { leave(); return ""; }
+    // The camera of a bookmark may be gone: its stream is refused for ever, the grid is not.
+    if (focus && !cards.has(focus)) { leave(); return ""; }
     return status.viewers?.now >= status.viewers?.most
       ? `All ${status.viewers.most} live views are taken. Close one, or wait.` : "The connection broke.";
   } catch {
@@ -105,10 +106,9 @@ function showBanner(overview) {
 
 function showOverview(overview) {
   const list = Array.isArray(overview.cameras) ? overview.cameras : [];
-  const shown = focus ? list.filter((camera) => camera.id === focus) : list;
-  if (focus && !shown.length) return leave();
-  for (const [id, card] of cards) if (!shown.some((c) => c.id === id)) { card.node.remove(); cards.delete(id); }
-  for (const camera of shown) {
+  if (focus && !list.some((camera) => camera.id === focus)) return leave();
+  for (const [id, card] of cards) if (!list.some((c) => c.id === id)) { card.node.remove(); cards.delete(id); }
+  for (const camera of list) {
     if (!cards.has(camera.id)) add(camera.id);
     const card = cards.get(camera.id);
     const before = card.state;
@@ -130,6 +130,7 @@ function add(id) {
   cards.set(id, card);
   const after = [...cards.keys()].sort().find((other) => other > id && cards.get(other).node.isConnected);
   grid.insertBefore(card.node, after ? cards.get(after).node : null);
+  card.node.hidden = Boolean(focus) && focus !== id;
   card.node.addEventListener("click", () => { if (!focus) enter(id); });
 }
 
@@ -155,7 +156,7 @@ function showLegend(queries) {
 
 // The columns, and the place of the answers, that make the pictures largest without scrolling; phones scroll.
 function layout() {
-  const count = cards.size;
+  const count = focus ? Math.min(1, cards.size) : cards.size;
   const [width, height] = [window.innerWidth, window.innerHeight - grid.offsetTop];
   const key = [count, width, height, queryCount, focus].join();
   if (!count || key === layout.key) return;
@@ -194,7 +195,8 @@ function leave() {
 function refocus(id) {
   document.body.classList.toggle("focused", Boolean(focus));
   at("back").hidden = !focus;
-  for (const [other, card] of cards) if (focus && other !== focus) { card.node.remove(); cards.delete(other); }
+  // Hidden, not dropped: their last pictures are there again at once.
+  for (const [other, card] of cards) card.node.hidden = Boolean(focus) && other !== focus;
   layout();
   if (!paused) open();
   if (id) setTimeout(() => cards.get(id)?.node.focus(), 400);
@@ -212,7 +214,7 @@ function speak(text) {
 }
 
 function move(step) {
-  const nodes = [...cards.values()].map((card) => card.node).sort((a, b) => (a.compareDocumentPosition(b) & 4 ? -1 : 1));
+  const nodes = [...grid.children];
   const now = nodes.indexOf(document.activeElement);
   nodes[(now + step + nodes.length) % nodes.length]?.focus();
 }

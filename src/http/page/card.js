@@ -255,6 +255,9 @@ class Row {
     this.node = element("li");
     this.text = element("bdi");
     this.result = element("span", "result");
+    this.detail = element("small");
+    this.said = element("span");
+    this.result.append(this.said, this.detail);
     this.why = element("span", "why");
     this.node.append(mark(id), this.text, this.result, this.why);
   }
@@ -264,12 +267,12 @@ class Row {
     const kind = query.status === "ok" ? (matches.length ? "found" : "miss") : query.status === "shed" ? "shed" : "error";
     const how = [...new Set(matches.map((m) => m.via?.method).filter(Boolean))].join(", ");
     const best = matches.length ? score(matches[0]) : "";
-    const said = { found: [`${matches.length} found`, best, how].filter(Boolean).join(" · "), miss: "nothing there", shed: "not asked",
-      error: "error" }[kind];
+    const said = { found: `${matches.length} found`, miss: "nothing there", shed: "not asked", error: "error" }[kind];
     this.set(this.node, "className", kind);
     this.set(this.text, "textContent", String(query.text ?? query.id));
     this.set(this.text, "title", String(query.text ?? query.id));
-    this.set(this.result, "textContent", said);
+    this.set(this.said, "textContent", said);
+    this.set(this.detail, "textContent", kind === "found" ? [best, how].filter(Boolean).join(" · ") : "");
     this.set(this.why, "textContent", kind === "shed" || kind === "error" ? String(query.reason ?? "") : "");
     this.why.hidden = !this.why.textContent;
   }
