@@ -1,11 +1,18 @@
-//! The HTTP stage over real connections: routes, live streams, hostile requests, slow readers.
+//! The HTTP stage over real connections: what every route answers, and what live streams carry. Rude clients, the
+//! numbers and the page in a browser have files of their own in `web/`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of tests fail like tests")]
 
 #[path = "support/http_client.rs"]
 mod client;
 #[path = "support/http_feed.rs"]
 mod feed;
+#[path = "web/numbers.rs"]
+mod numbers;
 #[path = "web/page.rs"]
 mod page;
+#[path = "web/rude.rs"]
+mod rude;
 
 use std::{
     sync::Arc,
@@ -13,29 +20,21 @@ use std::{
 };
 
 use bytes::Bytes;
-use client::{Events, get, raw, request};
+use client::{Events, get, request};
 use data_encoding::BASE64;
 use feed::{Scene, Server, answer, frame, message};
 use groundd::{
-    http::{Broker, HttpError, Options, bind},
-    types::{
-        Answer, CameraId, DropReason, Frame, Grounding, Ledger, Method, Pulse, Query, QueryId, Size, Status, Timings,
-    },
+    http::{HttpError, Options, bind},
+    types::{CameraId, DropReason, Frame, Ledger, Pulse, Size},
 };
 use serde_json::json;
-use tokio::{io::AsyncReadExt, io::AsyncWriteExt, net::TcpStream, time::sleep};
+use tokio::time::sleep;
 
 const HD: Size = Size { width: 1280, height: 720 };
 
 /// Left half red, right half blue.
 fn halves(x: u32, _: u32) -> [u8; 3] {
     if x < 640 { [250, 10, 10] } else { [10, 10, 250] }
-}
-
-/// Noise: as many bytes of JPEG as a picture can have.
-fn noise(x: u32, y: u32) -> [u8; 3] {
-    let mixed = (x.wrapping_mul(0x9E37_79B9) ^ y.wrapping_mul(0x85EB_CA6B)).wrapping_mul(0xC2B2_AE35);
-    [(mixed >> 8) as u8, (mixed >> 16) as u8, (mixed >> 24) as u8]
 }
 
 fn camera(id: &str) -> CameraId {
@@ -230,140 +229,6 @@ async fn a_snapshot_is_the_latest_frame_with_boxes_if_asked() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_refused_with_a_hint() {
-    let (server, _) = gate().await;
-    let long = format!("/live/{}", "x".repeat(5000));
-    for path in [
-        "/nothing",
-        "/live/",
-        "/live/yard",
-        "/live/%2e%2e",
-        "/live/%00",
-        "/live/a%2Fb",
-        "/live/%ff",
-        &long,
-        "/snapshot/gate",
-        "/snapshot/gate.png",
-        "/snapshot/../etc/passwd",
-        "/snapshot/%3Cscript%3E.jpg",
-        "/api/",
-        "//",
-    ] {
-        let answer = get(server.addr, path).await;
-        assert!(matches!(answer.status, 400 | 404), "{path}: {}", answer.status);
-        assert_eq!(answer.header("content-type"), Some("application/json"), "{path}: {}", answer.text());
-        assert!(answer.json()["hint"].as_str().is_some_and(|hint| !hint.is_empty()), "{path}");
-    }
-    assert!(get(server.addr, "/live/yard").await.text().contains("there are: gate"));
-    let post = request(server.addr, "POST", "/api/queries", "localhost").await;
-    assert_eq!((post.status, post.header("allow")), (405, Some("GET,HEAD")));
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn malformed_requests_end_their_own_connection_only() {
-    let (server, _) = gate().await;
-    let huge = format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(200_000));
-    assert!(matches!(raw(server.addr, huge.as_bytes()).await.status, 414 | 431));
-    assert_eq!(raw(server.addr, b"\x16\x03\x01\x00\xa5 not http\r\n\r\n").await.status, 400);
-    assert_eq!(raw(server.addr, b"GET / HTTP/1.1\r\nHost: a b\r\nBad Header: x\r\n\r\n").await.status, 400);
-    let odd = b"GET /api/cameras HTTP/1.1\r\nHost: localhost\r\nAccept: \xff;;q=nan\r\nConnection: close\r\n\r\n";
-    assert_eq!(raw(server.addr, odd).await.status, 200, "what is served does not depend on Accept");
-    let body = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\nConnection: close\r\n\r\n";
-    assert_eq!(raw(server.addr, body).await.status, 200, "a body nobody wants is not waited for");
-    assert_eq!(get(server.addr, "/healthz").await.status, 200);
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn a_web_site_that_renames_itself_to_loopback_gets_nothing() {
-    let options = Options { hosts: vec!["cameras.lan".to_owned()], ..Options::default() };
-    let server = Server::start(options).await;
-    for host in ["localhost", "127.0.0.1:8787", "[::1]:80", "cameras.lan"] {
-        assert_eq!(request(server.addr, "GET", "/api/cameras", host).await.status, 200, "{host}");
-    }
-    let refused = request(server.addr, "GET", "/api/cameras", "evil.example:8787").await;
-    assert_eq!(refused.status, 421);
-    assert!(refused.json()["hint"].as_str().unwrap().contains("[http] hosts"));
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn one_viewer_too_many_is_told_to_come_back() {
-    let options = Options { viewers: 2, ..Options::default() };
-    let server = Server::start(options).await;
-    let (mut a, b) = (Events::open(server.addr, "/live").await, Events::open(server.addr, "/live").await);
-    a.named("overview").await;
-    let refused = get(server.addr, "/live").await;
-    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("5")));
-    assert!(refused.json()["error"].as_str().unwrap().contains("all 2 live views"));
-    assert_eq!(get(server.addr, "/api/status").await.json()["viewers"], json!({"now": 2, "most": 2}));
-    drop(b);
-    for attempt in 0.. {
-        if get(server.addr, "/api/status").await.json()["viewers"]["now"] == 1 {
-            break;
-        }
-        assert!(attempt < 100, "the seat of a viewer that left is never free again");
-        sleep(Duration::from_millis(50)).await;
-    }
-    Events::open(server.addr, "/live").await.named("overview").await;
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn a_slow_head_is_cut_off_and_slow_clients_do_not_keep_others_out() {
-    let options = Options { connections: 4, head_timeout: Duration::from_millis(300), ..Options::default() };
-    let server = Server::start(options).await;
-    let mut slow = Vec::new();
-    for _ in 0..4 {
-        let mut stream = TcpStream::connect(server.addr).await.unwrap();
-        stream.write_all(b"GET / HTTP/1.1\r\nX-Slow: ").await.unwrap();
-        slow.push(stream);
-    }
-    let started = Instant::now();
-    assert_eq!(get(server.addr, "/healthz").await.status, 200);
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
-    for mut stream in slow {
-        let mut rest = Vec::new();
-        let end = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
-        assert!(end.is_ok(), "a connection that never sends its head stays open");
-    }
-    server.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn viewers_that_never_read_cost_no_memory_and_no_time_and_are_cut_off() {
-    let options = Options { stall_timeout: Duration::from_secs(2), ..Options::default() };
-    let server = Server::start(options).await;
-    server.hub.camera_status(&camera("gate"), json!({"state": "live"}));
-    let ledger = Arc::new(Ledger::default());
-    let frames: Vec<_> = (0..400).map(|seq| frame("gate", seq, Scene::new(HD, noise), false, &ledger)).collect();
-    let mut asleep = Vec::new();
-    for _ in 0..8 {
-        asleep.push(Events::open(server.addr, "/live").await.into_stream());
-    }
-    let first = Arc::downgrade(&frames[0]);
-    let mut slowest = Duration::ZERO;
-    for frame in frames {
-        let started = Instant::now();
-        server.hub.frame(&frame, message(&frame, &[]));
-        slowest = slowest.max(started.elapsed());
-        sleep(Duration::from_millis(10)).await;
-    }
-    assert!(slowest < Duration::from_millis(100), "the daemon waited {slowest:?} for a viewer");
-    assert!(first.upgrade().is_none(), "old frames are kept for viewers that do not read");
-    for attempt in 0.. {
-        if get(server.addr, "/api/status").await.json()["viewers"]["now"] == 0 {
-            break;
-        }
-        assert!(attempt < 200, "viewers that read nothing keep their seats");
-        sleep(Duration::from_millis(50)).await;
-    }
-    drop(asleep);
-    server.stop().await;
-}
-
-#[tokio::test]
 async fn nothing_is_compressed_while_nobody_watches() {
     let (server, ledger) = gate().await;
     for seq in 8..30 {
@@ -387,75 +252,6 @@ async fn a_message_that_is_not_json_is_shown_as_no_detections() {
     let event = Events::open(server.addr, "/live").await.named("frame").await;
     assert_eq!((&event["camera"], &event["detections"]), (&json!("gate"), &json!(null)));
     server.stop().await;
-}
-
-fn grounding(ledger: &Arc<Ledger>, status: Status) -> Grounding {
-    let (frame, _) = shot("gate", 0, ledger);
-    let (id, text) = (QueryId::new("red").unwrap(), "\"red\"\nhalf".to_owned());
-    let query = Arc::new(Query { id, rev: 1, text, cameras: None, method: Method::Auto, threshold: None });
-    let timings =
-        Timings { queued: Duration::from_millis(2), inferred: Duration::from_millis(18), done_at: Instant::now() };
-    Grounding { frame, answers: vec![Answer { query, status, matches: Vec::new() }], timings }
-}
-
-#[tokio::test]
-async fn metrics_are_valid_openmetrics_and_hold_every_number() {
-    let (server, ledger) = gate().await;
-    let metrics = server.hub.metrics();
-    metrics.grounding(&grounding(&ledger, Status::Ok), Duration::from_millis(31));
-    metrics.grounding(&grounding(&ledger, Status::Shed("busy".to_owned())), Duration::from_millis(31));
-    metrics.batch(3);
-    metrics.camera_restart(&camera("gate"));
-    metrics.broker(Broker { connected: true, connects: 2, messages: 40, outbox: 5, outbox_dropped: 1 });
-    ledger.open().drop_for(DropReason::Superseded);
-    let text = get(server.addr, "/metrics").await.text().to_owned();
-    check_openmetrics(&text);
-    for line in [
-        "groundd_stage_seconds_count{stage=\"infer\"} 2",
-        "groundd_age_seconds_count 2",
-        "groundd_batch_frames_sum 3.0",
-        "groundd_answers_total{query=\"red\",status=\"shed\"} 1",
-        "groundd_matches_total{query=\"red\"} 0",
-        "groundd_camera_frames_total{camera=\"gate\",end=\"decoded\"} 4",
-        "groundd_camera_frames_total{camera=\"gate\",end=\"published\"} 3",
-        "groundd_camera_dropped_total{camera=\"gate\",reason=\"superseded\"} 1",
-        "groundd_camera_in_flight{camera=\"gate\"} 0",
-        "groundd_camera_state{camera=\"gate\",state=\"live\"} 1",
-        "groundd_camera_state{camera=\"gate\",state=\"failed\"} 0",
-        "groundd_camera_restarts_total{camera=\"gate\"} 1",
-        "groundd_broker_connected 1",
-        "groundd_broker_connects_total 2",
-        "groundd_outbox_events 5",
-        "groundd_outbox_dropped_total 1",
-        "groundd_build_info{version=\"0.0.0-test\",epoch=\"epoch-1\"} 1",
-    ] {
-        assert!(text.lines().any(|l| l == line), "no `{line}` in:\n{text}");
-    }
-    metrics.remove_query(&QueryId::new("red").unwrap());
-    assert!(!metrics.text().unwrap().contains("query=\"red\""), "a removed query's numbers stay");
-    server.stop().await;
-}
-
-/// Every sample belongs to a described metric, every metric has HELP and TYPE once, and `# EOF` ends it.
-fn check_openmetrics(text: &str) {
-    assert!(text.ends_with("# EOF\n"));
-    let mut described = std::collections::BTreeMap::new();
-    for line in text.lines().filter(|line| *line != "# EOF") {
-        if let Some(rest) = line.strip_prefix("# ") {
-            let [what, name, value] = rest.splitn(3, ' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
-            let before = described.insert((name.to_owned(), what.to_owned()), value.to_owned());
-            assert!(before.is_none(), "{what} of {name} twice");
-            assert!(name.starts_with("groundd_"), "{name}");
-            continue;
-        }
-        let (name, value) = (line.split(['{', ' ']).next().unwrap(), line.rsplit(' ').next().unwrap());
-        assert!(value.parse::<f64>().is_ok(), "{line}");
-        let base = ["_total", "_bucket", "_count", "_sum", "_info"].iter().find_map(|s| name.strip_suffix(s));
-        let base = base.filter(|b| described.contains_key(&((*b).to_owned(), "TYPE".to_owned()))).unwrap_or(name);
-        for what in ["HELP", "TYPE"] {
-            assert!(described.contains_key(&(base.to_owned(), what.to_owned())), "{name} has no {what}");
-        }
-    }
 }
 
 #[tokio::test]

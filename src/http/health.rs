@@ -46,8 +46,8 @@ impl Health {
         }
     }
 
-    pub(super) fn set_alive(&self, stage: &str, state: Result<(), String>) {
-        self.alive.lock().unwrap_or_else(PoisonError::into_inner).insert(stage.to_owned(), state);
+    pub(super) fn set_alive(&self, stage: &str, outcome: Result<(), String>) {
+        self.alive.lock().unwrap_or_else(PoisonError::into_inner).insert(stage.to_owned(), outcome);
     }
 
     pub(super) fn set_ready(&self, what: &str, state: Result<(), String>) {

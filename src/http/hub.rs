@@ -146,8 +146,8 @@ impl Hub {
     }
 
     /// Whether `stage` works; an error makes `/healthz` fail with its text.
-    pub fn health(&self, stage: &str, state: Result<(), String>) {
-        self.0.health.set_alive(stage, state);
+    pub fn health(&self, stage: &str, outcome: Result<(), String>) {
+        self.0.health.set_alive(stage, outcome);
         self.states_changed();
     }
 

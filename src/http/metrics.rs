@@ -218,7 +218,7 @@ impl Metrics {
         self.cameras.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All of it in the OpenMetrics text format.
+    /// All of it in the `OpenMetrics` text format.
     pub fn text(&self) -> Result<String, fmt::Error> {
         let mut text = String::with_capacity(16 * 1024);
         encode(&mut text, &self.registry)?;

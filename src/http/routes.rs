@@ -57,11 +57,11 @@ pub(super) fn router(hub: Hub, options: &Options, loopback: bool, stop: watch::R
         stop,
     };
     Router::new()
-        .route("/", get(|| asset("text/html; charset=utf-8", include_str!("page/index.html"))))
-        .route("/style.css", get(|| asset("text/css; charset=utf-8", include_str!("page/style.css"))))
-        .route("/app.js", get(|| asset("text/javascript; charset=utf-8", include_str!("page/app.js"))))
-        .route("/card.js", get(|| asset("text/javascript; charset=utf-8", include_str!("page/card.js"))))
-        .route("/icon.svg", get(|| asset("image/svg+xml", include_str!("page/icon.svg"))))
+        .route("/", get(|| async { asset("text/html; charset=utf-8", include_str!("page/index.html")) }))
+        .route("/style.css", get(|| async { asset("text/css; charset=utf-8", include_str!("page/style.css")) }))
+        .route("/app.js", get(|| async { asset("text/javascript; charset=utf-8", include_str!("page/app.js")) }))
+        .route("/card.js", get(|| async { asset("text/javascript; charset=utf-8", include_str!("page/card.js")) }))
+        .route("/icon.svg", get(|| async { asset("image/svg+xml", include_str!("page/icon.svg")) }))
         .route("/live", get(live_all))
         .route("/live/{camera}", get(live_one))
         .route("/snapshot/{file}", get(snapshot))
@@ -124,7 +124,7 @@ async fn with_headers(request: Request, next: Next) -> Response {
     response
 }
 
-async fn asset(kind: &'static str, text: &'static str) -> Response {
+fn asset(kind: &'static str, text: &'static str) -> Response {
     ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-cache")], text).into_response()
 }
 
@@ -166,15 +166,19 @@ fn probe(reasons: &[Reason]) -> Response {
     (code, Json(json!({"ok": reasons.is_empty(), "reasons": reasons}))).into_response()
 }
 
+/// An answer that says no; boxed, for it is large.
+type Refusal = Box<Response>;
+
 /// The last part of a path, decoded; not all bytes are text.
 type Part = Result<Path<String>, PathRejection>;
 
-fn text(part: Part) -> Result<String, Response> {
-    part.map(|Path(text)| text).map_err(|_| refuse(StatusCode::NOT_FOUND, "no such path: it is not text", ROUTES))
+fn text(part: Part) -> Result<String, Refusal> {
+    part.map(|Path(text)| text)
+        .map_err(|_| refuse(StatusCode::NOT_FOUND, "no such path: it is not text", ROUTES).into())
 }
 
 /// The camera a path names, or the answer for one that is not there.
-fn known_camera(hub: &Hub, name: &str) -> Result<CameraId, Response> {
+fn known_camera(hub: &Hub, name: &str) -> Result<CameraId, Refusal> {
     let id = CameraId::new(name).map_err(|e| refuse(StatusCode::NOT_FOUND, "no such camera", &e.to_string()))?;
     if hub.knows(&id) {
         return Ok(id);
@@ -182,7 +186,7 @@ fn known_camera(hub: &Hub, name: &str) -> Result<CameraId, Response> {
     let known: Vec<String> = hub.camera_ids().iter().map(ToString::to_string).collect();
     let hint =
         if known.is_empty() { "none is configured".to_owned() } else { format!("there are: {}", known.join(", ")) };
-    Err(refuse(StatusCode::NOT_FOUND, "no such camera", &hint))
+    Err(refuse(StatusCode::NOT_FOUND, "no such camera", &hint).into())
 }
 
 async fn live_all(State(app): State<App>) -> Response {
@@ -192,7 +196,7 @@ async fn live_all(State(app): State<App>) -> Response {
 async fn live_one(State(app): State<App>, part: Part) -> Response {
     match text(part).and_then(|name| known_camera(&app.hub, &name)) {
         Ok(id) => live(app, Some(id)),
-        Err(refusal) => refusal,
+        Err(refusal) => *refusal,
     }
 }
 
@@ -220,11 +224,11 @@ fn live(app: App, only: Option<CameraId>) -> Response {
 async fn snapshot(State(app): State<App>, part: Part, RawQuery(query): RawQuery) -> Response {
     let id = text(part).and_then(|file| match file.strip_suffix(".jpg") {
         Some(name) => known_camera(&app.hub, name),
-        None => Err(refuse(StatusCode::NOT_FOUND, "no such picture", "ask for /snapshot/<camera>.jpg")),
+        None => Err(refuse(StatusCode::NOT_FOUND, "no such picture", "ask for /snapshot/<camera>.jpg").into()),
     });
     let id = match id {
         Ok(id) => id,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let boxes = query.is_some_and(|query| query.split('&').any(|pair| pair == "boxes=1"));
     match picture(&app, &id, boxes).await {

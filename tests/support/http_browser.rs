@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const FLAGS: &[&str] = &[
     "--headless",
     "--no-sandbox",
@@ -105,9 +105,8 @@ impl Browser {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        if timeout(Duration::from_secs(20), waiting).await.is_err() {
-            panic!("never true: {script}; the page: {}", self.eval("document.body.innerText").await);
-        }
+        let came = timeout(Duration::from_secs(20), waiting).await.is_ok();
+        assert!(came, "never true: {script}; the page: {}", self.eval("document.body.innerText").await);
     }
 
     /// Presses a key.

@@ -27,6 +27,7 @@ impl Scene {
 }
 
 impl FullFrame for Scene {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "pixels of a box inside the scene")]
     fn crop(&self, area: &BBox, size: Size) -> Result<Rgb, String> {
         let [x1, y1, ..] = area.corners();
         let (sx, sy) = (area.width() / size.width as f32, area.height() / size.height as f32);

@@ -99,7 +99,6 @@ export class Card {
     this.parts.state.title = this.parts.state.textContent;
     this.parts.fps.textContent = Number.isFinite(camera.fps) && camera.fps > 0 ? `${camera.fps.toFixed(1)} fps` : "";
     this.parts.numbers.textContent = numbers(camera);
-    if (!this.last && Number.isFinite(camera.last_frame_ms)) this.silentSince ??= performance.now() - camera.last_frame_ms;
     this.tick();
   }
 
@@ -123,7 +122,9 @@ export class Card {
     bitmap.close();
     this.last = event.detections ?? {};
     this.born = performance.now() - event.age_ms - lag;
-    this.arrived = performance.now();
+    // How long it had waited in the daemon counts as silence; the age of its pixels may come from a wrong clock.
+    const waited = event.age_ms - (this.last.time?.age_ms ?? event.age_ms);
+    this.arrived = performance.now() - lag - Math.max(0, waited);
     this.drawBoxes(this.last);
     this.drawAnswers(list(this.last.queries));
     this.tick();
@@ -231,9 +232,9 @@ function placeTags(tags, width, height) {
   return tags.map(({ query, match, x, top, bottom }) => {
     const roomy = width > 460;
     const text = String(query.text ?? query.id);
-    const limit = Math.min(width, roomy ? 300 : 170);
-    const how = match.via?.method ?? "";
-    const extra = (match.track == null ? 0 : 30) + (score(match) ? 32 : 0) + (roomy && how ? 8 + how.length * 6.5 : 0) + 16;
+    const limit = Math.min(width, roomy ? 320 : 200);
+    const how = roomy && match.via?.method ? `${match.via.method}${match.via.fresh === false ? ", held" : ""}` : "";
+    const extra = (match.track == null ? 0 : 30) + (score(match) ? 32 : 0) + (how ? 18 + how.length * 6 : 0) + 16;
     const w = Math.min(limit, ruler.measureText(text.slice(0, 80)).width + extra);
     const left = Math.max(0, Math.min(x, width - w));
     const spots = [top - 21, top + 2, bottom + 1, top + 23].map((y) => ({ x: left, y, w }));
@@ -245,7 +246,7 @@ function placeTags(tags, width, height) {
     tag.append(element("bdi", "", text));
     if (match.track != null) tag.append(element("span", "id", `#${match.track}`));
     if (score(match)) tag.append(element("b", "", score(match)));
-    if (roomy && how) tag.append(element("span", "how", match.via.fresh === false ? `${how}, held` : how));
+    if (how) tag.append(element("span", "how", how));
     return tag;
   });
 }
