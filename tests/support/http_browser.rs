@@ -11,10 +11,13 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdin, ChildStdout, Command},
+    sync::{Mutex, MutexGuard},
     time::timeout,
 };
 
 const PATIENCE: Duration = Duration::from_mins(1);
+/// One browser at a time: two on a small machine are slower than one after the other.
+static TURN: Mutex<()> = Mutex::const_new(());
 const FLAGS: &[&str] = &[
     "--headless",
     "--no-sandbox",
@@ -40,6 +43,7 @@ pub(crate) struct Browser {
     /// Exceptions, console errors and refused loads.
     pub(crate) complaints: Vec<String>,
     _profile: tempfile::TempDir,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Drop for Browser {
@@ -54,6 +58,7 @@ impl Drop for Browser {
 impl Browser {
     /// Starts Chromium with a tab of `width` x `height`; a `phone` has touch and sharp pixels.
     pub(crate) async fn start(width: u32, height: u32, phone: bool) -> Self {
+        let turn = TURN.lock().await;
         let profile = tempfile::tempdir().unwrap();
         // The shell turns our two pipes into the descriptors 3 and 4 that the browser talks on.
         let mut child = Command::new("sh")
@@ -69,7 +74,8 @@ impl Browser {
             .expect("sh starts");
         let (to, from) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
         let next = AtomicU64::new(1);
-        let mut browser = Self { child, to, from, session: None, next, complaints: Vec::new(), _profile: profile };
+        let mut browser =
+            Self { child, to, from, session: None, next, complaints: Vec::new(), _profile: profile, _turn: turn };
         let tab = browser.call("Target.createTarget", json!({"url": "about:blank"})).await;
         let attach = json!({"targetId": tab["targetId"], "flatten": true});
         let attached = browser.call("Target.attachToTarget", attach).await;

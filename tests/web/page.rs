@@ -8,7 +8,10 @@ use std::{path::Path, sync::Arc, time::Duration};
 use browser::Browser;
 use groundd::{http::Options, types::Size};
 use serde_json::{Value, json};
-use tokio::{task::JoinHandle, time::interval};
+use tokio::{
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval},
+};
 
 use super::{
     camera,
@@ -36,7 +39,7 @@ fn red_thing(seq: u64, size: Size) -> Scene {
     })
 }
 
-/// Publishes a frame on each of `cameras` fifteen times a second until aborted.
+/// Publishes a frame on each of `cameras` some six times a second until aborted.
 fn feed_for_ever(server: &Server, cameras: &'static [&'static str], extra: Vec<Value>) -> JoinHandle<()> {
     let (hub, ledger) = (server.hub.clone(), Arc::new(Ledger::default()));
     for id in cameras {
@@ -44,7 +47,8 @@ fn feed_for_ever(server: &Server, cameras: &'static [&'static str], extra: Vec<V
         hub.camera_status(&camera(id), json!({"state": "live", "since": "2026-01-31T12:00:00Z", "reason": null}));
     }
     tokio::spawn(async move {
-        let mut tick = interval(Duration::from_millis(66));
+        let mut tick = interval(Duration::from_millis(150));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for seq in 0.. {
             tick.tick().await;
             for id in cameras {

@@ -10,7 +10,7 @@ const SILENCE_MS = 6000;
 const HIDDEN_MS = 10_000;
 
 let stream = null;
-let focus = decodeURIComponent(location.hash.slice(1)) || null;
+let focus = location.hash.slice(1) || null;
 let paused = false;
 let attempts = 0;
 let retryAt = 0;
@@ -181,7 +181,7 @@ function layout() {
 
 function enter(id) {
   focus = id;
-  location.hash = encodeURIComponent(id);
+  location.hash = id;
   refocus();
 }
 
@@ -235,7 +235,7 @@ document.addEventListener("visibilitychange", () => {
   else if (!stream && !paused) open();
 });
 window.addEventListener("hashchange", () => {
-  const wanted = decodeURIComponent(location.hash.slice(1)) || null;
+  const wanted = location.hash.slice(1) || null;
   if (wanted !== focus) { focus = wanted; refocus(); }
 });
 window.addEventListener("resize", layout);
