@@ -1,0 +1,156 @@
+//! Metrics that are read where they are kept when somebody asks, rather than counted twice.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Error,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{counter::ConstCounter, gauge::ConstGauge},
+    registry::Unit,
+};
+
+use super::{
+    metrics::{Broker, CameraNumbers, Cameras, Label},
+    process::Usage,
+};
+use crate::types::{CameraId, DropReason};
+
+/// States a camera can be in, as its status message names them.
+const STATES: [&str; 4] = ["live", "connecting", "stalled", "failed"];
+
+/// One metric with labels, in the making.
+struct Table<M> {
+    rows: Vec<(Vec<Label>, M)>,
+}
+
+impl<M: EncodeMetric> Table<M> {
+    fn write(self, encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str) -> Result<(), Error> {
+        // Without rows there is no metric to describe; the type comes from the first.
+        let Some((_, first)) = self.rows.first() else { return Ok(()) };
+        let mut metric = encoder.encode_descriptor(name, help, None, first.metric_type())?;
+        for (labels, row) in &self.rows {
+            row.encode(metric.encode_family(labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+fn per_camera<M>(
+    cameras: &BTreeMap<CameraId, CameraNumbers>,
+    rows: impl Fn(Vec<Label>, &CameraNumbers) -> Vec<(Vec<Label>, M)>,
+) -> Table<M> {
+    let rows = cameras.iter().flat_map(|(id, numbers)| rows(vec![("camera", id.to_string())], numbers));
+    Table { rows: rows.collect() }
+}
+
+fn with(mut labels: Vec<Label>, name: &'static str, value: &str) -> Vec<Label> {
+    labels.push((name, value.to_owned()));
+    labels
+}
+
+/// Cameras: their ledgers and states.
+#[derive(Debug)]
+pub(super) struct CameraCollector(pub(super) Cameras);
+
+impl Collector for CameraCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let cameras = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        frames(&cameras).write(&mut encoder, "camera_frames", "Frames of a camera")?;
+        dropped(&cameras).write(&mut encoder, "camera_dropped", "Frames dropped, by reason")?;
+        per_camera(&cameras, |labels, numbers| {
+            let ledger = numbers.ledger.iter();
+            ledger.map(|l| (labels.clone(), ConstGauge::new(whole(l.in_flight())))).collect()
+        })
+        .write(&mut encoder, "camera_in_flight", "Frames neither published nor dropped yet")?;
+        per_camera(&cameras, |labels, numbers| {
+            let is = |state: &str| i64::from(numbers.state.as_deref() == Some(state));
+            STATES.iter().map(|s| (with(labels.clone(), "state", s), ConstGauge::new(is(s)))).collect()
+        })
+        .write(&mut encoder, "camera_state", "1 for the state a camera is in")?;
+        per_camera(&cameras, |labels, numbers| vec![(labels, ConstCounter::new(numbers.restarts.load(Relaxed)))]).write(
+            &mut encoder,
+            "camera_restarts",
+            "Connections to a camera made anew",
+        )
+    }
+}
+
+fn frames(cameras: &BTreeMap<CameraId, CameraNumbers>) -> Table<ConstCounter<u64>> {
+    per_camera(cameras, |labels, numbers| {
+        let Some(ledger) = &numbers.ledger else { return Vec::new() };
+        let row = |end, count| (with(labels.clone(), "end", end), ConstCounter::new(count));
+        vec![row("decoded", ledger.decoded()), row("published", ledger.published())]
+    })
+}
+
+fn dropped(cameras: &BTreeMap<CameraId, CameraNumbers>) -> Table<ConstCounter<u64>> {
+    per_camera(cameras, |labels, numbers| {
+        let Some(ledger) = &numbers.ledger else { return Vec::new() };
+        let row = |reason: &DropReason| {
+            (with(labels.clone(), "reason", reason.name()), ConstCounter::new(ledger.dropped(*reason)))
+        };
+        DropReason::ALL.iter().map(row).collect()
+    })
+}
+
+fn whole(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn single(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    metric: &dyn EncodeMetric,
+) -> Result<(), Error> {
+    metric.encode(encoder.encode_descriptor(name, help, unit, metric.metric_type())?)
+}
+
+/// The broker connection and the outbox.
+#[derive(Debug)]
+pub(super) struct BrokerCollector(pub(super) Arc<Mutex<Broker>>);
+
+impl Collector for BrokerCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let broker = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let e = &mut encoder;
+        let connected = ConstGauge::new(i64::from(broker.connected));
+        single(e, "broker_connected", "1 while the broker is connected", None, &connected)?;
+        single(e, "broker_connects", "Connections made to the broker", None, &ConstCounter::new(broker.connects))?;
+        single(e, "broker_messages", "Messages handed to the broker", None, &ConstCounter::new(broker.messages))?;
+        let waiting = ConstGauge::new(whole(broker.outbox));
+        single(e, "outbox_events", "Events waiting for the broker", None, &waiting)?;
+        let lost = ConstCounter::new(broker.outbox_dropped);
+        single(e, "outbox_dropped", "Events given up because the outbox was full", None, &lost)
+    }
+}
+
+/// Memory, processor time, threads and files.
+#[derive(Debug)]
+pub(super) struct ProcessCollector;
+
+impl Collector for ProcessCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let (usage, e) = (Usage::now(), &mut encoder);
+        if let Some(bytes) = usage.resident {
+            let gauge = ConstGauge::new(whole(bytes));
+            single(e, "process_resident_memory", "Resident memory", Some(&Unit::Bytes), &gauge)?;
+        }
+        if let Some(seconds) = usage.cpu {
+            let counter = ConstCounter::new(seconds);
+            single(e, "process_cpu", "User and system time", Some(&Unit::Seconds), &counter)?;
+        }
+        if let Some(threads) = usage.threads {
+            single(e, "process_threads", "Threads", None, &ConstGauge::new(whole(threads)))?;
+        }
+        if let Some(files) = usage.files {
+            single(e, "process_open_fds", "Open file descriptors", None, &ConstGauge::new(whole(files)))?;
+        }
+        Ok(())
+    }
+}

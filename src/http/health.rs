@@ -1,0 +1,86 @@
+//! Whether the process lives and whether it is of use, with the reasons when not. Pure but for the lock.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use serde::Serialize;
+
+use crate::types::Pulse;
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Reason {
+    /// The stage or thing.
+    pub(super) what: String,
+    /// What is wrong with it, for people.
+    pub(super) why: String,
+}
+
+impl Reason {
+    pub(super) fn new(what: &str, why: impl Into<String>) -> Self {
+        Self { what: what.to_owned(), why: why.into() }
+    }
+}
+
+/// What the daemon has said about its stages.
+#[derive(Debug)]
+pub(super) struct Health {
+    /// Stages: wrong means the process is broken.
+    alive: Mutex<BTreeMap<String, Result<(), String>>>,
+    /// Preconditions: wrong means it works but is of no use yet.
+    ready: Mutex<BTreeMap<String, Result<(), String>>>,
+    pulses: Mutex<Vec<(Pulse, Duration)>>,
+}
+
+impl Health {
+    /// Alive, and not ready before a model is reported.
+    pub(super) fn new() -> Self {
+        let model = Err("no model has been loaded yet".to_owned());
+        Self {
+            alive: Mutex::default(),
+            ready: Mutex::new(BTreeMap::from([("model".to_owned(), model)])),
+            pulses: Mutex::default(),
+        }
+    }
+
+    pub(super) fn set_alive(&self, stage: &str, outcome: Result<(), String>) {
+        self.alive.lock().unwrap_or_else(PoisonError::into_inner).insert(stage.to_owned(), outcome);
+    }
+
+    pub(super) fn set_ready(&self, what: &str, state: Result<(), String>) {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(what.to_owned(), state);
+    }
+
+    pub(super) fn watch(&self, pulse: Pulse, limit: Duration) {
+        self.pulses.lock().unwrap_or_else(PoisonError::into_inner).push((pulse, limit));
+    }
+
+    /// What keeps the process from being alive; empty is alive.
+    pub(super) fn dead_because(&self) -> Vec<Reason> {
+        let mut reasons = failures(&self.alive);
+        for (pulse, limit) in self.pulses.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            if let Some(busy) = pulse.busy_for().filter(|busy| busy > limit) {
+                let why = format!(
+                    "stuck: one piece of work has taken {:.1} s, over its limit of {:.1} s",
+                    busy.as_secs_f32(),
+                    limit.as_secs_f32()
+                );
+                reasons.push(Reason::new(pulse.stage(), why));
+            }
+        }
+        reasons
+    }
+
+    /// What keeps it from being ready, cameras aside.
+    pub(super) fn unready_because(&self) -> Vec<Reason> {
+        failures(&self.ready)
+    }
+}
+
+fn failures(map: &Mutex<BTreeMap<String, Result<(), String>>>) -> Vec<Reason> {
+    let map = map.lock().unwrap_or_else(PoisonError::into_inner);
+    map.iter().filter_map(|(what, state)| Some(Reason::new(what, state.as_ref().err()?.as_str()))).collect()
+}
