@@ -1,1 +1,3 @@
 //! One integration binary: real peers, real video, loopback only.
+
+mod ingest;

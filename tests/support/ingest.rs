@@ -1,0 +1,140 @@
+//! Helpers for the ingest tests: clips drawn by ffmpeg, cameras that are watched, and bounded waiting.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use groundd::{
+    ingest::{self, Camera, CameraConfig, GstOpener, Options, Policy, Restart, RtspServer, RtspServerOptions, State},
+    types::{DropReason, Frame, Size},
+};
+use tempfile::TempDir;
+use tokio::sync::Notify;
+
+pub const CANVAS: Size = Size { width: 512, height: 288 };
+
+/// Draws a clip with ffmpeg: `input` is a lavfi source, `output` the encoder's arguments.
+pub fn draw(folder: &Path, name: &str, input: &str, output: &str) -> PathBuf {
+    let path = folder.join(name);
+    let done = Command::new("ffmpeg")
+        .args(["-v", "error", "-y", "-f", "lavfi", "-i", input])
+        .args(output.split_whitespace())
+        .arg(&path)
+        .status()
+        .expect("ffmpeg is installed");
+    assert!(done.success(), "ffmpeg cannot draw {name}");
+    path
+}
+
+/// Frames in a file, by ffprobe's count.
+pub fn count_frames(clip: &Path) -> u64 {
+    let args = ["-v", "error", "-count_frames", "-select_streams", "v:0"];
+    let show = ["-show_entries", "stream=nb_read_frames", "-of", "csv=p=0"];
+    let out = Command::new("ffprobe").args(args).args(show).arg(clip).output().expect("ffprobe is installed");
+    String::from_utf8(out.stdout).unwrap().trim().parse().unwrap()
+}
+
+/// Two seconds of H.264 at 15 a second with a keyframe twice a second.
+pub fn h264(folder: &Path, name: &str, size: &str) -> PathBuf {
+    draw(
+        folder,
+        name,
+        &format!("testsrc2=s={size}:r=15:d=2"),
+        "-c:v libx264 -preset ultrafast -g 8 -bf 0 -pix_fmt yuv420p",
+    )
+}
+
+pub fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+pub fn config(uri: &str, more: &str) -> CameraConfig {
+    toml::from_str(&format!("id = \"gate\"\nuri = {uri:?}\n{more}")).unwrap()
+}
+
+pub fn serve(clip: &Path) -> RtspServer {
+    serve_at(clip, 0).unwrap()
+}
+
+pub fn serve_at(clip: &Path, port: u16) -> Result<RtspServer, ingest::IngestError> {
+    RtspServer::start(RtspServerOptions { clip: clip.into(), mounts: vec!["cam".into()], port, ..Default::default() })
+}
+
+/// A camera under test.
+pub struct Rig {
+    pub camera: Camera,
+    pub ready: Arc<Notify>,
+}
+
+impl Rig {
+    pub fn new(config: CameraConfig, policy: Policy, restart: Restart) -> Self {
+        let ready = Arc::new(Notify::new());
+        let options = Options { canvas: CANVAS, policy, restart, ready: Arc::clone(&ready), pipelines: None };
+        Self { camera: ingest::start(config, &options, Arc::new(GstOpener)), ready }
+    }
+
+    pub fn live(config: CameraConfig) -> Self {
+        Self::new(config, Policy::Latest, Restart::Forever)
+    }
+
+    /// The next frame; fails the test after `limit`.
+    pub async fn frame(&self, limit: Duration) -> Frame {
+        let until = Instant::now() + limit;
+        loop {
+            if let Some(frame) = self.camera.slot().take() {
+                return frame;
+            }
+            let status = self.camera.status().borrow().clone();
+            let left = until.saturating_duration_since(Instant::now());
+            let woken = tokio::time::timeout(left, self.ready.notified()).await;
+            assert!(woken.is_ok(), "no frame within {limit:?}: {status:?} {:?}", self.camera.ended());
+        }
+    }
+
+    /// Waits for a state; returns the reason.
+    pub async fn state(&self, wanted: State, limit: Duration) -> Option<String> {
+        let mut status = self.camera.status();
+        let reached = tokio::time::timeout(limit, status.wait_for(|s| s.state == wanted)).await;
+        match reached {
+            Ok(status) => status.unwrap().reason.clone(),
+            Err(_) => panic!("not {wanted:?} within {limit:?}: {:?}", self.camera.status().borrow()),
+        }
+    }
+
+    /// The reason of the first failure.
+    pub async fn failure(&self, limit: Duration) -> String {
+        self.state(State::Failed, limit).await.expect("a failure has a reason")
+    }
+
+    /// All frames until the source has ended.
+    pub async fn all(&self, limit: Duration) -> Vec<Frame> {
+        let until = Instant::now() + limit;
+        let mut frames = Vec::new();
+        while !self.camera.slot().is_drained() {
+            match self.camera.slot().take() {
+                Some(frame) => frames.push(frame),
+                None => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    tokio::time::timeout(left, self.ready.notified()).await.expect("the source ends in time");
+                }
+            }
+        }
+        frames
+    }
+
+    /// Stops the camera and checks that the account of its frames is complete.
+    pub async fn stop(self) {
+        let ledger = Arc::clone(self.camera.ledger());
+        let began = Instant::now();
+        self.camera.stop().await;
+        assert!(began.elapsed() < Duration::from_secs(6), "stopping took {:?}", began.elapsed());
+        assert_eq!(ledger.in_flight(), 0, "{ledger:?}");
+        let ends = ledger.published() + DropReason::ALL.iter().map(|r| ledger.dropped(*r)).sum::<u64>();
+        assert_eq!(ends, ledger.decoded(), "{ledger:?}");
+    }
+}
+
+pub const SOON: Duration = Duration::from_secs(15);
