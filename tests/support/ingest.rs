@@ -14,10 +14,10 @@ use groundd::{
 use tempfile::TempDir;
 use tokio::sync::Notify;
 
-pub const CANVAS: Size = Size { width: 512, height: 288 };
+pub(super) const CANVAS: Size = Size { width: 512, height: 288 };
 
 /// Draws a clip with ffmpeg: `input` is a lavfi source, `output` the encoder's arguments.
-pub fn draw(folder: &Path, name: &str, input: &str, output: &str) -> PathBuf {
+pub(super) fn draw(folder: &Path, name: &str, input: &str, output: &str) -> PathBuf {
     let path = folder.join(name);
     let done = Command::new("ffmpeg")
         .args(["-v", "error", "-y", "-f", "lavfi", "-i", input])
@@ -30,7 +30,7 @@ pub fn draw(folder: &Path, name: &str, input: &str, output: &str) -> PathBuf {
 }
 
 /// Frames in a file, by ffprobe's count.
-pub fn count_frames(clip: &Path) -> u64 {
+pub(super) fn count_frames(clip: &Path) -> u64 {
     let args = ["-v", "error", "-count_frames", "-select_streams", "v:0"];
     let show = ["-show_entries", "stream=nb_read_frames", "-of", "csv=p=0"];
     let out = Command::new("ffprobe").args(args).args(show).arg(clip).output().expect("ffprobe is installed");
@@ -38,7 +38,7 @@ pub fn count_frames(clip: &Path) -> u64 {
 }
 
 /// Two seconds of H.264 at 15 a second with a keyframe twice a second.
-pub fn h264(folder: &Path, name: &str, size: &str) -> PathBuf {
+pub(super) fn h264(folder: &Path, name: &str, size: &str) -> PathBuf {
     draw(
         folder,
         name,
@@ -47,41 +47,41 @@ pub fn h264(folder: &Path, name: &str, size: &str) -> PathBuf {
     )
 }
 
-pub fn folder() -> TempDir {
+pub(super) fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-pub fn config(uri: &str, more: &str) -> CameraConfig {
+pub(super) fn config(uri: &str, more: &str) -> CameraConfig {
     toml::from_str(&format!("id = \"gate\"\nuri = {uri:?}\n{more}")).unwrap()
 }
 
-pub fn serve(clip: &Path) -> RtspServer {
+pub(super) fn serve(clip: &Path) -> RtspServer {
     serve_at(clip, 0).unwrap()
 }
 
-pub fn serve_at(clip: &Path, port: u16) -> Result<RtspServer, ingest::IngestError> {
+pub(super) fn serve_at(clip: &Path, port: u16) -> Result<RtspServer, ingest::IngestError> {
     RtspServer::start(RtspServerOptions { clip: clip.into(), mounts: vec!["cam".into()], port, ..Default::default() })
 }
 
 /// A camera under test.
-pub struct Rig {
-    pub camera: Camera,
-    pub ready: Arc<Notify>,
+pub(super) struct Rig {
+    pub(super) camera: Camera,
+    pub(super) ready: Arc<Notify>,
 }
 
 impl Rig {
-    pub fn new(config: CameraConfig, policy: Policy, restart: Restart) -> Self {
+    pub(super) fn new(config: CameraConfig, policy: Policy, restart: Restart) -> Self {
         let ready = Arc::new(Notify::new());
         let options = Options { canvas: CANVAS, policy, restart, ready: Arc::clone(&ready), pipelines: None };
         Self { camera: ingest::start(config, &options, Arc::new(GstOpener)), ready }
     }
 
-    pub fn live(config: CameraConfig) -> Self {
+    pub(super) fn live(config: CameraConfig) -> Self {
         Self::new(config, Policy::Latest, Restart::Forever)
     }
 
     /// The next frame; fails the test after `limit`.
-    pub async fn frame(&self, limit: Duration) -> Frame {
+    pub(super) async fn frame(&self, limit: Duration) -> Frame {
         let until = Instant::now() + limit;
         loop {
             if let Some(frame) = self.camera.slot().take() {
@@ -95,7 +95,7 @@ impl Rig {
     }
 
     /// Waits for a state; returns the reason.
-    pub async fn state(&self, wanted: State, limit: Duration) -> Option<String> {
+    pub(super) async fn state(&self, wanted: State, limit: Duration) -> Option<String> {
         let mut status = self.camera.status();
         let reached = tokio::time::timeout(limit, status.wait_for(|s| s.state == wanted)).await;
         match reached {
@@ -105,12 +105,12 @@ impl Rig {
     }
 
     /// The reason of the first failure.
-    pub async fn failure(&self, limit: Duration) -> String {
+    pub(super) async fn failure(&self, limit: Duration) -> String {
         self.state(State::Failed, limit).await.expect("a failure has a reason")
     }
 
     /// All frames until the source has ended.
-    pub async fn all(&self, limit: Duration) -> Vec<Frame> {
+    pub(super) async fn all(&self, limit: Duration) -> Vec<Frame> {
         let until = Instant::now() + limit;
         let mut frames = Vec::new();
         while !self.camera.slot().is_drained() {
@@ -126,7 +126,7 @@ impl Rig {
     }
 
     /// Stops the camera and checks that the account of its frames is complete.
-    pub async fn stop(self) {
+    pub(super) async fn stop(self) {
         let ledger = Arc::clone(self.camera.ledger());
         let began = Instant::now();
         self.camera.stop().await;
@@ -137,4 +137,4 @@ impl Rig {
     }
 }
 
-pub const SOON: Duration = Duration::from_secs(15);
+pub(super) const SOON: Duration = Duration::from_secs(15);
