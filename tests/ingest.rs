@@ -1,5 +1,11 @@
 //! Ingest against real peers: an RTSP server, clips drawn by ffmpeg, files on disk.
 
+#[path = "ingest/failures.rs"]
+mod failures;
+#[path = "ingest/peers.rs"]
+mod peers;
+#[path = "ingest/pictures.rs"]
+mod pictures;
 #[path = "support/ingest.rs"]
 mod support;
 
@@ -67,12 +73,18 @@ async fn a_server_that_comes_back_is_live_within_two_seconds_and_a_keyframe() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_mode_gives_each_frame_of_a_file_once_and_in_order() {
     let folder = folder();
+    let input = |name: &str| {
+        let sound = if name == "sound.mp4" { "[out0];sine=d=4[out1]" } else { "" };
+        format!("testsrc2=s=192x108:r=25:d=3.08{sound}")
+    };
     for (name, codec) in [
         ("b.mp4", "-c:v libx264 -preset veryfast -g 30 -bf 3 -pix_fmt yuv420p"),
         ("b.mkv", "-c:v libx265 -preset ultrafast -x265-params log-level=none -pix_fmt yuv420p"),
+        ("sound.mp4", "-c:v libx264 -preset ultrafast -pix_fmt yuv420p -c:a aac"),
         ("b.avi", "-c:v mjpeg -pix_fmt yuvj420p"),
     ] {
-        let clip = draw(folder.path(), name, "testsrc2=s=192x108:r=25:d=3.08", codec);
+        let clip = draw(folder.path(), name, &input(name), codec);
+        // GStreamer must not choke on sound, nor wait for it.
         let counted = support::count_frames(&clip);
         assert_eq!(counted, 77, "{name}");
         let rig = Rig::new(config(clip.to_str().unwrap(), ""), EVERY, Restart::Once);
@@ -108,5 +120,48 @@ async fn the_senders_clock_is_used_once_it_is_known() {
     let (wall, stream) = (next.capture.at.duration_since(frame.capture.at).unwrap(), next.pts - frame.pts);
     assert!(wall.abs_diff(stream) < Duration::from_millis(20), "{wall:?} against {stream:?}");
     drop((frame, next));
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_played_at_its_own_speed_again_and_again_and_a_slow_model_sees_the_newest() {
+    let folder = folder();
+    let clip = h264(folder.path(), "a ! fakesink name=x.mp4", "320x180");
+    let rig = Rig::live(config(clip.to_str().unwrap(), ""));
+    let began = Instant::now();
+    let first = rig.frame(SOON).await;
+    // Two seconds of clip; a model that takes a frame every 200 ms sees about ten of thirty.
+    let (mut seen, mut played) = (1, 0);
+    let mut last = first.pts;
+    drop(first);
+    while played < 2 && began.elapsed() < SOON {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let frame = rig.frame(SOON).await;
+        played += usize::from(frame.pts < last);
+        last = frame.pts;
+        seen += 1;
+        frame.ticket.publish();
+    }
+    assert_eq!(played, 2, "it was played again");
+    assert!(began.elapsed() >= Duration::from_millis(3800), "{:?} for two passes of two seconds", began.elapsed());
+    assert!((12..=30).contains(&seen), "{seen}");
+    assert!(rig.camera.ledger().dropped(groundd::types::DropReason::Superseded) > 10);
+    assert_eq!(rig.camera.status().borrow().state, State::Live, "playing again is no failure");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frame_rate_limit_thins_a_live_camera() {
+    let rig = Rig::new(config("test://ball", "fps = 4.0"), EVERY, Restart::Forever);
+    let first = rig.frame(SOON).await;
+    assert_eq!((first.source().width, first.source().height), (1280, 720));
+    let mut last = first.pts;
+    for _ in 0..8 {
+        let frame = rig.frame(SOON).await;
+        let gap = (frame.pts - last).as_secs_f32();
+        assert!((0.18..0.36).contains(&gap), "{gap} s between frames of 4 a second from a camera of 15");
+        last = frame.pts;
+    }
+    drop(first);
     rig.stop().await;
 }

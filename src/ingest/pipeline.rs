@@ -143,10 +143,10 @@ fn set_source(source: &gst::Element, config: &CameraConfig) -> Result<(), String
     let patience = Duration::try_from_secs_f32(config.stall_seconds).unwrap_or(Duration::from_secs(5));
     match source.factory().map(|f| f.name().to_string()).as_deref() {
         Some("rtspsrc") => {
-            let micros = u64::try_from(patience.as_micros()).unwrap_or(u64::MAX);
+            // The supervisor's stall timer speaks first, since it knows what to say.
+            let micros = u64::try_from((patience + Duration::from_secs(2)).as_micros()).unwrap_or(u64::MAX);
             set(source, "location", &access.location);
             set(source, "latency", config.latency_ms);
-            // No answer for as long as a stall is no answer.
             set(source, "tcp-timeout", micros);
             set(source, "timeout", micros);
             let secure = config.uri.to_ascii_lowercase().starts_with("rtsps:");

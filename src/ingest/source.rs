@@ -13,6 +13,7 @@ use tracing::{debug, info, warn};
 use super::{
     BoxFuture, CameraConfig, End, Opener, Outlet, RestartReason, Source, diagnose,
     pipeline::{self, Facts},
+    public_uri,
     template::{Kind, Template},
 };
 use crate::types::CameraId;
@@ -79,7 +80,10 @@ fn watch_bus(pipeline: &gst::Pipeline, config: &CameraConfig, facts: &Arc<Facts>
     bus.set_sync_handler(move |_, message| {
         match message.view() {
             gst::MessageView::Eos(_) => {
-                facts.end(End::new(RestartReason::EndOfStream, "the stream ended"));
+                facts.end(End::new(
+                    RestartReason::EndOfStream,
+                    format!("{}: the stream ended", public_uri(&config.uri)),
+                ));
             }
             gst::MessageView::Error(error) => {
                 facts.end(diagnose::classify(&config, &error.error(), error.debug().as_deref()));

@@ -1,9 +1,14 @@
 //! Helpers for the ingest tests: clips drawn by ffmpeg, cameras that are watched, and bounded waiting.
 
 use std::{
+    io::{ErrorKind, Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::Command,
-    sync::Arc,
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::{Duration, Instant},
 };
 
@@ -138,3 +143,93 @@ impl Rig {
 }
 
 pub(super) const SOON: Duration = Duration::from_secs(15);
+
+/// A TCP relay that can stop relaying while it keeps its connections open: what a hung camera looks like.
+pub(super) struct Proxy {
+    port: u16,
+    frozen: Arc<AtomicBool>,
+    stopped: Arc<AtomicBool>,
+}
+
+impl Proxy {
+    pub(super) fn to(target: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        listener.set_nonblocking(true).unwrap();
+        let (frozen, stopped) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let proxy = Self { port, frozen: Arc::clone(&frozen), stopped: Arc::clone(&stopped) };
+        std::thread::spawn(move || {
+            while !stopped.load(SeqCst) {
+                let Ok((client, _)) = listener.accept() else {
+                    std::thread::sleep(Duration::from_millis(10));
+                    continue;
+                };
+                client.set_nonblocking(false).unwrap();
+                let server = TcpStream::connect(("127.0.0.1", target)).unwrap();
+                for (from, to) in [(client.try_clone(), server.try_clone()), (Ok(server), Ok(client))] {
+                    let (frozen, stopped) = (Arc::clone(&frozen), Arc::clone(&stopped));
+                    std::thread::spawn(move || relay(&from.unwrap(), &to.unwrap(), &frozen, &stopped));
+                }
+            }
+        });
+        proxy
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(super) fn freeze(&self, frozen: bool) {
+        self.frozen.store(frozen, SeqCst);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.stopped.store(true, SeqCst);
+    }
+}
+
+fn relay(mut from: &TcpStream, mut to: &TcpStream, frozen: &AtomicBool, stopped: &AtomicBool) {
+    from.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let mut buffer = [0; 65536];
+    while !stopped.load(SeqCst) {
+        if frozen.load(SeqCst) {
+            std::thread::sleep(Duration::from_millis(10));
+            continue;
+        }
+        match from.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => {
+                if to.write_all(&buffer[..n]).is_err() {
+                    break;
+                }
+            }
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(_) => break,
+        }
+    }
+    // The other side must learn of it; it may know already.
+    to.shutdown(Shutdown::Both).ok();
+}
+
+/// A child process that ends with the test, whatever its outcome.
+pub(super) struct Child(std::process::Child);
+
+impl Child {
+    pub(super) fn spawn(command: &mut Command) -> Self {
+        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("installed"))
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// A port nobody listens on, for peers that cannot choose one themselves.
+pub(super) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
