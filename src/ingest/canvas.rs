@@ -237,7 +237,9 @@ fn taps(from: f32, to: f32, count: u32, len: usize) -> Vec<(usize, Vec<f32>)> {
             (first..=last).map(|p| (1.0 - (p as f32 + 0.5 - center).abs() / reach).max(0.0)).collect();
         let sum: f32 = weights.iter().sum();
         if sum > 0.0 {
-            weights.iter_mut().for_each(|w| *w /= sum);
+            for w in &mut weights {
+                *w /= sum;
+            }
         } else {
             weights = vec![1.0];
         }

@@ -14,7 +14,7 @@ use std::{
 const NTP_TO_UNIX: u64 = 2_208_988_800;
 
 /// A camera whose clock says it is earlier than this (2020-01-01) has never been told the time.
-const SANE: Duration = Duration::from_secs(1_577_836_800);
+const SANE: Duration = Duration::from_hours(438_288);
 
 /// Pictures that may be inside a decoder; older notes belong to pictures that never came out.
 const KEPT: usize = 256;

@@ -120,7 +120,7 @@ pub(super) fn check(text: &str) -> Result<(), String> {
     let pipeline = parse(text)?;
     let has = |name: &str| pipeline.by_name(name);
     has("source").ok_or("has no element named `source`")?;
-    let sink = has("out").filter(|e| e.is::<gst_app::AppSink>());
+    let sink = has("out").filter(gst::prelude::ObjectExt::is::<gst_app::AppSink>);
     sink.map(drop).ok_or_else(|| "has no appsink named `out`".to_owned())
 }
 
@@ -270,11 +270,15 @@ fn sender_time(pad: &gst::Pad, packet: &gst::BufferRef, facts: &Facts) -> Option
 fn watch_decoders(pipeline: &gst::Pipeline, facts: &Arc<Facts>) {
     let known = Arc::clone(facts);
     pipeline.connect_deep_element_added(move |_, _, element| {
-        let class = element.metadata("klass").unwrap_or_default();
+        let (Some(factory), class) = (element.factory(), element.metadata("klass").unwrap_or_default()) else { return };
+        if factory.name() == "multipartdemux" {
+            // MJPEG over HTTP: without a word that no more streams follow, decodebin waits for two megabytes.
+            element.set_property("single-stream", true);
+        }
         if !class.starts_with("Codec/Decoder") || !(class.contains("Video") || class.contains("Image")) {
             return;
         }
-        let (Some(pad), Some(factory)) = (element.static_pad("sink"), element.factory()) else { return };
+        let Some(pad) = element.static_pad("sink") else { return };
         let known = Arc::clone(&known);
         let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
         pad.add_probe(kinds, move |_, info| {

@@ -9,8 +9,8 @@ use super::IngestError;
 
 /// One encoded video stream.
 pub(super) struct Clip {
-    pub(super) caps: gst::Caps,
-    units: Vec<gst::Buffer>,
+    /// Each with its format, which may change on the way.
+    units: Vec<(gst::Buffer, gst::Caps)>,
     /// Presentation time of the first picture.
     start: gst::ClockTime,
     /// From one pass to the next.
@@ -39,22 +39,24 @@ impl Clip {
     }
 
     /// The `count`th unit of an endless play, stamped so that time goes on across passes and starts at zero.
-    pub(super) fn unit(&self, count: u64) -> Option<gst::Buffer> {
+    pub(super) fn unit(&self, count: u64) -> Option<gst::Sample> {
         let len = u64::try_from(self.units.len()).ok()?;
         let (pass, index) = (count.checked_div(len)?, count.checked_rem(len)?);
-        let mut unit = self.units.get(usize::try_from(index).ok()?)?.copy();
+        let (unit, caps) = self.units.get(usize::try_from(index).ok()?)?;
+        let mut unit = unit.copy();
         let shift = self.length * pass;
         let later = |at: Option<gst::ClockTime>| at.map(|t| (t + shift).saturating_sub(self.start));
         let (pts, dts) = (later(unit.pts()), later(unit.dts()));
         let writable = unit.make_mut();
         writable.set_pts(pts);
         writable.set_dts(dts);
-        Some(unit)
+        Some(gst::Sample::builder().buffer(&unit).caps(caps).build())
     }
 
     /// The launch text of a server for it, with an appsrc named `feed`.
     pub(super) fn launch(&self) -> &'static str {
-        match self.caps.structure(0).map(|s| s.name().as_str()) {
+        let format = self.units.first().and_then(|(_, caps)| caps.structure(0));
+        match format.map(|s| s.name().as_str()) {
             Some("video/x-h265") => {
                 "( appsrc name=feed format=time ! h265parse ! rtph265pay name=pay0 pt=96 config-interval=-1 )"
             }
@@ -65,16 +67,15 @@ impl Clip {
 }
 
 fn read(sink: &gst_app::AppSink) -> Option<Clip> {
-    let (mut units, mut caps) = (Vec::new(), None);
+    let mut units = Vec::new();
     // A file that stops giving data ends the reading like its end does.
     while let Some(sample) = sink.try_pull_sample(gst::ClockTime::from_seconds(10)) {
-        caps = caps.or_else(|| sample.caps_owned());
-        units.extend(sample.buffer_owned());
+        units.extend(sample.buffer_owned().zip(sample.caps_owned()));
     }
-    let start = units.iter().filter_map(|u: &gst::Buffer| u.pts()).min()?;
-    let last = units.iter().filter_map(|u| u.pts()).max()?;
+    let start = units.iter().filter_map(|(unit, _)| unit.pts()).min()?;
+    let last = units.iter().filter_map(|(unit, _)| unit.pts()).max()?;
     let count = u64::try_from(units.len()).ok()?;
     // The last picture is shown as long as the others on average.
     let length = if count > 1 { (last - start) * count / (count - 1) } else { gst::ClockTime::SECOND };
-    Some(Clip { caps: caps?, units, start, length })
+    Some(Clip { units, start, length })
 }

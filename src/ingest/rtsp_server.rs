@@ -169,13 +169,12 @@ fn factory(clip: &Arc<Clip>) -> RTSPMediaFactory {
 
 /// Hands out the clip's units one by one as they are asked for; the sinks pace it.
 fn supply(feed: &gst_app::AppSrc, clip: Arc<Clip>) {
-    feed.set_caps(Some(&clip.caps));
     let mut count = 0;
     let need = move |feed: &gst_app::AppSrc, _| {
         if let Some(unit) = clip.unit(count) {
             count += 1;
             // Refused only while it is being shut down, and then nothing is left to do.
-            feed.push_buffer(unit).ok();
+            feed.push_sample(&unit).ok();
         }
     };
     feed.set_callbacks(gst_app::AppSrcCallbacks::builder().need_data(need).build());

@@ -110,11 +110,11 @@ async fn the_borders_are_black_and_colours_are_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_resolution_is_followed_without_a_restart() {
     let folder = folder();
-    let code = "-c:v libx264 -preset ultrafast -g 5 -bf 0 -pix_fmt yuv420p -f h264";
-    let mut both = std::fs::read(draw(folder.path(), "1.h264", "testsrc2=s=640x360:r=15:d=1", code)).unwrap();
-    both.extend(std::fs::read(draw(folder.path(), "2.h264", "testsrc2=s=360x640:r=15:d=1", code)).unwrap());
-    let clip = folder.path().join("both.h264");
-    std::fs::write(&clip, both).unwrap();
+    let code = |more| format!("-c:v libx264 -preset ultrafast -g 5 -bf 0 -pix_fmt yuv420p {more}");
+    let wide = draw(folder.path(), "1.ts", "testsrc2=s=640x360:r=15:d=1", &code(""));
+    let tall = draw(folder.path(), "2.ts", "testsrc2=s=360x640:r=15:d=1", &code("-output_ts_offset 1"));
+    let clip = folder.path().join("both.ts");
+    std::fs::write(&clip, [std::fs::read(wide).unwrap(), std::fs::read(tall).unwrap()].concat()).unwrap();
     let server = serve(&clip);
     let rig = Rig::live(config(&server.url("cam"), ""));
     let (mut changes, mut last) = (0, None);
