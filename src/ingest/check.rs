@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::{
-    CameraConfig, End, GstOpener, IngestError, Opener, Outlet, Policy, RestartReason, Slot, pipeline, public_uri,
+    CameraConfig, End, GstOpener, IngestError, Opener, Outlet, Policy, Slot, diagnose, pipeline, public_uri,
     secrets::{Access, file_path},
     template::{Kind, Template},
 };
@@ -68,10 +68,7 @@ async fn first_picture(config: &CameraConfig, pipelines: Option<&Path>, limit: D
             end = source.ended() => Err(end),
         }
     });
-    let answer = answer.await.unwrap_or_else(|_| {
-        let text = format!("{}: no picture within {} s", public_uri(&config.uri), limit.as_secs_f32());
-        Err(End::new(RestartReason::NoFirstFrame, text))
-    });
+    let answer = answer.await.unwrap_or_else(|_| Err(diagnose::no_first_frame(config, limit)));
     outlet.retire();
     source.stop().await;
     answer

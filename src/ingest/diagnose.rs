@@ -122,6 +122,19 @@ fn handshake(config: &CameraConfig, uri: &str, host: &str, stream: TcpStream) ->
     }
 }
 
+/// The source opened, and then nothing.
+pub(super) fn no_first_frame(config: &CameraConfig, limit: Duration) -> End {
+    let seconds = limit.as_secs_f32();
+    let text = match Kind::of(config) {
+        Ok(Kind::File) => format!("{}: no picture within {seconds} s; is it whole?", file_path(config).display()),
+        _ => format!(
+            "{}: connected, but no picture within {seconds} s; does it send video, and keyframes that often?",
+            public_uri(&config.uri)
+        ),
+    };
+    End::new(RestartReason::NoFirstFrame, text)
+}
+
 fn unauthorized(config: &CameraConfig, uri: &str) -> End {
     let given = config.username.is_some() || Url::parse(&config.uri).is_ok_and(|u| !u.username().is_empty());
     let text = if given {

@@ -14,8 +14,8 @@ use tokio::{
 use tracing::{Instrument, info, info_span, warn};
 
 use super::{
-    CameraConfig, CameraStatus, End, Opener, Outlet, Policy, RestartReason, Restarts, Slot, Source, State,
-    source::is_finite,
+    CameraConfig, CameraStatus, End, Opener, Outlet, Policy, RestartReason, Restarts, Slot, Source, State, diagnose,
+    public_uri, source::is_finite,
 };
 use crate::{
     backoff::Backoff,
@@ -26,6 +26,8 @@ use crate::{
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// Opening and the first keyframe may take this long, besides the camera's own stall time.
 const FIRST_FRAME: Duration = Duration::from_secs(10);
+/// The same for a file. GStreamer's decodebin sometimes swallows the error of a damaged file, so this is not rare.
+const FIRST_FRAME_OF_FILE: Duration = Duration::from_secs(5);
 /// A camera that was live this long has recovered: the next fault is a new one.
 const RECOVERED: Duration = Duration::from_secs(5);
 /// Longest wait for the task when a camera is stopped: one teardown, and some.
@@ -235,7 +237,8 @@ impl Supervisor {
         let stall = Duration::try_from_secs_f32(self.shared.config.stall_seconds).unwrap_or(FIRST_FRAME);
         let outlet = self.outlet.clone();
         let described = {
-            let first_limit = FIRST_FRAME + stall;
+            let finite = is_finite(&self.shared.config);
+            let first_limit = stall + if finite { FIRST_FRAME_OF_FILE } else { FIRST_FRAME };
             tokio::select! {
                 biased;
                 () = outlet.first() => source.describe(),
@@ -247,7 +250,7 @@ impl Supervisor {
                     }
                     return end;
                 }
-                () = sleep(first_limit) => return no_first_frame(first_limit),
+                () = sleep(first_limit) => return diagnose::no_first_frame(&self.shared.config, first_limit),
             }
         };
         *live_since = Some(Instant::now());
@@ -255,7 +258,7 @@ impl Supervisor {
         loop {
             let left = stall.saturating_sub(outlet.idle());
             if left.is_zero() {
-                return stalled(stall);
+                return stalled(&self.shared.config, stall);
             }
             tokio::select! {
                 biased;
@@ -320,16 +323,9 @@ fn wait(backoff: &mut Backoff, reason: RestartReason, unit: f32) -> Duration {
     if wait <= most { wait } else { most.mul_f32(0.5 + 0.5 * unit.clamp(0.0, 1.0)) }
 }
 
-fn no_first_frame(limit: Duration) -> End {
-    let text = format!(
-        "connected, but no picture within {} s; does the camera send video, and a keyframe that often?",
-        limit.as_secs()
-    );
-    End::new(RestartReason::NoFirstFrame, text)
-}
-
-fn stalled(limit: Duration) -> End {
-    End::new(RestartReason::Stalled, format!("no picture for {} s; connecting anew", limit.as_secs_f32()))
+fn stalled(config: &CameraConfig, limit: Duration) -> End {
+    let text = format!("{}: no picture for {} s; connecting anew", public_uri(&config.uri), limit.as_secs_f32());
+    End::new(RestartReason::Stalled, text)
 }
 
 /// Resolves when the camera is stopped or nobody holds it any more.

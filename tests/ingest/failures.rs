@@ -77,7 +77,7 @@ async fn files_that_are_missing_garbage_or_cut_short_are_named() {
     let whole = fs::read(h264(folder.path(), "a.mp4", "320x180")).unwrap();
     let garbage = folder.path().join("garbage.mp4");
     // Not random: every run must see the same garbage.
-    fs::write(&garbage, (0..100_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect::<Vec<_>>())
+    fs::write(&garbage, (0..100_000u32).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[1]).collect::<Vec<_>>())
         .unwrap();
     let cut = folder.path().join("cut.mp4");
     fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
@@ -86,8 +86,8 @@ async fn files_that_are_missing_garbage_or_cut_short_are_named() {
         (garbage, "not a video that can be played"),
         (cut, "is it whole?"),
     ] {
-        let rig = Rig::new(config(path.to_str().unwrap(), ""), Policy::Latest, Restart::Once);
-        assert!(rig.all(SOON).await.is_empty());
+        let rig = Rig::new(config(path.to_str().unwrap(), "stall_seconds = 1.0"), Policy::Latest, Restart::Once);
+        assert!(rig.all(SOON).await.is_empty(), "{}", path.display());
         let text = rig.camera.ended().unwrap().unwrap_err();
         assert!(text.contains(words) && text.contains(path.to_str().unwrap()), "{text}");
         rig.stop().await;

@@ -12,10 +12,11 @@ use super::support::{Rig, SOON, config, draw, folder, serve};
 /// Where the white rectangle lies in `picture`, to fractions of a pixel.
 fn white(picture: &Rgb) -> [f32; 4] {
     let (w, h) = (picture.size.width as usize, picture.size.height as usize);
-    let luma = |x: usize, y: usize| f32::from(picture.data[(y * w + x) * 3 + 1]) / 255.0;
-    // The rectangle is longer than half of neither side but crosses its own middle row and column.
-    let row = (0..h).max_by_key(|y| (0..w).map(|x| (luma(x, *y) * 1000.0) as u64).sum::<u64>()).unwrap();
-    let column = (0..w).max_by_key(|x| (0..h).map(|y| (luma(*x, y) * 1000.0) as u64).sum::<u64>()).unwrap();
+    let green = |x: usize, y: usize| picture.data[(y * w + x) * 3 + 1];
+    let luma = |x: usize, y: usize| f32::from(green(x, y)) / 255.0;
+    // The brightest row and column cross the rectangle.
+    let row = (0..h).max_by_key(|y| (0..w).map(|x| u64::from(green(x, *y))).sum::<u64>()).unwrap();
+    let column = (0..w).max_by_key(|x| (0..h).map(|y| u64::from(green(*x, y))).sum::<u64>()).unwrap();
     // An edge inside a pixel makes it grey in proportion, so the sum of what is white is the length.
     let span = |line: Vec<f32>| {
         let middle = line.iter().enumerate().map(|(i, v)| (i as f32 + 0.5) * v).sum::<f32>() / line.iter().sum::<f32>();

@@ -103,10 +103,8 @@ impl Rig {
     pub(super) async fn state(&self, wanted: State, limit: Duration) -> Option<String> {
         let mut status = self.camera.status();
         let reached = tokio::time::timeout(limit, status.wait_for(|s| s.state == wanted)).await;
-        match reached {
-            Ok(status) => status.unwrap().reason.clone(),
-            Err(_) => panic!("not {wanted:?} within {limit:?}: {:?}", self.camera.status().borrow()),
-        }
+        assert!(reached.is_ok(), "not {wanted:?} within {limit:?}: {:?}", self.camera.status().borrow());
+        reached.unwrap().unwrap().reason.clone()
     }
 
     /// The reason of the first failure.
@@ -119,13 +117,12 @@ impl Rig {
         let until = Instant::now() + limit;
         let mut frames = Vec::new();
         while !self.camera.slot().is_drained() {
-            match self.camera.slot().take() {
-                Some(frame) => frames.push(frame),
-                None => {
-                    let left = until.saturating_duration_since(Instant::now());
-                    tokio::time::timeout(left, self.ready.notified()).await.expect("the source ends in time");
-                }
+            if let Some(frame) = self.camera.slot().take() {
+                frames.push(frame);
+                continue;
             }
+            let left = until.saturating_duration_since(Instant::now());
+            tokio::time::timeout(left, self.ready.notified()).await.expect("the source ends in time");
         }
         frames
     }
@@ -192,7 +189,7 @@ impl Drop for Proxy {
 
 fn relay(mut from: &TcpStream, mut to: &TcpStream, frozen: &AtomicBool, stopped: &AtomicBool) {
     from.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-    let mut buffer = [0; 65536];
+    let mut buffer = vec![0; 65536];
     while !stopped.load(SeqCst) {
         if frozen.load(SeqCst) {
             std::thread::sleep(Duration::from_millis(10));
