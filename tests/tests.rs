@@ -5,5 +5,6 @@
 
 mod ground;
 mod http;
+mod ingest;
 mod publish;
 mod support;

@@ -1,11 +1,150 @@
 //! Camera -> [`Frame`](crate::types::Frame). The only user of GStreamer.
+//!
+//! ```text
+//! camera -> decoder -> appsink callback -> Outlet -> Slot -> whoever schedules
+//!              ^ supervisor: opens, watches, tears down, retries
+//! ```
+//!
+//! A [`Source`] runs one connection and says why it ended; the [`supervisor`] owns all retrying; the [`Slot`] owns the
+//! overflow policy. Nothing here knows models, queries or brokers.
 
-use std::path::PathBuf;
+mod canvas;
+mod check;
+mod clock;
+mod diagnose;
+mod outlet;
+mod pipeline;
+mod rtsp_clip;
+pub mod rtsp_server;
+mod secrets;
+pub mod slot;
+mod source;
+mod status;
+pub mod supervisor;
+mod template;
 
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::OnceLock,
+};
+
+use gstreamer as gst;
 use serde::Deserialize;
 use url::Url;
 
+pub use self::{
+    check::{check, probe},
+    outlet::{Outlet, Picture},
+    rtsp_server::{RtspServer, RtspServerOptions},
+    slot::{Flow, Policy, Slot},
+    source::GstOpener,
+    status::{CameraStatus, End, RestartReason, Restarts, State},
+    supervisor::{Camera, Options, Restart, start},
+};
 use crate::types::CameraId;
+
+/// A future that borrows for `'a`; traits with async methods that are used as `dyn` return it.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Opens cameras. The supervisor calls it once per connection.
+pub trait Opener: Send + Sync + 'static {
+    /// Starts bringing `config` up; its pictures go to `outlet`. Must not wait for the first picture.
+    fn open<'a>(
+        &'a self,
+        config: &'a CameraConfig,
+        pipelines: Option<&'a Path>,
+        outlet: Outlet,
+    ) -> BoxFuture<'a, Result<Box<dyn Source>, End>>;
+}
+
+/// One connection to a camera. Dropping it tears it down in the background.
+pub trait Source: Send {
+    /// Resolves once, with why the connection ended.
+    fn ended(&mut self) -> BoxFuture<'_, End>;
+    /// Codec, size and decoder, for people; complete once the first picture came.
+    fn describe(&self) -> String;
+    /// Tears it down; resolves when done or when the source gives up waiting.
+    fn stop(self: Box<Self>) -> BoxFuture<'static, ()>;
+}
+
+/// What is wrong with a camera or with this machine, for the person who must put it right.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum IngestError {
+    /// GStreamer itself cannot be used.
+    #[error("GStreamer cannot start: {0}; install libgstreamer1.0-0 and gstreamer1.0-plugins-base 1.22 or later")]
+    GStreamer(String),
+    /// GStreamer is older than the 1.22 this program is written for.
+    #[error("GStreamer {0} is too old; install 1.22 or later")]
+    TooOld(String),
+    /// A GStreamer element that a camera needs is not installed.
+    #[error("camera `{camera}`: GStreamer has no element `{element}`; install the Debian package {package}")]
+    Element {
+        /// The camera.
+        camera: CameraId,
+        /// The element that is missing.
+        element: String,
+        /// Where Debian keeps it.
+        package: &'static str,
+    },
+    /// The URI cannot be a camera.
+    #[error("camera `{camera}`: {uri}: {reason}")]
+    Uri {
+        /// The camera.
+        camera: CameraId,
+        /// The URI without secrets.
+        uri: String,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// A file that the camera's configuration names cannot be used.
+    #[error("camera `{camera}`: {what} {}: {reason}", path.display())]
+    File {
+        /// The camera.
+        camera: CameraId,
+        /// What the file is for.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The pipeline template is missing or does not parse.
+    #[error("camera `{camera}`: pipeline template `{name}`: {reason}")]
+    Template {
+        /// The camera.
+        camera: CameraId,
+        /// The template's name.
+        name: String,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// The camera was tried and gave no picture.
+    #[error("camera `{camera}`: {reason}")]
+    NoPicture {
+        /// The camera.
+        camera: CameraId,
+        /// What happened and what to do.
+        reason: String,
+    },
+    /// The built-in RTSP server cannot serve.
+    #[error("the built-in RTSP server cannot {0}")]
+    Server(String),
+}
+
+/// Starts GStreamer, once per process; later calls repeat the first answer.
+pub fn init() -> Result<(), IngestError> {
+    static DONE: OnceLock<Result<(), IngestError>> = OnceLock::new();
+    DONE.get_or_init(|| {
+        gst::init().map_err(|e| IngestError::GStreamer(e.to_string()))?;
+        match gst::version() {
+            (major, minor, ..) if (major, minor) >= (1, 22) => Ok(()),
+            (major, minor, micro, _) => Err(IngestError::TooOld(format!("{major}.{minor}.{micro}"))),
+        }
+    })
+    .clone()
+}
 
 /// One camera, as configured: a `[[camera]]` table.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

@@ -1,0 +1,249 @@
+//! Decoded picture -> model canvas, and crops from the full-size picture.
+//!
+//! The converter is told where the picture goes (`Letterbox::fit`) instead of leaving the borders to an element: the
+//! stock scaler rounds borders its own way, and then boxes would be off by a pixel.
+
+use std::sync::Arc;
+
+use gstreamer as gst;
+use gstreamer_video as gst_video;
+
+use crate::types::{BBox, FullFrame, Letterbox, Rgb, Size};
+
+/// A picture on the canvas, and the picture itself.
+pub(super) type Painted = (Letterbox, Rgb, Arc<dyn FullFrame>);
+
+/// Paints one stream's pictures on canvases; follows changes of size and format.
+pub(super) struct Painter {
+    canvas: Size,
+    setup: Option<Setup>,
+}
+
+/// What stays the same while the stream's caps do.
+struct Setup {
+    caps: gst::Caps,
+    info: gst_video::VideoInfo,
+    target: gst_video::VideoInfo,
+    view: Letterbox,
+    converter: gst_video::VideoConverter,
+}
+
+impl Painter {
+    pub(super) fn new(canvas: Size) -> Self {
+        Self { canvas, setup: None }
+    }
+
+    /// Paints `sample`; errors are for people.
+    pub(super) fn paint(&mut self, sample: &gst::Sample) -> Result<Painted, String> {
+        let (Some(caps), Some(buffer)) = (sample.caps(), sample.buffer_owned()) else {
+            return Err("the decoder gave a picture without data or format".to_owned());
+        };
+        let setup = match self.setup.take().filter(|s| s.caps.as_ref() == caps) {
+            Some(setup) => setup,
+            None => Setup::new(caps, self.canvas)?,
+        };
+        let canvas = setup.paint(&buffer);
+        let full = Full { buffer, info: setup.info.clone() };
+        let view = setup.view;
+        self.setup = Some(setup);
+        Ok((view, canvas?, Arc::new(full)))
+    }
+}
+
+impl Setup {
+    fn new(caps: &gst::CapsRef, canvas: Size) -> Result<Self, String> {
+        let info = gst_video::VideoInfo::from_caps(caps)
+            .map_err(|_| format!("the decoder gave {caps}, which is not raw video in system memory"))?;
+        let source = Size::new(info.width(), info.height());
+        let view = Letterbox::fit(source, pixel_aspect(&info), canvas);
+        let target = rgb_like(&info, canvas)?;
+        let mut config = config();
+        config.set_dest_x(view.left.cast_signed());
+        config.set_dest_y(view.top.cast_signed());
+        config.set_dest_width(Some(view.inner.width.cast_signed()));
+        config.set_dest_height(Some(view.inner.height.cast_signed()));
+        config.set_fill_border(true);
+        config.set_border_argb(0xff00_0000);
+        let converter = converter(&info, &target, config)?;
+        Ok(Self { caps: caps.to_owned(), info, target, view, converter })
+    }
+
+    fn paint(&self, buffer: &gst::Buffer) -> Result<Rgb, String> {
+        convert(&self.converter, (buffer, &self.info), &self.target)
+    }
+}
+
+/// The decoder's picture. It keeps one of the decoder's buffers alive.
+struct Full {
+    buffer: gst::Buffer,
+    info: gst_video::VideoInfo,
+}
+
+impl FullFrame for Full {
+    /// Cuts `area` out exactly, to fractions of a pixel, and scales it to the largest picture of its shape (as seen:
+    /// non-square pixels are put right) that fits `size`. There are no borders, so the result may be smaller than
+    /// `size` in one direction.
+    fn crop(&self, area: &BBox, size: Size) -> Result<Rgb, String> {
+        let source = Size::new(self.info.width(), self.info.height());
+        let area = area.clipped(source).ok_or_else(|| {
+            format!("the crop {:?} lies outside the picture of {}x{}", area.corners(), source.width, source.height)
+        })?;
+        let window = Window::around(&area, source);
+        let pixels = self.cut(&window)?;
+        let [x1, y1, x2, y2] = area.corners();
+        let (left, top) = (window.x as f32, window.y as f32);
+        let (width, height) = (area.width() * pixel_aspect(&self.info), area.height());
+        let scale = (size.width.max(1) as f32 / width).min(size.height.max(1) as f32 / height);
+        let out = Size::new(whole(width * scale, size.width.max(1)), whole(height * scale, size.height.max(1)));
+        Ok(resample(&pixels, [x1 - left, y1 - top, x2 - left, y2 - top], out))
+    }
+}
+
+impl Full {
+    /// The window as RGB, pixel for pixel.
+    fn cut(&self, window: &Window) -> Result<Rgb, String> {
+        let target = rgb_like(&self.info, window.size)?;
+        let mut config = config();
+        config.set_src_x(window.x.cast_signed());
+        config.set_src_y(window.y.cast_signed());
+        config.set_src_width(Some(window.size.width.cast_signed()));
+        config.set_src_height(Some(window.size.height.cast_signed()));
+        let converter = converter(&self.info, &target, config)?;
+        convert(&converter, (&self.buffer, &self.info), &target)
+    }
+}
+
+/// Whole pixels around an area.
+struct Window {
+    x: u32,
+    y: u32,
+    size: Size,
+}
+
+impl Window {
+    /// The smallest window that holds `area` and starts where chroma samples do, with a pixel to interpolate with.
+    fn around(area: &BBox, source: Size) -> Self {
+        let [x1, y1, x2, y2] = area.corners();
+        let start = |v: f32, max: u32| whole(v.floor() - 1.0, max.saturating_sub(1)).saturating_sub(1) & !3;
+        let (x, y) = (start(x1, source.width), start(y1, source.height));
+        let end = |v: f32, from: u32, max: u32| whole(v.ceil() + 2.0, max).max(from + 1);
+        let size = Size::new(end(x2, x, source.width) - x, end(y2, y, source.height) - y);
+        Self { x, y, size }
+    }
+}
+
+/// `v` as a whole number in `1..=max`.
+fn whole(v: f32, max: u32) -> u32 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 1..=max")]
+    let v = v.round().clamp(1.0, max.max(1) as f32) as u32;
+    v
+}
+
+fn pixel_aspect(info: &gst_video::VideoInfo) -> f32 {
+    let par = info.par();
+    if par.numer() > 0 && par.denom() > 0 { par.numer() as f32 / par.denom() as f32 } else { 1.0 }
+}
+
+/// Packed RGB of `size`, alike in what the converter cannot change.
+fn rgb_like(info: &gst_video::VideoInfo, size: Size) -> Result<gst_video::VideoInfo, String> {
+    gst_video::VideoInfo::builder(gst_video::VideoFormat::Rgb, size.width, size.height)
+        .fps(info.fps())
+        .interlace_mode(info.interlace_mode())
+        .build()
+        .map_err(|e| format!("no RGB picture of {}x{}: {e}", size.width, size.height))
+}
+
+/// Bilinear over all the pixels that fall into one, so that small things do not vanish between samples.
+fn config() -> gst_video::VideoConverterConfig {
+    let mut config = gst_video::VideoConverterConfig::new();
+    config.set_resampler_method(gst_video::VideoResamplerMethod::Linear);
+    config.set_dither_method(gst_video::VideoDitherMethod::None);
+    config
+}
+
+fn converter(
+    from: &gst_video::VideoInfo,
+    to: &gst_video::VideoInfo,
+    config: gst_video::VideoConverterConfig,
+) -> Result<gst_video::VideoConverter, String> {
+    gst_video::VideoConverter::new(from, to, Some(config))
+        .map_err(|e| format!("cannot convert {} {}x{}: {e}", from.name(), from.width(), from.height()))
+}
+
+fn convert(
+    converter: &gst_video::VideoConverter,
+    (buffer, info): (&gst::Buffer, &gst_video::VideoInfo),
+    target: &gst_video::VideoInfo,
+) -> Result<Rgb, String> {
+    let from = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, info)
+        .map_err(|_| "the decoder's picture cannot be read".to_owned())?;
+    let memory = || "no memory for a picture".to_owned();
+    let out = gst::Buffer::with_size(target.size()).map_err(|_| memory())?;
+    let mut out = gst_video::VideoFrame::from_buffer_writable(out, target).map_err(|_| memory())?;
+    converter.frame_ref(&from, &mut out.as_mut_video_frame_ref());
+    let size = Size::new(target.width(), target.height());
+    let stride = usize::try_from(target.stride()[0]).map_err(|_| memory())?;
+    let row = size.width as usize * 3;
+    let bytes = out.plane_data(0).map_err(|_| memory())?;
+    // GStreamer pads rows to four bytes; ours are packed.
+    let packed: Vec<u8> =
+        bytes.chunks(stride).take(size.height as usize).filter_map(|r| r.get(..row)).flatten().copied().collect();
+    Rgb::new(size, packed).ok_or_else(memory)
+}
+
+/// Scales the part `[x1, y1, x2, y2]` of `from` (fractions of pixels count) to `out`, with a triangle filter as wide
+/// as a target pixel.
+fn resample(from: &Rgb, [x1, y1, x2, y2]: [f32; 4], out: Size) -> Rgb {
+    let (fw, fh) = (from.size.width as usize, from.size.height as usize);
+    let columns = taps(x1, x2, out.width, fw);
+    let rows = taps(y1, y2, out.height, fh);
+    let mut wide = Vec::with_capacity(fh * columns.len() * 3);
+    for row in from.data.chunks_exact(fw * 3) {
+        for (start, weights) in &columns {
+            let mut sum = [0.0f32; 3];
+            for (pixel, w) in row[start * 3..].as_chunks::<3>().0.iter().zip(weights) {
+                for (s, v) in sum.iter_mut().zip(pixel) {
+                    *s += f32::from(*v) * w;
+                }
+            }
+            wide.extend(sum);
+        }
+    }
+    let pitch = columns.len() * 3;
+    let mut data = Vec::with_capacity(rows.len() * pitch);
+    for (start, weights) in &rows {
+        let mut line = vec![0.0f32; pitch];
+        for (row, w) in wide[start * pitch..].chunks_exact(pitch).zip(weights) {
+            for (s, v) in line.iter_mut().zip(row) {
+                *s += v * w;
+            }
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a byte")]
+        data.extend(line.iter().map(|v| v.round().clamp(0.0, 255.0) as u8));
+    }
+    Rgb { size: out, data: data.into() }
+}
+
+/// For each of `count` target pixels over `from..to`: the first source pixel and the weights from there on.
+fn taps(from: f32, to: f32, count: u32, len: usize) -> Vec<(usize, Vec<f32>)> {
+    let scale = (to - from) / count as f32;
+    let reach = scale.max(1.0);
+    let tap = |i: u32| {
+        let center = from + (i as f32 + 0.5) * scale;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the source")]
+        let at = |v: f32| v.clamp(0.0, len as f32 - 1.0) as usize;
+        let (first, last) = (at((center - reach).floor()), at((center + reach).ceil()));
+        let mut weights: Vec<f32> =
+            (first..=last).map(|p| (1.0 - (p as f32 + 0.5 - center).abs() / reach).max(0.0)).collect();
+        let sum: f32 = weights.iter().sum();
+        if sum > 0.0 {
+            for w in &mut weights {
+                *w /= sum;
+            }
+        } else {
+            weights = vec![1.0];
+        }
+        (first, weights)
+    };
+    (0..count).map(tap).collect()
+}

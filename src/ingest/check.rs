@@ -1,0 +1,134 @@
+//! What would fail later, said now: a camera's configuration against this machine, and, on request, against the camera.
+
+use std::{fs, path::Path, sync::Arc, thread, time::Duration};
+
+use gstreamer as gst;
+use gstreamer_rtsp_server::gio;
+use tokio::time::timeout;
+use url::Url;
+
+use super::{
+    CameraConfig, End, GstOpener, IngestError, Opener, Outlet, Policy, Slot, diagnose, pipeline, public_uri,
+    secrets::{Access, file_path},
+    template::{Kind, Template},
+};
+use crate::types::{Ledger, Size};
+
+/// The canvas used where the model's is not known; no result depends on it.
+const ANY_CANVAS: Size = Size { width: 512, height: 288 };
+
+/// Checks a camera without touching the network: its URI, the files it names, its template and the elements that
+/// must be installed. `pipelines` is the folder of user templates.
+pub fn check(config: &CameraConfig, pipelines: Option<&Path>) -> Result<(), IngestError> {
+    super::init()?;
+    let kind = Kind::of(config)?;
+    check_numbers(config)?;
+    check_address(config, kind)?;
+    check_files(config, kind)?;
+    if config.pipeline.is_none() {
+        for (element, package) in kind.needs().iter().copied() {
+            if gst::ElementFactory::find(element).is_none() {
+                return Err(IngestError::Element { camera: config.id.clone(), element: element.to_owned(), package });
+            }
+        }
+    }
+    let template = Template::choose(config, pipelines, ANY_CANVAS)?;
+    pipeline::check(&template.text).map_err(|reason| IngestError::Template {
+        camera: config.id.clone(),
+        name: template.name,
+        reason,
+    })
+}
+
+/// Connects to the camera and waits for its first picture. Returns what came, for people: `H264 1280x720 @ 15`.
+/// Blocks for at most `limit` and the time of a teardown; may be called with or without a runtime.
+pub fn probe(config: &CameraConfig, pipelines: Option<&Path>, limit: Duration) -> Result<String, IngestError> {
+    super::init()?;
+    let no_picture = |reason: String| IngestError::NoPicture { camera: config.id.clone(), reason };
+    let answer = thread::scope(|scope| {
+        let work = || -> Result<String, String> {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+            runtime.block_on(first_picture(config, pipelines, limit)).map_err(|end| end.text)
+        };
+        scope.spawn(work).join()
+    });
+    answer.unwrap_or_else(|_| Err("the check broke off".to_owned())).map_err(no_picture)
+}
+
+async fn first_picture(config: &CameraConfig, pipelines: Option<&Path>, limit: Duration) -> Result<String, End> {
+    let slot = Arc::new(Slot::new(Policy::Latest, Arc::default()));
+    let account = (slot, Arc::new(Ledger::default()));
+    let outlet = Outlet::new(config.id.clone(), ANY_CANVAS, Policy::Latest, None, account);
+    let mut source = GstOpener.open(config, pipelines, outlet.clone()).await?;
+    let answer = timeout(limit, async {
+        tokio::select! {
+            biased;
+            () = outlet.first() => Ok(source.describe()),
+            end = source.ended() => Err(end),
+        }
+    });
+    let answer = answer.await.unwrap_or_else(|_| Err(diagnose::no_first_frame(config, limit)));
+    outlet.retire();
+    source.stop().await;
+    answer
+}
+
+fn check_numbers(config: &CameraConfig) -> Result<(), IngestError> {
+    let wrong = |reason: &str| {
+        Err(IngestError::Uri { camera: config.id.clone(), uri: public_uri(&config.uri), reason: reason.to_owned() })
+    };
+    if !(config.stall_seconds.is_finite() && config.stall_seconds > 0.0) {
+        return wrong("stall_seconds must be more than 0");
+    }
+    if config.fps.is_some_and(|f| !(f.is_finite() && f > 0.0)) {
+        return wrong("fps must be more than 0; leave it out for every frame");
+    }
+    Ok(())
+}
+
+fn check_address(config: &CameraConfig, kind: Kind) -> Result<(), IngestError> {
+    if !matches!(kind, Kind::Rtsp | Kind::Http) {
+        return Ok(());
+    }
+    let wrong = |reason: String| IngestError::Uri {
+        camera: config.id.clone(),
+        // A URL that cannot be read may have its password anywhere.
+        uri: "its uri".to_owned(),
+        reason,
+    };
+    let url = Url::parse(&config.uri).map_err(|e| wrong(format!("{e}; write scheme://host:port/path")))?;
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(wrong("no host name; write scheme://host:port/path".to_owned()));
+    }
+    Ok(())
+}
+
+fn check_files(config: &CameraConfig, kind: Kind) -> Result<(), IngestError> {
+    let wrong = |what, path: &Path, reason: String| {
+        Err(IngestError::File { camera: config.id.clone(), what, path: path.to_path_buf(), reason })
+    };
+    Access::of(config)?;
+    if let Some(path) = &config.ca_file {
+        if let Err(e) = fs::read(path) {
+            return wrong("CA file", path, e.to_string());
+        }
+        if let Err(e) = gio::TlsCertificate::from_file(path) {
+            return wrong("CA file", path, format!("it holds no PEM certificate: {}", e.message()));
+        }
+    }
+    match kind {
+        Kind::File => {
+            let path = file_path(config);
+            match fs::File::open(&path).and_then(|f| f.metadata()) {
+                Ok(meta) if meta.is_file() => Ok(()),
+                Ok(_) => wrong("video", &path, "it is not a file".to_owned()),
+                Err(e) => wrong("video", &path, e.to_string()),
+            }
+        }
+        Kind::V4l2 if !Path::new(&config.uri).exists() => {
+            wrong("device", Path::new(&config.uri), "it does not exist; is the camera plugged in?".to_owned())
+        }
+        _ => Ok(()),
+    }
+}

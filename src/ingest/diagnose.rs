@@ -1,0 +1,175 @@
+//! GStreamer's errors -> what a person needs at night: which camera, what happened, what to do.
+//!
+//! GStreamer 1.22 says "Failed to connect" for a refused connection, an unknown name, a bad certificate and a silent
+//! server alike, so after such a failure the address is tried once more by hand.
+
+use std::{
+    fs, io,
+    net::{TcpStream, ToSocketAddrs},
+    time::Duration,
+};
+
+use gstreamer::{self as gst, glib};
+use native_tls::{Certificate, TlsConnector};
+use url::Url;
+
+use super::{
+    CameraConfig, End, RestartReason, Transport, public_uri, secrets::file_path, source::off_thread, template::Kind,
+};
+
+/// Longest wait for each step of a diagnosis.
+const STEP: Duration = Duration::from_secs(2);
+
+/// Reads an error of the pipeline.
+pub(super) fn classify(config: &CameraConfig, error: &glib::Error, debug: Option<&str>) -> End {
+    let uri = public_uri(&config.uri);
+    let detail = detail(debug);
+    let said = format!("{} {detail}", error.message());
+    let has = |words: &[&str]| words.iter().any(|w| said.contains(w));
+    if error.matches(gst::ResourceError::NotAuthorized) || has(&["Unauthorized", "(401)", "Forbidden", "(403)"]) {
+        return unauthorized(config, &uri);
+    }
+    if error.matches(gst::ResourceError::NotFound) || has(&["Not Found", "Not found", "(404)"]) {
+        return not_found(config, &uri);
+    }
+    if has(&["TLS", "certificate"]) {
+        return tls(config, &uri, &detail);
+    }
+    if error.matches(gst::CoreError::MissingPlugin) || error.matches(gst::StreamError::CodecNotFound) {
+        let text = format!(
+            "{uri}: no decoder for this stream ({}); install gstreamer1.0-libav and gstreamer1.0-plugins-bad",
+            trimmed(error.message())
+        );
+        return End::new(RestartReason::Open, text);
+    }
+    let file = matches!(Kind::of(config), Ok(Kind::File));
+    let unreadable = error.matches(gst::StreamError::TypeNotFound)
+        || error.matches(gst::StreamError::WrongType)
+        || error.matches(gst::StreamError::Demux);
+    if file && unreadable {
+        let text = format!(
+            "{} is not a video that can be played: {}; is it whole?",
+            file_path(config).display(),
+            trimmed(error.message())
+        );
+        return End::new(RestartReason::Open, text);
+    }
+    let opening = error.matches(gst::ResourceError::OpenRead)
+        || error.matches(gst::ResourceError::OpenReadWrite)
+        || error.matches(gst::ResourceError::Failed)
+        || error.matches(gst::ResourceError::Busy);
+    let reason = if opening { RestartReason::Open } else { RestartReason::Stream };
+    let more = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
+    End::new(reason, format!("{uri}: {}{more}", trimmed(error.message())))
+}
+
+/// Finds out by hand why a network source could not be opened; other ends pass.
+pub(super) async fn refine(config: &CameraConfig, end: End, has_video: bool) -> End {
+    let network = matches!(Kind::of(config), Ok(Kind::Rtsp | Kind::Http));
+    if !network || !matches!(end.reason, RestartReason::Open | RestartReason::Stream) {
+        return end;
+    }
+    let camera = config.clone();
+    let tried = off_thread("diagnose", STEP * 4, move || try_by_hand(&camera)).await.flatten();
+    match tried {
+        Some(found) => found,
+        None if end.reason == RestartReason::Open && !has_video && config.transport == Transport::Udp => {
+            End::new(end.reason, format!("{}; if the camera has no UDP, set transport = \"tcp\"", end.text))
+        }
+        None => end,
+    }
+}
+
+/// Name, connection, certificate: the first of them that fails, if any.
+fn try_by_hand(config: &CameraConfig) -> Option<End> {
+    let uri = public_uri(&config.uri);
+    let url = Url::parse(&config.uri).ok()?;
+    let host = url.host_str()?.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let secure = matches!(url.scheme(), "rtsps" | "https");
+    let port = url.port_or_known_default().unwrap_or(if secure { 322 } else { 554 });
+    let unreachable = |what: String| Some(End::new(RestartReason::Unreachable, format!("{uri}: {what}")));
+    let addresses: Vec<_> = match (host.as_str(), port).to_socket_addrs() {
+        Ok(found) => found.collect(),
+        Err(e) => return unreachable(format!("the name {host} cannot be resolved ({e}); check the name and DNS")),
+    };
+    let mut last = None;
+    let stream = addresses.iter().find_map(|a| TcpStream::connect_timeout(a, STEP).map_err(|e| last = Some(e)).ok());
+    let Some(stream) = stream else {
+        return unreachable(match last.map(|e| e.kind()) {
+            Some(io::ErrorKind::ConnectionRefused) => {
+                format!("connection refused; is the camera's server running on port {port}?")
+            }
+            Some(io::ErrorKind::TimedOut) => {
+                format!("no answer from {host}; is the camera on, and is port {port} open?")
+            }
+            kind => format!("cannot be reached ({})", kind.map_or("no address".to_owned(), |k| k.to_string())),
+        });
+    };
+    if secure { handshake(config, &uri, &host, stream) } else { None }
+}
+
+fn handshake(config: &CameraConfig, uri: &str, host: &str, stream: TcpStream) -> Option<End> {
+    let bounded = stream.set_read_timeout(Some(STEP)).and_then(|()| stream.set_write_timeout(Some(STEP)));
+    bounded.ok()?;
+    let mut builder = TlsConnector::builder();
+    if let Some(path) = &config.ca_file {
+        let authority = fs::read(path).ok().and_then(|pem| Certificate::from_pem(&pem).ok())?;
+        builder.disable_built_in_roots(true).add_root_certificate(authority);
+    }
+    match builder.build().ok()?.connect(host, stream) {
+        Ok(_) => None,
+        Err(e) => Some(tls(config, uri, &e.to_string())),
+    }
+}
+
+/// The source opened, and then nothing.
+pub(super) fn no_first_frame(config: &CameraConfig, limit: Duration) -> End {
+    let seconds = limit.as_secs_f32();
+    let text = match Kind::of(config) {
+        Ok(Kind::File) => format!("{}: no picture within {seconds} s; is it whole?", file_path(config).display()),
+        _ => format!(
+            "{}: connected, but no picture within {seconds} s; does it send video, and keyframes that often?",
+            public_uri(&config.uri)
+        ),
+    };
+    End::new(RestartReason::NoFirstFrame, text)
+}
+
+fn unauthorized(config: &CameraConfig, uri: &str) -> End {
+    let given = config.username.is_some() || Url::parse(&config.uri).is_ok_and(|u| !u.username().is_empty());
+    let text = if given {
+        format!("{uri}: the camera refuses this user name and password; check username and password_file")
+    } else {
+        format!("{uri}: the camera wants a user name and a password; set username and password_file")
+    };
+    End::new(RestartReason::Unauthorized, text)
+}
+
+fn not_found(config: &CameraConfig, uri: &str) -> End {
+    let text = match Kind::of(config) {
+        Ok(Kind::File) => format!("there is no file {}", file_path(config).display()),
+        Ok(Kind::V4l2) => format!("there is no device {uri}; is the camera plugged in?"),
+        _ => format!("{uri}: the server has no such path; check the part after the host name"),
+    };
+    End::new(RestartReason::NotFound, text)
+}
+
+fn tls(config: &CameraConfig, uri: &str, detail: &str) -> End {
+    let remedy = match &config.ca_file {
+        Some(path) => {
+            format!("{} must hold the certificate that signed it, and the host name must match", path.display())
+        }
+        None => "if it is self-signed or from a private authority, set ca_file".to_owned(),
+    };
+    End::new(RestartReason::Tls, format!("{uri}: the server's certificate is not trusted ({detail}); {remedy}"))
+}
+
+/// The part of GStreamer's debug text that is for people: its last line, without source positions.
+fn detail(debug: Option<&str>) -> String {
+    let last = debug.and_then(|d| d.lines().skip(1).last()).unwrap_or_default();
+    trimmed(last).to_owned()
+}
+
+fn trimmed(text: &str) -> &str {
+    text.trim().trim_end_matches('.')
+}

@@ -1,0 +1,243 @@
+//! What a source offers pictures to: it turns them into numbered, accounted frames and puts them into the slot.
+//!
+//! An outlet outlives connections; each connection gets its own view of it ([`Outlet::next_run`]), so that a
+//! connection that was given up cannot add pictures later.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Notify;
+
+use super::slot::{Flow, Policy, Slot};
+use crate::types::{CameraId, Capture, Frame, FullFrame, Ledger, Letterbox, Rgb, Size};
+
+/// A frame before it has a number and an account.
+pub struct Picture {
+    /// Capture time and its clock.
+    pub capture: Capture,
+    /// Presentation time in the stream.
+    pub pts: Duration,
+    /// When the canvas was ready.
+    pub decoded_at: Instant,
+    /// From the encoded data's arrival to then.
+    pub decode_time: Duration,
+    /// How the source lies on the canvas.
+    pub view: Letterbox,
+    /// What the model sees.
+    pub canvas: Rgb,
+    /// The full-size picture.
+    pub full: Option<Arc<dyn FullFrame>>,
+}
+
+/// What a source offers its pictures to. Cheap to clone.
+#[derive(Clone)]
+pub struct Outlet {
+    camera: Arc<CameraOutlet>,
+    run: Arc<Run>,
+}
+
+/// What stays the same across connections.
+struct CameraOutlet {
+    id: CameraId,
+    canvas: Size,
+    policy: Policy,
+    /// Shortest time between two analysed pictures; zero is no limit.
+    period: Duration,
+    slot: Arc<Slot>,
+    ledger: Arc<Ledger>,
+    next_seq: AtomicU64,
+}
+
+/// What belongs to one connection.
+struct Run {
+    started: Instant,
+    /// Milliseconds from `started` to the newest sign of life, plus one; 0 is none yet.
+    last: AtomicU64,
+    /// The producer is waiting for room, so the lack of pictures is our doing.
+    waiting: AtomicBool,
+    retired: AtomicBool,
+    offered: AtomicBool,
+    first: Notify,
+    due: Mutex<Due>,
+}
+
+impl Outlet {
+    /// The outlet of camera `id`, whose frames go to `slot` and are accounted in `ledger`.
+    pub fn new(
+        id: CameraId,
+        canvas: Size,
+        policy: Policy,
+        fps: Option<f32>,
+        (slot, ledger): (Arc<Slot>, Arc<Ledger>),
+    ) -> Self {
+        let period = fps.filter(|f| *f > 0.0).and_then(|f| Duration::try_from_secs_f32(1.0 / f).ok());
+        let period = period.unwrap_or_default();
+        let camera = CameraOutlet { id, canvas, policy, period, slot, ledger, next_seq: AtomicU64::new(0) };
+        Self { camera: Arc::new(camera), run: Arc::new(Run::new()) }
+    }
+
+    /// The outlet for the next connection; the present one is retired.
+    #[must_use]
+    pub fn next_run(&self) -> Self {
+        self.retire();
+        Self { camera: Arc::clone(&self.camera), run: Arc::new(Run::new()) }
+    }
+
+    /// Refuses whatever this connection still has to offer.
+    pub fn retire(&self) {
+        self.run.retired.store(true, SeqCst);
+    }
+
+    /// The camera's name.
+    pub fn camera(&self) -> &CameraId {
+        &self.camera.id
+    }
+
+    /// Size of the pictures to offer.
+    pub fn canvas(&self) -> Size {
+        self.camera.canvas
+    }
+
+    /// Whether no picture may be lost, so that the source must wait for us rather than for the clock.
+    pub fn wants_every(&self) -> bool {
+        matches!(self.camera.policy, Policy::Every { .. })
+    }
+
+    /// A picture with this presentation time has come. `false` if it need not be offered: the camera is faster than
+    /// its configured rate, or the connection is retired. Call it before spending time on the picture.
+    pub fn wants(&self, pts: Duration) -> bool {
+        self.run.touch();
+        let mut due = self.run.due.lock().unwrap_or_else(PoisonError::into_inner);
+        !self.run.retired.load(SeqCst) && due.admits(pts, self.camera.period)
+    }
+
+    /// Hands a picture over; waits for room where no frame may be lost.
+    pub fn offer(&self, picture: Picture) -> Flow {
+        if self.run.retired.load(SeqCst) {
+            return Flow::Closed;
+        }
+        let Picture { capture, pts, decoded_at, decode_time, view, canvas, full } = picture;
+        let frame = Frame {
+            camera: self.camera.id.clone(),
+            seq: self.camera.next_seq.fetch_add(1, SeqCst),
+            capture,
+            pts,
+            decoded_at,
+            decode_time,
+            view,
+            canvas,
+            full,
+            ticket: self.camera.ledger.open(),
+        };
+        // Told before the frame can wait for room: the camera is live however slow the model is.
+        self.run.touch();
+        if !self.run.offered.swap(true, SeqCst) {
+            self.run.first.notify_one();
+        }
+        self.run.waiting.store(true, SeqCst);
+        let flow = self.camera.slot.offer(frame);
+        self.run.touch();
+        self.run.waiting.store(false, SeqCst);
+        flow
+    }
+
+    /// Resolves when this connection has offered its first picture.
+    pub(super) async fn first(&self) {
+        self.run.first.notified().await;
+    }
+
+    /// Whether this connection has offered a picture.
+    pub(super) fn has_offered(&self) -> bool {
+        self.run.offered.load(SeqCst)
+    }
+
+    /// How long nothing has come from the camera; zero while it waits for us.
+    pub(super) fn idle(&self) -> Duration {
+        if self.run.waiting.load(SeqCst) {
+            return Duration::ZERO;
+        }
+        let last = Duration::from_millis(self.run.last.load(SeqCst).saturating_sub(1));
+        self.run.started.elapsed().saturating_sub(last)
+    }
+}
+
+impl Run {
+    fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            last: AtomicU64::new(0),
+            waiting: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
+            offered: AtomicBool::new(false),
+            first: Notify::new(),
+            due: Mutex::new(Due(None)),
+        }
+    }
+
+    fn touch(&self) {
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+        self.last.store(now + 1, SeqCst);
+    }
+}
+
+/// When the next picture may pass the rate limit, in stream time; `None` lets any pass.
+#[derive(Debug, Clone, Copy)]
+struct Due(Option<Duration>);
+
+impl Due {
+    /// Decides about a picture at `pts`. Pictures a little early are let through, since cameras jitter, and the due
+    /// time moves on by whole periods, so that the mean rate is met.
+    fn admits(&mut self, pts: Duration, period: Duration) -> bool {
+        if period.is_zero() {
+            return true;
+        }
+        let next = match self.0 {
+            Some(due) if pts + period / 8 < due && pts + period * 2 >= due => return false,
+            // On time: keep the beat.
+            Some(due) if pts < due + period && pts + period * 2 >= due => due + period,
+            // The first, one after a gap, or a clock that jumped back.
+            _ => pts + period,
+        };
+        self.0 = Some(next);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_rate_limit_only_goes_down_and_meets_its_mean(
+            camera in 2u32..60, wanted in 1u32..60, jitter in proptest::collection::vec(0u64..4, 300),
+        ) {
+            let (period, gap) = (Duration::from_secs(1) / wanted, Duration::from_secs(1) / camera);
+            let mut due = Due(None);
+            let admitted = jitter.iter().zip(0u32..).filter(|(j, i)| due.admits(gap * *i + Duration::from_millis(**j), period)).count();
+            let seconds = 300.0 / f64::from(camera);
+            let expected = seconds * f64::from(wanted.min(camera));
+            prop_assert!(admitted <= 300);
+            prop_assert!((admitted as f64) <= seconds * f64::from(wanted) * 1.15 + 2.0, "{admitted} of {expected}");
+            if wanted >= camera * 2 { prop_assert_eq!(admitted, 300); }
+            if camera >= wanted * 4 { prop_assert!(admitted as f64 >= expected * 0.75 - 2.0, "{admitted} of {expected}"); }
+        }
+
+        #[test]
+        fn the_rate_limit_survives_a_clock_that_jumps(pts in proptest::collection::vec(0u64..100_000, 1..50)) {
+            let (mut due, period) = (Due(None), Duration::from_millis(100));
+            for p in pts {
+                let at = Duration::from_millis(p);
+                let mut later = (0..4).map(|n| at + period * n);
+                prop_assert!(later.any(|at| due.admits(at, period)), "something passes within three periods");
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! A clip read into memory, still encoded, to be played again and again without a seam in its time stamps.
+
+use std::path::Path;
+
+use gstreamer::{self as gst, prelude::*};
+use gstreamer_app as gst_app;
+
+use super::IngestError;
+
+/// One encoded video stream.
+pub(super) struct Clip {
+    /// Each with its format, which may change on the way.
+    units: Vec<(gst::Buffer, gst::Caps)>,
+    /// Presentation time of the first picture.
+    start: gst::ClockTime,
+    /// From one pass to the next.
+    length: gst::ClockTime,
+}
+
+impl Clip {
+    /// Reads the first video stream of the file at `path`.
+    pub(super) fn load(path: &Path) -> Result<Self, IngestError> {
+        let wrong = |what: &str| IngestError::Server(format!("play {}: {what}", path.display()));
+        let text = "filesrc name=source ! parsebin ! appsink name=out sync=false \
+                    caps=\"video/x-h264,alignment=au;video/x-h265,alignment=au;image/jpeg\"";
+        let element = gst::parse::launch(text).map_err(|e| wrong(e.message()))?;
+        let pipeline = element.downcast::<gst::Pipeline>().map_err(|_| wrong("no pipeline"))?;
+        let (source, sink) = (pipeline.by_name("source"), pipeline.by_name("out"));
+        let sink = sink.and_then(|s| s.downcast::<gst_app::AppSink>().ok()).ok_or_else(|| wrong("no sink"))?;
+        if let Some(source) = source {
+            source.set_property("location", path.to_string_lossy().as_ref());
+        }
+        let read = pipeline
+            .set_state(gst::State::Playing)
+            .map_err(|_| wrong("it cannot be read"))
+            .and_then(|_| read(&sink).ok_or_else(|| wrong("it holds no H.264, H.265 or MJPEG video that can be read")));
+        pipeline.set_state(gst::State::Null).map_err(|_| wrong("it cannot be closed"))?;
+        read
+    }
+
+    /// The `count`th unit of an endless play, stamped so that time goes on across passes and starts at zero.
+    pub(super) fn unit(&self, count: u64) -> Option<gst::Sample> {
+        let len = u64::try_from(self.units.len()).ok()?;
+        let (pass, index) = (count.checked_div(len)?, count.checked_rem(len)?);
+        let (unit, caps) = self.units.get(usize::try_from(index).ok()?)?;
+        let mut unit = unit.copy();
+        let shift = self.length * pass;
+        let later = |at: Option<gst::ClockTime>| at.map(|t| (t + shift).saturating_sub(self.start));
+        let (pts, dts) = (later(unit.pts()), later(unit.dts()));
+        let writable = unit.make_mut();
+        writable.set_pts(pts);
+        writable.set_dts(dts);
+        Some(gst::Sample::builder().buffer(&unit).caps(caps).build())
+    }
+
+    /// The launch text of a server for it, with an appsrc named `feed`.
+    pub(super) fn launch(&self) -> &'static str {
+        let format = self.units.first().and_then(|(_, caps)| caps.structure(0));
+        match format.map(|s| s.name().as_str()) {
+            Some("video/x-h265") => {
+                "( appsrc name=feed format=time ! h265parse ! rtph265pay name=pay0 pt=96 config-interval=-1 )"
+            }
+            Some("image/jpeg") => "( appsrc name=feed format=time ! jpegparse ! rtpjpegpay name=pay0 pt=26 )",
+            _ => "( appsrc name=feed format=time ! h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1 )",
+        }
+    }
+}
+
+fn read(sink: &gst_app::AppSink) -> Option<Clip> {
+    let mut units = Vec::new();
+    // A file that stops giving data ends the reading like its end does.
+    while let Some(sample) = sink.try_pull_sample(gst::ClockTime::from_seconds(10)) {
+        units.extend(sample.buffer_owned().zip(sample.caps_owned()));
+    }
+    let start = units.iter().filter_map(|(unit, _)| unit.pts()).min()?;
+    let last = units.iter().filter_map(|(unit, _)| unit.pts()).max()?;
+    let count = u64::try_from(units.len()).ok()?;
+    // The last picture is shown as long as the others on average.
+    let length = if count > 1 { (last - start) * count / (count - 1) } else { gst::ClockTime::SECOND };
+    Some(Clip { units, start, length })
+}

@@ -1,0 +1,102 @@
+//! Where a camera is and what opens it: address and credentials kept apart, so that the address can be shown.
+
+use std::{fs, path::PathBuf};
+
+use percent_encoding::percent_decode_str;
+use url::Url;
+
+use super::{CameraConfig, IngestError};
+
+/// An address without credentials, and the credentials. Not `Debug`: it must not reach a log.
+#[derive(Clone)]
+pub(super) struct Access {
+    /// The URI without user name and password, its query kept.
+    pub(super) location: String,
+    pub(super) user: Option<String>,
+    pub(super) password: Option<String>,
+}
+
+impl Access {
+    /// Reads credentials from the configuration, else from the URI. The password file is read for every connection,
+    /// so a changed password needs no restart.
+    pub(super) fn of(config: &CameraConfig) -> Result<Self, IngestError> {
+        let (mut location, mut user, mut password) = (config.uri.clone(), None, None);
+        if let Ok(mut url) = Url::parse(&config.uri)
+            && url.has_host()
+        {
+            let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+            user = Some(url.username()).filter(|u| !u.is_empty()).map(decoded);
+            password = url.password().map(decoded);
+            if url.set_username("").and_then(|()| url.set_password(None)).is_ok() {
+                location = url.to_string();
+            }
+        }
+        if config.username.is_some() {
+            user.clone_from(&config.username);
+        }
+        if let Some(path) = &config.password_file {
+            password = Some(read_password(config, path)?);
+        }
+        Ok(Self { location, user, password })
+    }
+}
+
+fn read_password(config: &CameraConfig, path: &PathBuf) -> Result<String, IngestError> {
+    let text = fs::read_to_string(path).map_err(|e| IngestError::File {
+        camera: config.id.clone(),
+        what: "password file",
+        path: path.clone(),
+        reason: e.to_string(),
+    })?;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}
+
+/// The file a `file://` URI or a path names.
+pub(super) fn file_path(config: &CameraConfig) -> PathBuf {
+    let parsed = Url::parse(&config.uri).ok().filter(|url| url.scheme() == "file");
+    parsed.and_then(|url| url.to_file_path().ok()).unwrap_or_else(|| PathBuf::from(&config.uri))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn config(uri: &str) -> CameraConfig {
+        toml::from_str(&format!("id = \"gate\"\nuri = {uri:?}")).unwrap()
+    }
+
+    #[test]
+    fn credentials_leave_the_address_and_are_decoded() {
+        let access = Access::of(&config("rtsp://us%40er:p%3Aw@host:8554/a%20b?x=1&y=2")).unwrap();
+        assert_eq!(access.location, "rtsp://host:8554/a%20b?x=1&y=2");
+        assert_eq!((access.user.as_deref(), access.password.as_deref()), (Some("us@er"), Some("p:w")));
+    }
+
+    #[test]
+    fn the_configuration_goes_before_the_uri() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("password");
+        fs::write(&file, "s3cret\nsecond line\n").unwrap();
+        let mut camera = config("rtsp://a:b@host/");
+        camera.username = Some("root".to_owned());
+        camera.password_file = Some(file);
+        let access = Access::of(&camera).unwrap();
+        assert_eq!((access.user.as_deref(), access.password.as_deref()), (Some("root"), Some("s3cret")));
+    }
+
+    #[test]
+    fn an_unreadable_password_file_is_named() {
+        let mut camera = config("rtsp://host/");
+        camera.password_file = Some("/nowhere/password".into());
+        let error = Access::of(&camera).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("`gate`") && error.contains("/nowhere/password"), "{error}");
+    }
+
+    #[test]
+    fn paths_and_file_uris_name_files() {
+        assert_eq!(file_path(&config("file:///tmp/a%20b.mp4")), Path::new("/tmp/a b.mp4"));
+        assert_eq!(file_path(&config("clips/a.mp4")), Path::new("clips/a.mp4"));
+    }
+}

@@ -1,0 +1,201 @@
+//! Other people's servers, other codecs, TLS, and hundreds of connections.
+
+use std::{
+    env, fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use groundd::ingest::{RestartReason, RtspServer, RtspServerOptions, State};
+
+use super::support::{Child, Rig, SOON, config, draw, folder, free_port, h264, serve};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h265_and_mjpeg_come_over_rtsp_too() {
+    let folder = folder();
+    for (name, code, codec) in [
+        ("a.mkv", "-c:v libx265 -preset ultrafast -x265-params keyint=8:log-level=none -pix_fmt yuv420p", "H265"),
+        ("a.avi", "-c:v mjpeg -pix_fmt yuvj420p -q:v 3 -huffman default", "MJPEG"),
+    ] {
+        let server = serve(&draw(folder.path(), name, "testsrc2=s=320x240:r=15:d=2", code));
+        let found = groundd::ingest::probe(&config(&server.url("cam"), ""), None, SOON).unwrap();
+        assert!(found.starts_with(codec) && found.contains("320x240"), "{found}");
+        let rig = Rig::live(config(&server.url("cam"), ""));
+        for _ in 0..10 {
+            rig.frame(SOON).await;
+        }
+        rig.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_camera_that_comes_back_with_another_codec_is_taken_as_it_is() {
+    let folder = folder();
+    let old = serve(&h264(folder.path(), "a.mp4", "320x180"));
+    let port = old.port();
+    let rig = Rig::live(config(&old.url("cam"), ""));
+    rig.frame(SOON).await;
+    old.stop();
+    rig.state(State::Failed, SOON).await;
+    let code = "-c:v mjpeg -pix_fmt yuvj420p -q:v 3 -huffman default";
+    let clip = draw(folder.path(), "a.avi", "testsrc2=s=240x160:r=15:d=2", code);
+    let new = super::support::serve_at(&clip, port).unwrap();
+    rig.state(State::Live, SOON).await;
+    while rig.frame(SOON).await.source().width != 240 {}
+    rig.stop().await;
+    drop(new);
+}
+
+/// VLC refuses to run as root.
+fn vlc() -> Command {
+    let mut command = if rustix::process::geteuid().is_root() {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "cvlc"]);
+        command
+    } else {
+        Command::new("cvlc")
+    };
+    command.args(["--no-audio", "--loop", "--quiet"]);
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vlc_serves_a_camera_as_well() {
+    let folder = folder();
+    let clip = draw(
+        folder.path(),
+        "a.ts",
+        "testsrc2=s=320x180:r=15:d=4",
+        "-c:v libx264 -preset ultrafast -g 8 -bf 0 -pix_fmt yuv420p",
+    );
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let port = free_port();
+    let sout = format!("--sout=#rtp{{sdp=rtsp://127.0.0.1:{port}/cam}}");
+    let server = Child::spawn(vlc().env("HOME", folder.path()).arg(sout).arg("--sout-keep").arg(&clip));
+    // Not up yet, most likely: the supervisor is there for that.
+    let rig = Rig::live(config(&format!("rtsp://127.0.0.1:{port}/cam"), "transport = \"udp\""));
+    let wait = Duration::from_secs(30);
+    for _ in 0..30 {
+        assert_eq!(rig.frame(wait).await.source().width, 320);
+    }
+    drop(server);
+    rig.state(State::Failed, wait).await;
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_mjpeg_camera_over_http_plays() {
+    let port = free_port();
+    let uri = format!("http://127.0.0.1:{port}/video");
+    let mut camera = Command::new("ffmpeg");
+    camera.args([
+        "-v",
+        "error",
+        "-re",
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc2=s=320x240:r=15",
+        "-c:v",
+        "mjpeg",
+        "-f",
+        "mpjpeg",
+    ]);
+    camera.args(["-listen", "1", "-content_type", "multipart/x-mixed-replace;boundary=ffmpeg", &uri]);
+    let server = Child::spawn(&mut camera);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let rig = Rig::live(config(&uri, ""));
+    for _ in 0..10 {
+        let frame = rig.frame(SOON).await;
+        assert_eq!((frame.source().width, frame.source().height), (320, 240));
+    }
+    drop(server);
+    rig.state(State::Failed, SOON).await;
+    rig.stop().await;
+}
+
+fn certificate(folder: &Path, name: &str) -> (std::path::PathBuf, std::path::PathBuf) {
+    let (cert, key) = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=camera"])
+        .args(["-addext", "subjectAltName=IP:127.0.0.1", "-out"])
+        .arg(&cert)
+        .arg("-keyout")
+        .arg(&key)
+        .output()
+        .expect("openssl is installed");
+    assert!(made.status.success(), "{made:?}");
+    (cert, key)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_rtsps_camera_must_be_signed_by_whom_we_trust() {
+    let folder = folder();
+    let clip = h264(folder.path(), "a.mp4", "320x180");
+    let tls = certificate(folder.path(), "camera");
+    let (stranger, _) = certificate(folder.path(), "stranger");
+    let authority = tls.0.clone();
+    let options = RtspServerOptions { clip, mounts: vec!["cam".into()], tls: Some(tls), ..Default::default() };
+    let server = RtspServer::start(options).unwrap();
+    let url = server.url("cam");
+    assert!(url.starts_with("rtsps://"));
+    for (more, words) in [(String::new(), "set ca_file"), (format!("ca_file = {stranger:?}"), "stranger.pem must hold")]
+    {
+        let rig = Rig::live(config(&url, &more));
+        let reason = rig.failure(SOON).await;
+        assert!(reason.contains("not trusted") && reason.contains(words), "{reason}");
+        assert!(rig.camera.restarts().of(RestartReason::Tls) >= 1);
+        rig.stop().await;
+    }
+    let rig = Rig::live(config(&url, &format!("ca_file = {authority:?}")));
+    rig.frame(SOON).await;
+    rig.stop().await;
+}
+
+/// Open files, threads and resident kilobytes of this process.
+fn held() -> (usize, usize, usize) {
+    let count = |folder: &str| fs::read_dir(folder).unwrap().count();
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let rss = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
+    (count("/proc/self/fd"), count("/proc/self/task"), rss.trim().trim_end_matches(" kB").parse().unwrap())
+}
+
+/// Runs alone in a process of its own, since other tests hold files and threads too.
+#[test]
+fn hundreds_of_connections_leave_nothing_behind() {
+    const ALONE: &str = "GROUNDD_TEST_ALONE";
+    if env::var_os(ALONE).is_none() {
+        let name = "ingest::peers::hundreds_of_connections_leave_nothing_behind";
+        let run =
+            Command::new(env::current_exe().unwrap()).args(["--exact", name, "--nocapture"]).env(ALONE, "1").output();
+        let run = run.unwrap();
+        let said = String::from_utf8_lossy(&run.stdout);
+        println!("{said}");
+        assert!(run.status.success() && said.contains("1 passed"), "{}", String::from_utf8_lossy(&run.stderr));
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let folder = folder();
+        let server = serve(&h264(folder.path(), "a.mp4", "320x180"));
+        let began = Instant::now();
+        let mut warm = None;
+        for round in 0..260 {
+            let rig = Rig::live(config(&server.url("cam"), ""));
+            rig.frame(SOON).await;
+            rig.stop().await;
+            if round == 59 {
+                warm = Some(held());
+            }
+        }
+        // The server's side of the last connection may still be closing.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let (warm, end) = (warm.unwrap(), held());
+        println!("200 connections: (fds, threads, kB) {warm:?} -> {end:?} in {:?}", began.elapsed());
+        assert!(end.0 <= warm.0 + 8, "files: {warm:?} -> {end:?}");
+        assert!(end.1 <= warm.1 + 4, "threads: {warm:?} -> {end:?}");
+        assert!(end.2 <= warm.2 + 16 * 1024, "memory: {warm:?} -> {end:?}");
+    });
+}
