@@ -1,0 +1,1 @@
+"""Trains groundd's bundled model, nano. See ../README.md."""

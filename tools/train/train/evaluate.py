@@ -1,0 +1,263 @@
+"""Measures a model on what it never saw: held-out real frames, and drawn scenes from figures kept apart."""
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+
+from . import compose, samples
+from .phrases import Query, of_class
+from .samples import Frame, place
+from .spec import HEIGHT, WIDTH
+from .teacher import iou
+from .vocab import CLASS, CLASSES, COLOUR
+
+NMS = 0.6
+DRAWN_SCENES = 150
+LARGE_ENOUGH = 24    # pixels at source for the recall figure
+LABELLED = {"coco", "night", "towncentre"}
+DRAWN = {"rendered", "demo clip"}
+CANVAS = np.array([WIDTH, HEIGHT, WIDTH, HEIGHT], np.float32)
+
+
+@dataclass
+class Answer:
+    """What the model said to one phrase on one frame, next to the truth."""
+    group: str
+    kind: str
+    none: int
+    match: np.ndarray
+    objectness: np.ndarray
+    boxes: np.ndarray      # canvas pixels
+    meant: np.ndarray
+    excused: np.ndarray    # boxes that count neither way
+
+    def chosen(self, objectness, match):
+        keep = np.flatnonzero((self.objectness >= objectness) & (self.match >= match))
+        keep = keep[np.argsort(-self.match[keep])]
+        return keep[suppress(self.boxes[keep])]
+
+
+def suppress(boxes):
+    """Indices that survive greedy NMS; boxes come best first."""
+    overlap, alive, kept = iou(boxes, boxes), np.ones(len(boxes), bool), []
+    for i in range(len(boxes)):
+        if alive[i]:
+            kept.append(i)
+            alive &= overlap[i] < NMS
+    return np.array(kept, int)
+
+
+def letterboxed(frame, rng):
+    canvas = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    h, w = frame.image.shape[:2]
+    place(frame, rng, (0, 0, w, h), (0, 0, WIDTH, HEIGHT), canvas, (cv2.INTER_LINEAR,))
+    frame.image = canvas
+    return frame
+
+
+def real_frames(work, every=3):
+    """Held-out frames as (group, frame, source pixels per canvas pixel); neighbours in a video say little new."""
+    records = [r for r in json.loads((work / "data/index.json").read_text()) if r["split"] == "test"]
+    counts = defaultdict(int)
+    for record in records:
+        counts[record["source"]] += 1
+        if record["source"] not in LABELLED and counts[record["source"]] % every:
+            continue
+        frame = Frame.read(work / "data", record)
+        h, w = frame.image.shape[:2]
+        zoom = 1 / record["scale"] / min(WIDTH / w, HEIGHT / h)
+        yield record["source"], letterboxed(frame, np.random.default_rng(0)), zoom
+
+
+def drawn_frames(work):
+    pool = compose.make_pool(work / "sprites-held-out.npy", seed=99, count=300)
+    rng = np.random.default_rng(5)
+    for _ in range(DRAWN_SCENES):
+        yield "rendered", letterboxed(compose.drawn_scene(pool, rng, Frame), rng), 1.25
+
+
+def demo_frames(work, clip, every=10):
+    """The bundled clip, as encoded, with what `train demo` noted about it."""
+    if not (work / "demo.json").exists():
+        return
+    labels, capture = json.loads((work / "demo.json").read_text()), cv2.VideoCapture(str(clip))
+    for i, marks in enumerate(labels):
+        good, image = capture.read()
+        if not good:
+            return
+        if i % every:
+            continue
+        empty = np.zeros((0, 4), np.float32)
+        frame = Frame(image, empty, np.zeros(0, np.int16), np.zeros((0, 3), np.int16), np.zeros((0, 3, 11), np.float32),
+                      empty, set(range(len(CLASSES))), np.zeros(0, bool))
+        compose.append(frame, [(CLASS[kind], box, [COLOUR[c] if c else -1 for c in colours]) for kind, box, colours in marks])
+        yield "demo clip", letterboxed(frame, np.random.default_rng(0)), 2.5
+
+
+class Runner:
+    def __init__(self, model):
+        self.model = model.eval()
+
+    @torch.no_grad()
+    def look(self, image):
+        pixels = torch.from_numpy(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)).unsqueeze(0)
+        return self.model.vision(pixels)
+
+    @torch.no_grad()
+    def ask(self, seen, ids):
+        """(match [Q,K], none [Q])."""
+        boxes, objectness, regions = seen
+        ids = torch.tensor(ids)
+        many = lambda x: x.expand(len(ids), *x.shape[1:])
+        match, none = self.model.select(many(regions), many(boxes), many(objectness), self.model.text(ids), ids)
+        return match.sigmoid().numpy(), none.sigmoid().numpy()
+
+
+def asked(frame, rng):
+    """The plain class questions first, then one of each other kind where the scene supports it."""
+    queries = []
+    for name in ("person", "car"):
+        states = of_class(samples.scene_of(frame), CLASS[name])
+        labelled = CLASS[name] in frame.complete
+        none = 0 if (states == 1).any() else (1 if labelled and not len(frame.ignored) else -1)
+        queries.append(Query(name, f"plain {name}" if labelled else "skip", states, none))
+    return queries + samples.queries(frame, rng, 8)
+
+
+def answers(model, frames):
+    """(answers, recall: group -> [found, all])."""
+    runner, rng = Runner(model), np.random.default_rng(3)
+    recall, collected = defaultdict(lambda: [0, 0]), []
+    for group, frame, zoom in frames:
+        seen = runner.look(frame.image)
+        boxes, objectness = seen[0][0].numpy() * CANVAS, seen[1][0].numpy()
+        sides = (frame.boxes[:, 2:] - frame.boxes[:, :2]).min(1, initial=1e9) * zoom
+        wanted = frame.boxes[sides > LARGE_ENOUGH] if len(frame.boxes) else frame.boxes
+        if len(wanted):
+            found = iou(wanted, boxes[objectness >= 0.05]).max(1, initial=0) >= 0.5
+            recall[group][0] += int(found.sum())
+            recall[group][1] += len(wanted)
+        queries = asked(frame, rng)
+        match, none = runner.ask(seen, [q.ids for q in queries])
+        for q, query in enumerate(queries):
+            excused = np.concatenate([frame.boxes[query.states == -1], frame.ignored])
+            collected.append(Answer(group, query.kind, query.none, match[q], objectness, boxes,
+                                    frame.boxes[query.states == 1], excused))
+    return collected, recall
+
+
+def counts(answer, chosen):
+    """(hits, false, missed) at IoU 0.5; what falls on excused boxes is left out."""
+    boxes, free, hits, false = answer.boxes[chosen], np.ones(len(answer.meant), bool), 0, 0
+    overlap = iou(boxes, answer.meant)
+    for i in range(len(boxes)):
+        row = np.where(free, overlap[i], 0)
+        if len(row) and row.max() >= 0.5:
+            free[row.argmax()] = False
+            hits += 1
+        elif not is_excused(boxes[i], answer.excused):
+            false += 1
+    return hits, false, int(free.sum())
+
+
+def is_excused(box, excused):
+    if not len(excused):
+        return False
+    low, high = np.maximum(excused[:, :2], box[:2]), np.minimum(excused[:, 2:], box[2:])
+    inside = np.clip(high - low, 0, None).prod(1) / max((box[2:] - box[:2]).prod(), 1e-3)
+    return bool(inside.max() > 0.5 or iou([box], excused).max() > 0.4)
+
+
+def f1(some, objectness, match):
+    hits = false = missed = 0
+    for answer in some:
+        if answer.kind != "skip" and answer.none >= 0:
+            a, b, c = counts(answer, answer.chosen(objectness, match))
+            hits, false, missed = hits + a, false + b, missed + c
+    return 2 * hits / max(2 * hits + false + missed, 1)
+
+
+def average_precision(some):
+    """AP50 from precision at 101 recalls; the score is objectness times match."""
+    rows, total = [], 0
+    for answer in some:
+        total += len(answer.meant)
+        score = answer.objectness * answer.match
+        order = np.argsort(-score)
+        order = order[suppress(answer.boxes[order])]
+        overlap, free = iou(answer.boxes[order], answer.meant), np.ones(len(answer.meant), bool)
+        for i, k in enumerate(order):
+            row = np.where(free, overlap[i], 0)
+            if len(row) and row.max() >= 0.5:
+                free[row.argmax()] = False
+                rows.append((score[k], 1))
+            elif not is_excused(answer.boxes[k], answer.excused):
+                rows.append((score[k], 0))
+    if not total or not rows:
+        return float("nan")
+    right = np.array(sorted(rows, key=lambda r: -r[0]))[:, 1]
+    precision, recall = right.cumsum() / np.arange(1, len(right) + 1), right.cumsum() / total
+    return float(np.mean([precision[recall >= r].max(initial=0) for r in np.linspace(0, 1, 101)]))
+
+
+def best_scores(some):
+    """Thresholds with the best F1 over all phrases."""
+    grid = [(f1(some, o, m), o, m) for o in (0.15, 0.2, 0.25, 0.3, 0.35, 0.4) for m in (0.3, 0.4, 0.5, 0.6, 0.7)]
+    _, objectness, match = max(grid)
+    return {"objectness": objectness, "match": match, "nms_iou": NMS}
+
+
+def report(some, recall, scores):
+    """{group: {figure: value}}."""
+    result = {}
+    by_group = defaultdict(list)
+    for answer in some:
+        by_group[answer.group].append(answer)
+        if answer.group not in DRAWN:
+            by_group["real, all"].append(answer)
+    for group, mine in by_group.items():
+        row = {}
+        for name in ("person", "car"):
+            row[f"AP50 {name}"] = average_precision([a for a in mine if a.kind == f"plain {name}"])
+        found = recall[group] if group in recall else np.sum([v for k, v in recall.items() if k not in DRAWN], 0)
+        row["recall@0.5"] = float(found[0] / max(found[1], 1))
+        for kind in ("class", "colour", "clothes", "position", "superlative", "relation"):
+            these = [a for a in mine if a.kind == kind and len(a.meant)]
+            tops = [hit_at_top(a, scores["objectness"]) for a in these]
+            if len(tops) >= 5:
+                row[f"acc {kind}"] = float(np.mean(tops))
+                row[f"F1 {kind}"] = f1(these, scores["objectness"], scores["match"])
+        misses = [a for a in mine if a.none == 1]
+        if len(misses) >= 5:
+            row["miss declared"] = float(np.mean([not len(a.chosen(scores["objectness"], scores["match"])) for a in misses]))
+        result[group] = row
+    return result
+
+
+def hit_at_top(answer, objectness):
+    score = np.where(answer.objectness >= objectness * 0.5, answer.match, 0)
+    return bool(iou([answer.boxes[score.argmax()]], answer.meant).max(initial=0) >= 0.5)
+
+
+def table(result):
+    columns = sorted({key for row in result.values() for key in row}, key=lambda k: (k[:2] != "AP", k[:3] != "rec", k))
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for group, row in result.items():
+        cells = [f"{row[c]:.2f}" if c in row and row[c] == row[c] else "" for c in columns]
+        lines.append(f"| {group} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def evaluate(model, work, clip, scores=None):
+    """(report, scores); thresholds are chosen here when none are given."""
+    everything, recall = [], {}
+    for frames in (real_frames(work), drawn_frames(work), demo_frames(work, clip)):
+        some, found = answers(model, frames)
+        everything += some
+        recall.update(found)
+    scores = scores or best_scores(everything)
+    return report(everything, recall, scores), scores

@@ -1,0 +1,1 @@
+"""Procedural drawings: single figures, composed training scenes, and the demo clip."""

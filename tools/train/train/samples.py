@@ -1,0 +1,192 @@
+"""One training sample: a real frame, a real frame with drawings on it, or a drawn street; plus its queries."""
+
+import cv2
+import numpy as np
+
+from . import compose, phrases, targets
+from .phrases import Scene
+from .spec import HEIGHT, WIDTH
+
+KERNELS = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_LINEAR, cv2.INTER_LINEAR, cv2.INTER_AREA)
+LEAST = 5.0          # canvas pixels: smaller objects are ignored rather than asked for
+OBJECTS = 32         # kept per image; the smallest of the rest are ignored
+QUERIES = 5
+
+
+class Frame:
+    """Pixels with objects, before it is put on the canvas."""
+
+    def __init__(self, image, boxes, classes, colours, shares, ignored, complete, drawn):
+        self.image, self.boxes, self.classes, self.colours = image, boxes, classes, colours
+        self.shares, self.ignored, self.complete, self.drawn = shares, ignored, complete, drawn
+
+    @classmethod
+    def read(cls, folder, record):
+        n = len(record["boxes"])
+        array = lambda key, *shape: np.array(record[key], np.float32).reshape(n, *shape)
+        return cls(
+            cv2.imread(str(folder / "frames" / record["file"])), array("boxes", 4), array("classes").astype(np.int16),
+            array("colours", 3).astype(np.int16), array("shares", 3, 11),
+            np.array(record["ignored"], np.float32).reshape(-1, 4), set(record["complete"]), np.zeros(n, bool),
+        )
+
+    def keep(self, mask):
+        for name in ("boxes", "classes", "colours", "shares", "drawn"):
+            setattr(self, name, getattr(self, name)[mask])
+
+    def ignore(self, mask):
+        """Objects that can no longer be told: neither found nor missed."""
+        self.ignored = np.concatenate([self.ignored, self.boxes[mask]])
+        self.keep(~mask)
+
+
+def place(frame, rng, crop, into, out, kernels=KERNELS):
+    """Cuts `crop` (xyxy) out of the frame and fits it, centred, into the rectangle `into` of the canvas `out`."""
+    x1, y1, x2, y2 = crop
+    ix, iy, iw, ih = into
+    scale = min(iw / (x2 - x1), ih / (y2 - y1))
+    w, h = max(1, round((x2 - x1) * scale)), max(1, round((y2 - y1) * scale))
+    ox, oy = ix + (iw - w) // 2, iy + (ih - h) // 2
+    piece = frame.image[int(y1):int(y2), int(x1):int(x2)]
+    out[oy:oy + h, ox:ox + w] = cv2.resize(piece, (w, h), interpolation=kernels[rng.integers(len(kernels))])
+    shift, limit = np.array([x1, y1, x1, y1]), np.array([w, h, w, h])
+    full = (frame.boxes - shift) * scale
+    seen = np.clip(full, 0, limit)
+    size = lambda b: np.clip(b[:, 2:] - b[:, :2], 0, None).prod(1)
+    share = size(seen) / np.maximum(size(full), 1e-3)
+    frame.boxes = seen + [ox, oy, ox, oy]
+    frame.ignored = np.clip((frame.ignored - shift) * scale, 0, limit) + [ox, oy, ox, oy]
+    frame.ignored = frame.ignored[size(frame.ignored) > 1]
+    frame.keep(share > 0.02)
+    share = share[share > 0.02]
+    small = (frame.boxes[:, 2:] - frame.boxes[:, :2]).min(1, initial=1e9) < LEAST
+    frame.ignore(small | (share < 0.25))
+
+
+def random_crop(frame, rng, aspect, low=0.4):
+    """A window of about the canvas's shape; kept where something is, most of the time."""
+    h, w = frame.image.shape[:2]
+    scale = rng.uniform(low, 1.0)
+    shape = aspect * np.exp(rng.uniform(-0.25, 0.25))
+    ch = scale * min(h, w / shape)
+    cw = min(w, ch * shape)
+    x, y = rng.uniform(0, w - cw), rng.uniform(0, h - ch)
+    if len(frame.boxes) and rng.random() < 0.8:
+        box = frame.boxes[rng.integers(len(frame.boxes))]
+        cx, cy = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+        x = np.clip(cx - rng.uniform(0.2, 0.8) * cw, 0, w - cw)
+        y = np.clip(cy - rng.uniform(0.2, 0.8) * ch, 0, h - ch)
+    return int(x), int(y), int(x + cw), int(y + ch)
+
+
+def flip(frame):
+    w = frame.image.shape[1]
+    frame.image = np.ascontiguousarray(frame.image[:, ::-1])
+    for name in ("boxes", "ignored"):
+        boxes = getattr(frame, name)
+        setattr(frame, name, np.stack([w - boxes[:, 2], boxes[:, 1], w - boxes[:, 0], boxes[:, 3]], 1).reshape(-1, 4))
+
+
+def photometric(image, rng):
+    """Light, contrast, noise and compression, within what leaves the names of colours true."""
+    mean, levels = float(image[::8, ::8].mean()), np.arange(256, dtype=np.float32)[:, None]
+    levels = (levels - mean) * rng.uniform(0.8, 1.2) + mean * rng.uniform(0.78, 1.2)
+    levels = levels + rng.uniform(-16, 16) + rng.uniform(-6, 6, 3)
+    image = cv2.LUT(image, np.clip(levels, 0, 255).astype(np.uint8)[:, None])
+    if rng.random() < 0.25:
+        noise = np.empty(image.shape[:2], np.int16)
+        cv2.randn(noise, 0, rng.uniform(1, 7))
+        image = np.clip(image + noise[..., None], 0, 255).astype(np.uint8)
+    if rng.random() < 0.15:
+        image = cv2.GaussianBlur(image, (3, 3), 0)
+    if rng.random() < 0.25:
+        _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 90))])
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    return image
+
+
+def merge(frames):
+    first = frames[0]
+    for name in ("boxes", "classes", "colours", "shares", "ignored", "drawn"):
+        setattr(first, name, np.concatenate([getattr(f, name) for f in frames]))
+    first.complete = set.intersection(*[f.complete for f in frames])
+    return first
+
+
+class Sampler:
+    def __init__(self, folder, records, sprites, seed):
+        self.folder, self.sprites = folder, sprites
+        self.rng = np.random.default_rng(seed)
+        self.records = records
+        weights = {"coco": 0.3, "night": 0.1, "towncentre": 0.08}
+        counts = {}
+        for record in records:
+            counts[record["source"]] = counts.get(record["source"], 0) + 1
+        rest = (1 - sum(weights.values())) / max(1, len(counts) - len(weights))
+        share = np.array([weights.get(r["source"], rest) / counts[r["source"]] for r in records])
+        self.share = share / share.sum()
+
+    def real(self):
+        frame = Frame.read(self.folder, self.records[self.rng.choice(len(self.records), p=self.share)])
+        if self.rng.random() < 0.5:
+            flip(frame)
+        return frame
+
+    def on_canvas(self, frame, canvas, into=(0, 0, WIDTH, HEIGHT)):
+        h, w = frame.image.shape[:2]
+        whole = self.rng.random() < 0.35
+        crop = (0, 0, w, h) if whole else random_crop(frame, self.rng, into[2] / into[3])
+        place(frame, self.rng, crop, into, canvas)
+        return frame
+
+    def scene(self):
+        rng = self.rng
+        canvas = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+        roll = rng.random()
+        if roll < 0.2:
+            frame = compose.drawn_scene(self.sprites, rng, Frame)
+            place(frame, rng, (0, 0, frame.image.shape[1], frame.image.shape[0]), (0, 0, WIDTH, HEIGHT), canvas)
+        elif roll < 0.35:  # two frames side by side
+            half = WIDTH // 2
+            frame = merge([self.on_canvas(self.real(), canvas, (x, 0, half, HEIGHT)) for x in (0, half)])
+        else:
+            frame = self.on_canvas(self.real(), canvas)
+        if 0.35 <= roll < 0.62:
+            compose.paste(frame, canvas, self.sprites, rng)
+        frame.image = photometric(canvas, rng)
+        if len(frame.boxes) > OBJECTS:
+            area = (frame.boxes[:, 2:] - frame.boxes[:, :2]).prod(1)
+            mask = np.zeros(len(area), bool)
+            mask[np.argsort(-area)[OBJECTS:]] = True
+            frame.ignore(mask)
+        return frame
+
+    def sample(self):
+        frame = self.scene()
+        return encode(frame, queries(frame, self.rng, QUERIES))
+
+
+def scene_of(frame):
+    return Scene(frame.boxes, frame.classes, frame.colours, frame.shares, frame.complete, len(frame.ignored) > 0, frame.drawn)
+
+
+def queries(frame, rng, count):
+    return phrases.Writer(scene_of(frame), rng).write(count)
+
+
+def encode(frame, asked):
+    """Fixed-size arrays, ready to be stacked."""
+    n = len(frame.boxes)
+    heat, weight, owner = targets.dense(frame.boxes, frame.ignored)
+    pad = lambda a, length, fill: np.concatenate([a[:length], np.full((max(0, length - len(a)), *a.shape[1:]), fill, a.dtype)])
+    states = np.full((QUERIES, OBJECTS), 0, np.int8)
+    ids = np.zeros((QUERIES, 16), np.int64)
+    none = np.full(QUERIES, -1, np.int8)
+    for q, query in enumerate(asked[:QUERIES]):
+        states[q, :n], ids[q], none[q] = query.states, query.ids, query.none
+    return {
+        "pixels": cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB), "heat": heat, "weight": weight, "owner": owner.astype(np.int64),
+        "boxes": pad(frame.boxes.astype(np.float32), OBJECTS, 0), "classes": pad(frame.classes.astype(np.int64), OBJECTS, -1),
+        "colours": pad(frame.colours.astype(np.int64), OBJECTS, -1), "ignored": pad(frame.ignored.astype(np.float32), OBJECTS, 0),
+        "states": states, "ids": ids, "none": none.astype(np.int64), "asked": np.array([q < len(asked) for q in range(QUERIES)]),
+    }
