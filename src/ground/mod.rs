@@ -1,5 +1,8 @@
 //! Batch -> answers. Methods over models over an engine.
 
+pub mod codec;
+pub mod vision;
+
 use std::path::PathBuf;
 
 use serde::Deserialize;
