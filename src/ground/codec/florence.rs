@@ -59,12 +59,78 @@ impl Task {
 /// Phrases that phrase grounding drops: `banned_grounding_tokens` of the published processors
 /// (`convert_florence2_original_pytorch_to_hf.py`). Case counts.
 pub const BANNED: &[&str] = &[
-    "I", "a", "a group", "a set", "all", "an", "another", "any", "anybody", "anyone", "anything", "each", "each other",
-    "everybody", "everyone", "everything", "few", "he", "her", "hers", "herself", "him", "himself", "his", "image",
-    "images", "it", "its", "itself", "lots", "many", "me", "mine", "myself", "nobody", "none", "one", "one another",
-    "oneself", "other objects", "our", "ours", "ourselves", "several", "she", "some", "somebody", "someone",
-    "something", "that", "the", "the image", "their", "theirs", "them", "themselves", "these", "they", "this", "those",
-    "us", "we", "what", "which", "who", "whom", "whose", "you", "your", "yours", "yourself", "yourselves",
+    "I",
+    "a",
+    "a group",
+    "a set",
+    "all",
+    "an",
+    "another",
+    "any",
+    "anybody",
+    "anyone",
+    "anything",
+    "each",
+    "each other",
+    "everybody",
+    "everyone",
+    "everything",
+    "few",
+    "he",
+    "her",
+    "hers",
+    "herself",
+    "him",
+    "himself",
+    "his",
+    "image",
+    "images",
+    "it",
+    "its",
+    "itself",
+    "lots",
+    "many",
+    "me",
+    "mine",
+    "myself",
+    "nobody",
+    "none",
+    "one",
+    "one another",
+    "oneself",
+    "other objects",
+    "our",
+    "ours",
+    "ourselves",
+    "several",
+    "she",
+    "some",
+    "somebody",
+    "someone",
+    "something",
+    "that",
+    "the",
+    "the image",
+    "their",
+    "theirs",
+    "them",
+    "themselves",
+    "these",
+    "they",
+    "this",
+    "those",
+    "us",
+    "we",
+    "what",
+    "which",
+    "who",
+    "whom",
+    "whose",
+    "you",
+    "your",
+    "yours",
+    "yourself",
+    "yourselves",
 ];
 
 /// The bin of each corner.
@@ -74,11 +140,8 @@ pub fn quantise(fractions: [f32; 4]) -> [u32; 4] {
 
 /// Writes a label and its boxes as the model would.
 pub fn encode(label: &str, boxes: &[[f32; 4]]) -> String {
-    let mut text = label.to_owned();
-    for bin in boxes.iter().flat_map(|b| quantise(*b)) {
-        text += &format!("<loc_{bin}>");
-    }
-    text
+    let bins = boxes.iter().flat_map(|b| quantise(*b)).map(|bin| format!("<loc_{bin}>"));
+    std::iter::once(label.to_owned()).chain(bins).collect()
 }
 
 /// Reads one answer of Florence-2.
@@ -298,7 +361,7 @@ mod tests {
         let bounds = (String::new(), [10.0, 20.0, 50.0, 90.0]);
         assert_eq!(read(Task::ReferringSegmentation, ring), std::slice::from_ref(&bounds));
         assert_eq!(read(Task::ReferringSegmentation, &format!("{ring}<loc_999>")), std::slice::from_ref(&bounds));
-        let wide = ("".into(), [10.0, 20.0, 70.0, 90.0]);
+        let wide = (String::new(), [10.0, 20.0, 70.0, 90.0]);
         let two_rings = format!("{ring}<loc_1><sep><loc_60><loc_60><loc_70><loc_70>");
         assert_eq!(read(Task::ReferringSegmentation, &two_rings), [wide]);
         let named = format!("cat<poly>{ring}</poly><poly>{ring}</poly>dog<loc_1><loc_2><loc_3><loc_4>");

@@ -86,11 +86,7 @@ impl Guard {
             self.recent[self.tokens % MAX_PERIOD] = id;
         }
         self.tokens += 1;
-        if looped {
-            Some(Stop::Loop)
-        } else {
-            (self.tokens >= self.caps.tokens).then_some(Stop::Tokens)
-        }
+        if looped { Some(Stop::Loop) } else { (self.tokens >= self.caps.tokens).then_some(Stop::Tokens) }
     }
 
     /// Takes the next box; says whether to stop after it.

@@ -73,7 +73,7 @@ fn boxes() -> impl Strategy<Value = Vec<[f32; 4]>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn any_split_gives_the_same_boxes(

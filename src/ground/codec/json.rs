@@ -314,7 +314,7 @@ mod tests {
             r#"{"box": [1], "name": "x"#,
             "{\"name\": \"x\n\", \"box\": [1]}",
             r#"{"box": [1,, 2]}"#,
-            r#"{box: [1]}"#,
+            "{box: [1]}",
             r#"{"box": [1}"#,
             r#"{"box": [1];}"#,
         ] {
@@ -334,6 +334,9 @@ mod tests {
     fn strings_may_hold_anything_but_a_line_break() {
         assert_eq!(objects(r#"{"name":"a {\"b\"} man's ]","box":[1]}"#), ["a {\"b\"} man's ]:[1.0]"]);
         assert_eq!(objects(r"{'name':'man\'s','box':[1]}"), ["man's:[1.0]"]);
-        assert_eq!(objects(&format!("{{\"name\":\"{}\",\"box\":[1]}}", "x".repeat(MAX_STRING + 1))), Vec::<String>::new());
+        assert_eq!(
+            objects(&format!("{{\"name\":\"{}\",\"box\":[1]}}", "x".repeat(MAX_STRING + 1))),
+            Vec::<String>::new()
+        );
     }
 }

@@ -12,7 +12,7 @@
 //! | Qwen2.5-VL | [`qwen_json`] | pixels of the resized image | v / (grid · patch) |
 //! | Qwen3-VL, Qwen3.5 | [`qwen_json`] | 0..1000 | v / 1000 |
 //! | OFA | [`ofa`] | bins 0..=999 | bin / 999 · 512 / resized side |
-//! | Pix2Seq | [`pix2seq`] | bins 0..=999, y first | bin / 999 |
+//! | `Pix2Seq` | [`pix2seq`] | bins 0..=999, y first | bin / 999 |
 //! | Florence-2 | [`florence`] | bins 0..=999 | (bin + 0.5) / 1000 |
 //! | `PaliGemma` | [`paligemma`] | bins 0..=1023, y first | bin / 1024 |
 //!
@@ -25,8 +25,8 @@
 //!
 //! # Scores
 //!
-//! None of these families (Pix2Seq apart) gives a score, so a box carries the **geometric mean of the probabilities of
-//! the pieces that hold its four coordinates** ([`ScoreKind::TokenProb`](crate::types::ScoreKind)). Coordinates only,
+//! None of these families (`Pix2Seq` apart) gives a score, so a box carries the **geometric mean of the probabilities
+//! of the pieces that hold its four coordinates** ([`ScoreKind::TokenProb`](crate::types::ScoreKind)). Coordinates only,
 //! because brackets and keys are near certain and would drown the rest; the geometric mean and not the minimum, because
 //! the number of tokens in a coordinate differs by family and by value (`7` or `1234`), and the minimum of more numbers
 //! is smaller. If one piece came without a probability the box has no score.
@@ -45,6 +45,8 @@ mod tally;
 
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod reference;
 
 pub use placement::Placement;
 use tally::{Piece, Pieces};

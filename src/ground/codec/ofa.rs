@@ -117,6 +117,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::float_cmp, reason = "exact by construction")]
     fn bins_are_fractions_of_the_largest_size_not_of_the_picture() {
         let text = "<bin_0> <bin_0> <bin_999> <bin_999>";
         assert_eq!(read(Scale::default(), text)[0].fractions, [0.0, 0.0, 1.0, 1.0]);

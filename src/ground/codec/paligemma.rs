@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn segmentation_tokens_are_skipped() {
-        let segments: String = (0..16).map(|i| format!("<seg{i:03}>")).collect();
+        let segments = "<seg000><seg127>".repeat(8);
         let text = format!("<loc0001><loc0002><loc0003><loc0004>{segments} cat<eos>");
         assert_eq!(read(&text), [("cat".into(), [2.0, 1.0, 4.0, 3.0])]);
     }

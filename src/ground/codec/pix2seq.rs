@@ -1,4 +1,4 @@
-//! Pix2Seq: token ids `ymin xmin ymax xmax class`, five a box.
+//! `Pix2Seq`: token ids `ymin xmin ymax xmax class`, five a box.
 //!
 //! `utils.py` and `tasks/task_utils.py` of google-research/pix2seq: `q = clip(round(c · (B − 1)), 0, B − 1)`,
 //! `c = q / (B − 1)` clipped to 0..1, B = 1000, halves to even (`tf.round`). A coordinate's token is `q + 1000`, a
@@ -6,7 +6,7 @@
 //!
 //! The class is **not** the token that was sampled but the best of the class range, and the score is that class's
 //! softmax over the *whole* vocabulary (`decode_object_seq_to_bbox`): [`Vocabulary::class_of`] does this on the step's
-//! logits. Pix2Seq is the one family with a score of its own, so no token probabilities are averaged here.
+//! logits. `Pix2Seq` is the one family with a score of its own, so no token probabilities are averaged here.
 
 use std::ops::Range;
 
@@ -59,9 +59,12 @@ impl Vocabulary {
     pub fn class_of(self, logits: &[f32]) -> Option<(u32, f32)> {
         let classes = self.classes();
         let range = logits.get(classes.start as usize..classes.end as usize)?;
-        let (best, top) = range.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, &v)| {
-            if v > best.1 { (i, v) } else { best }
-        });
+        let (best, top) = range.iter().enumerate().fold(
+            (0, f32::NEG_INFINITY),
+            |best, (i, &v)| {
+                if v > best.1 { (i, v) } else { best }
+            },
+        );
         let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let sum: f64 = logits.iter().map(|v| f64::from(v - max).exp()).sum();
         #[expect(clippy::cast_possible_truncation, reason = "0..=1")]
@@ -79,7 +82,7 @@ impl Vocabulary {
     }
 }
 
-/// Reads one answer of Pix2Seq.
+/// Reads one answer of `Pix2Seq`.
 #[derive(Debug, Clone, Default)]
 pub struct Pix2Seq {
     vocabulary: Vocabulary,

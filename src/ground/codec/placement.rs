@@ -68,6 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::float_cmp, reason = "exact by construction")]
     fn padding_is_no_part_of_the_picture() {
         // A 400x300 picture at 2/3 in the corner of a 800x800 image.
         let p = Placement::top_left(Size::new(1200, 900), Size::new(800, 600), Size::new(800, 800));
@@ -76,6 +77,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::float_cmp, reason = "exact by construction")]
     fn a_canvas_with_bars_leads_on_to_the_source() {
         let canvas = Size::new(512, 288);
         let view = Letterbox::fit(Size::new(720, 1280), 1.0, canvas);

@@ -163,8 +163,10 @@ mod tests {
     fn a_name_holds_for_all_its_boxes() {
         let text = "I see <ref> Two dogs</ref><box>(100,200),(300,400)</box><box>(0,0),(500,500)</box> and \
                     <ref>a cat</ref><box>(1, 2), (3, 4)</box>.";
-        let got: Vec<_> =
-            read(Dialect::QwenVl, text).into_iter().map(|b| (b.label, b.fractions.map(|f| (f * 1e3).round()))).collect();
+        let got: Vec<_> = read(Dialect::QwenVl, text)
+            .into_iter()
+            .map(|b| (b.label, b.fractions.map(|f| (f * 1e3).round())))
+            .collect();
         assert_eq!(
             got,
             [
@@ -184,6 +186,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::float_cmp, reason = "exact by construction")]
     fn reversed_corners_are_swapped_and_the_rest_is_cut_off() {
         let got = read(Dialect::QwenVl, "<box>(900,800),(100,2000)</box>");
         assert_eq!(got[0].fractions, [0.1, 0.8, 0.9, 1.0]);
@@ -191,8 +194,17 @@ mod tests {
 
     #[test]
     fn anything_but_four_numbers_is_no_box() {
-        for inner in ["", "(1,2)", "(1,2),(3,4),(5,6)", "(1,2)(3,4)", "1,2,3,4", "(1,2),(1,9)", "(-1,2),(3,4)", "(1,2),(3,x)", "(1,2),(3,4) a"]
-        {
+        for inner in [
+            "",
+            "(1,2)",
+            "(1,2),(3,4),(5,6)",
+            "(1,2)(3,4)",
+            "1,2,3,4",
+            "(1,2),(1,9)",
+            "(-1,2),(3,4)",
+            "(1,2),(3,x)",
+            "(1,2),(3,4) a",
+        ] {
             assert_eq!(read(Dialect::QwenVl, &format!("<box>{inner}</box>")), [], "{inner}");
         }
         assert_eq!(read(Dialect::QwenVl, "<box>(1,2),(3,4)"), []);

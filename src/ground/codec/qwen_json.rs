@@ -174,7 +174,7 @@ mod tests {
         let cat = ("cat".to_owned(), [10.0, 20.0, 30.0, 40.0]);
         for text in [
             r#"{"bbox_2d": [10, 20, 30, 40], "label": "cat"}"#,
-            r#"[{'bbox_2d': [10, 20, 30, 40], 'label': 'Cat'}]"#,
+            "[{'bbox_2d': [10, 20, 30, 40], 'label': 'Cat'}]",
             r#"[{"bbox_2d": ["10", "20.0", 30.0, " 40 "], "label": "cat"}]"#,
             r#"[{"bbox_2d": [30, 40, 10, 20], "label": "cat"}]"#,
             r#"[{"bbox_2d": [10, 20, 30, 40], "label": "cat"}, {"bbox_2d": [1, 2, 3"#,
@@ -190,7 +190,10 @@ mod tests {
 
     #[test]
     fn the_image_is_the_limit() {
-        assert_eq!(thousandths(r#"{"bbox_2d": [-50, 900, 500, 1200]}"#), [(String::new(), [0.0, 900.0, 500.0, 1000.0])]);
+        assert_eq!(
+            thousandths(r#"{"bbox_2d": [-50, 900, 500, 1200]}"#),
+            [(String::new(), [0.0, 900.0, 500.0, 1000.0])]
+        );
         assert_eq!(thousandths(r#"{"bbox_2d": [1100, 0, 1200, 50]}"#), []);
         assert_eq!(thousandths(r#"{"bbox_2d": [5, 5, 5, 50]}"#), []);
         let nowhere = r#"{"bbox_2d": [1, 2, 3, 4]}"#;

@@ -46,7 +46,9 @@ impl Tally {
 
     /// Each of these pieces has characters that belong to the box.
     pub(crate) fn touch_all(&mut self, pieces: &[Piece]) {
-        pieces.iter().for_each(|piece| self.touch(*piece));
+        for piece in pieces {
+            self.touch(*piece);
+        }
     }
 
     /// Geometric mean of the probabilities; `None` if there is no piece, or one without a probability.

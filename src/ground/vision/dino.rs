@@ -74,13 +74,14 @@ pub fn prepare(
 
 /// The largest size of the same shape inside `canvas`.
 fn within(size: Size, canvas: Size) -> Size {
-    let scale = (f64::from(canvas.width) / f64::from(size.width)).min(f64::from(canvas.height) / f64::from(size.height));
-    let side = |v: u32, max: u32| {
+    let scale =
+        (f64::from(canvas.width) / f64::from(size.width)).min(f64::from(canvas.height) / f64::from(size.height));
+    let scaled = |v: u32, max: u32| {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the canvas")]
-        let side = (f64::from(v) * scale).round().clamp(1.0, f64::from(max.max(1))) as u32;
-        side
+        let pixels = (f64::from(v) * scale).round().clamp(1.0, f64::from(max.max(1))) as u32;
+        pixels
     };
-    Size::new(side(size.width, canvas.width), side(size.height, canvas.height))
+    Size::new(scaled(size.width, canvas.width), scaled(size.height, canvas.height))
 }
 
 #[cfg(test)]
@@ -90,6 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::float_cmp, reason = "exact by construction")]
     fn a_canvas_is_filled_from_the_top_left() {
         let rgb = [255; 6 * 4 * 3];
         let got = prepare(&rgb, Size::new(6, 4), (2, 10), Some(Size::new(4, 4)), &mut Resampler::default()).unwrap();
@@ -101,7 +103,8 @@ mod tests {
     #[test]
     fn a_picture_too_large_for_the_canvas_is_shrunk_to_it() {
         let rgb = [0; 20 * 10 * 3];
-        let got = prepare(&rgb, Size::new(20, 10), (800, 1333), Some(Size::new(8, 8)), &mut Resampler::default()).unwrap();
+        let got =
+            prepare(&rgb, Size::new(20, 10), (800, 1333), Some(Size::new(8, 8)), &mut Resampler::default()).unwrap();
         assert_eq!(got.placement.inner, Size::new(8, 4));
     }
 

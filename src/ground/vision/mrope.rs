@@ -27,7 +27,9 @@ impl Positions {
         let (mut at, mut next) = (0, 0);
         while at < tokens.len() {
             if tokens[at] != image_token {
-                axes.iter_mut().for_each(|axis| axis.push(next));
+                for axis in &mut axes {
+                    axis.push(next);
+                }
                 next += 1;
                 at += 1;
                 continue;
@@ -63,7 +65,9 @@ impl Positions {
 }
 
 fn too_many(at: usize) -> VisionError {
-    VisionError::Prompt(format!("the prompt has an image token at {at} that no image is left for; add the image or cut the token"))
+    VisionError::Prompt(format!(
+        "the prompt has an image token at {at} that no image is left for; add the image or cut the token"
+    ))
 }
 
 fn too_few(at: usize, run: usize, count: usize) -> VisionError {

@@ -11,10 +11,8 @@ pub struct Normalise {
 
 impl Normalise {
     /// CLIP's: Qwen2-VL, Qwen2.5-VL, `OWLv2` (`OPENAI_CLIP_MEAN`, `OPENAI_CLIP_STD`).
-    pub const CLIP: Self = Self {
-        mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
-        std: [0.268_629_54, 0.261_302_58, 0.275_777_11],
-    };
+    pub const CLIP: Self =
+        Self { mean: [0.481_454_66, 0.457_827_5, 0.408_210_73], std: [0.268_629_54, 0.261_302_6, 0.275_777_1] };
     /// `ImageNet`'s: Florence-2, Grounding DINO (`IMAGENET_DEFAULT_MEAN`, `IMAGENET_DEFAULT_STD`).
     pub const IMAGENET: Self = Self { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
     /// -1 to 1: Qwen3-VL, `PaliGemma`, `SigLIP`, OFA (`IMAGENET_STANDARD_MEAN`, `IMAGENET_STANDARD_STD`).
@@ -50,6 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::float_cmp, reason = "exact by construction")]
     fn planes_are_one_colour_each() {
         let mut out = [9.0; 9];
         Normalise::HALF.planes(&[255, 0, 0, 0, 255, 0], &mut out, 3);

@@ -13,14 +13,14 @@ use crate::{ground::codec::Placement, types::Size};
 pub const SIDE: u32 = 960;
 
 /// The tensor `[1, 3, side, side]` of a packed RGB picture, and how the picture lies in it.
-pub fn prepare(rgb: &[u8], size: Size, side: u32) -> Result<(Vec<f32>, Placement), VisionError> {
-    check(rgb, size)?;
+pub fn prepare(rgb: &[u8], picture: Size, side: u32) -> Result<(Vec<f32>, Placement), VisionError> {
+    check(rgb, picture)?;
     if side == 0 {
         return Err(VisionError::Empty { width: 0, height: 0 });
     }
-    let square = size.width.max(size.height);
+    let square = picture.width.max(picture.height);
     let axis = Axis::new(square as usize, side as usize);
-    let (side_len, width) = (side as usize, size.width as usize);
+    let (side_len, width) = (side as usize, picture.width as usize);
     let mut out = vec![0.0; side_len * side_len * 3];
     let mut column = vec![0.5; square as usize];
     // Each pass is one matrix per axis, so rows first or columns first is the same but for rounding. Columns first, as
@@ -28,7 +28,7 @@ pub fn prepare(rgb: &[u8], size: Size, side: u32) -> Result<(Vec<f32>, Placement
     let mut between = vec![0.5; side_len * square as usize];
     for (c, plane) in out.chunks_exact_mut(side_len * side_len).enumerate() {
         for x in 0..width {
-            for (y, v) in column.iter_mut().take(size.height as usize).enumerate() {
+            for (y, v) in column.iter_mut().take(picture.height as usize).enumerate() {
                 *v = rescaled(rgb[(y * width + x) * 3 + c].into());
             }
             axis.apply(&column, |y, v| between[y * square as usize + x] = v);
@@ -39,7 +39,7 @@ pub fn prepare(rgb: &[u8], size: Size, side: u32) -> Result<(Vec<f32>, Placement
         }
     }
     let whole = Size::new(square, square);
-    let placement = Placement { picture: size, inner: size, image: whole };
+    let placement = Placement { picture, inner: picture, image: whole };
     Ok((out, placement))
 }
 
@@ -133,6 +133,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::float_cmp, reason = "exact by construction")]
     fn one_colour_stays_one_colour_and_padding_is_grey() {
         let (pixels, placement) = prepare(&[255; 40 * 20 * 3], Size::new(40, 20), 10).unwrap();
         let value = |v: f32| (v - Normalise::CLIP.mean[0]) / Normalise::CLIP.std[0];

@@ -116,9 +116,7 @@ pub fn cut(rgb: &[u8], size: Size, patch: u32, normalise: &Normalise) -> Result<
 /// `(row, column)` of every patch of a grid in the order the tower takes them: 2×2 blocks, row by row within.
 pub(super) fn merge_order(grid_h: u32, grid_w: u32) -> impl Iterator<Item = (u32, u32)> {
     let blocks = (0..grid_h / MERGE).flat_map(move |by| (0..grid_w / MERGE).map(move |bx| (by, bx)));
-    blocks.flat_map(|(by, bx)| {
-        (0..MERGE).flat_map(move |y| (0..MERGE).map(move |x| (by * MERGE + y, bx * MERGE + x)))
-    })
+    blocks.flat_map(|(by, bx)| (0..MERGE).flat_map(move |y| (0..MERGE).map(move |x| (by * MERGE + y, bx * MERGE + x))))
 }
 
 #[cfg(test)]
@@ -163,7 +161,7 @@ mod tests {
         #[test]
         fn every_pixel_is_in_its_place(bw in 1u32..4, bh in 1u32..4, patch in 1u32..4, seed: u8) {
             let size = Size::new(bw * 2 * patch, bh * 2 * patch);
-            let rgb: Vec<u8> = (0..size.area() * 3).map(|i| (i as u8).wrapping_mul(31) ^ seed).collect();
+            let rgb: Vec<u8> = (0u8..=255).cycle().map(|i| i.wrapping_mul(31) ^ seed).take(size.area() * 3).collect();
             let (values, grid) = cut(&rgb, size, patch, &Normalise::HALF).unwrap();
             let table = Normalise::HALF.table();
             let p = patch as usize;

@@ -112,7 +112,8 @@ impl Weights {
             let centre = (f64::from(out) + 0.5) * scale;
             // Casts to integers truncate towards zero, as C's do; the order of the operations is Pillow's as well.
             #[expect(clippy::cast_possible_truncation, reason = "positions in a picture")]
-            let (first, end) = (((centre - support + 0.5) as i64).max(0), ((centre + support + 0.5) as i64).min(from.into()));
+            let (first, end) =
+                (((centre - support + 0.5) as i64).max(0), ((centre + support + 0.5) as i64).min(from.into()));
             window.clear();
             window.extend((0..end - first).map(|i| {
                 let i = i as f64 + first as f64;
@@ -146,7 +147,7 @@ fn fixed(weight: f64) -> i32 {
 }
 
 fn byte(sum: i32) -> u8 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a byte")]
+    #[expect(clippy::cast_sign_loss, reason = "clamped to a byte")]
     let byte = (sum >> BITS).clamp(0, 255) as u8;
     byte
 }
@@ -224,7 +225,7 @@ mod tests {
             for (from, to, cubic) in sizes {
                 let filter = if cubic { Filter::Bicubic } else { Filter::Bilinear };
                 let len = Size::new(from.0, from.1).area() * 3;
-                let rgb: Vec<u8> = (0..len).map(|i| (i as u8).wrapping_mul(37) ^ seed).collect();
+                let rgb: Vec<u8> = (0u8..=255).cycle().map(|i| i.wrapping_mul(37) ^ seed).take(len).collect();
                 let (f, t) = (Size::new(from.0, from.1), Size::new(to.0, to.1));
                 prop_assert_eq!(kept.resize(&rgb, f, t, filter).unwrap(), resize(&rgb, from, to, filter));
             }

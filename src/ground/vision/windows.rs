@@ -42,7 +42,8 @@ impl Windows {
                 let window = i64::try_from(self.bounds.len()).unwrap_or(i64::MAX) - 1;
                 for row in top..rows.min(top + WINDOW) {
                     let units = left..columns.min(left + WINDOW);
-                    self.index.extend(units.map(|column| first + i64::from(row) * i64::from(columns) + i64::from(column)));
+                    self.index
+                        .extend(units.map(|column| first + i64::from(row) * i64::from(columns) + i64::from(column)));
                 }
                 let patches = self.index.len() * UNIT;
                 self.window_of.resize(patches, window);
@@ -66,10 +67,12 @@ impl Windows {
     /// Bounds of the images in patches, from 0: `cu_seqlens` of the layers with full attention.
     pub fn image_bounds(grids: &[(u32, u32)]) -> Vec<i64> {
         let sizes = grids.iter().map(|(h, w)| i64::from(*h) * i64::from(*w));
-        std::iter::once(0).chain(sizes.scan(0, |sum, n| {
-            *sum += n;
-            Some(*sum)
-        })).collect()
+        std::iter::once(0)
+            .chain(sizes.scan(0, |sum, n| {
+                *sum += n;
+                Some(*sum)
+            }))
+            .collect()
     }
 }
 
