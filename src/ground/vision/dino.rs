@@ -55,6 +55,9 @@ pub fn prepare(
         inner = within(size, canvas);
     }
     let canvas = canvas.unwrap_or(inner);
+    if canvas.area() == 0 {
+        return Err(VisionError::Empty { width: canvas.width, height: canvas.height });
+    }
     let resized = resampler.resize(rgb, size, inner, Filter::Bilinear)?;
     let mut pixels = vec![0.0; canvas.area() * 3];
     let mut mask = vec![0; canvas.area()];
@@ -98,6 +101,12 @@ mod tests {
         assert_eq!(got.mask, [[1, 1, 1, 0], [1, 1, 1, 0], [0; 4], [0; 4]].concat());
         assert!(got.pixels.chunks(16).all(|plane| plane.iter().zip(&got.mask).all(|(v, m)| (*v > 2.0) == (*m == 1))));
         assert_eq!(got.placement.to_picture([0.0, 0.0, 1.0, 1.0]).unwrap().corners(), [0.0, 0.0, 6.0, 4.0]);
+    }
+
+    #[test]
+    fn a_canvas_without_area_is_refused() {
+        let got = prepare(&[0; 3], Size::new(1, 1), (1, 1), Some(Size::new(0, 1)), &mut Resampler::default());
+        assert_eq!(got, Err(VisionError::Empty { width: 0, height: 1 }));
     }
 
     #[test]

@@ -94,7 +94,7 @@ fn check(rgb: &[u8], size: Size) -> Result<(), VisionError> {
     if size.area() == 0 {
         return Err(VisionError::Empty { width, height });
     }
-    let expected = size.area() * 3;
+    let expected = size.area().saturating_mul(3);
     if rgb.len() != expected {
         return Err(VisionError::Bytes { width, height, expected, got: rgb.len() });
     }

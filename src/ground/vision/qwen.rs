@@ -29,7 +29,7 @@ impl SmartResize {
 
     /// The step in pixels: 28 or 32.
     pub fn factor(&self) -> u32 {
-        self.patch * MERGE
+        self.patch.saturating_mul(MERGE)
     }
 }
 
@@ -93,7 +93,7 @@ pub fn patches(
 pub fn cut(rgb: &[u8], size: Size, patch: u32, normalise: &Normalise) -> Result<(Vec<f32>, [u32; 3]), VisionError> {
     check(rgb, size)?;
     let Size { width, height } = size;
-    let block = patch * MERGE;
+    let block = patch.saturating_mul(MERGE);
     if block == 0 || !width.is_multiple_of(block) || !height.is_multiple_of(block) {
         return Err(VisionError::NotWhole { width, height, block });
     }
