@@ -33,7 +33,7 @@
 
 pub mod florence;
 pub mod guard;
-pub mod json;
+mod json;
 pub mod ofa;
 pub mod paligemma;
 pub mod pix2seq;
@@ -67,6 +67,10 @@ pub struct RawBox {
 }
 
 /// Reads one answer of a model, piece by piece. Make a new one for each answer.
+///
+/// Pieces are what the tokeniser makes of each token **with special tokens kept**: location tokens and Qwen2-VL's box
+/// markers are special tokens, and a decoder that skips them leaves nothing to read. A token that ends in the middle
+/// of a character is held back by the caller until the character is whole.
 pub trait Codec: Send {
     /// Takes the next piece of the answer and the probability the model gave it; returns the boxes this completed.
     fn push(&mut self, piece: &str, token_prob: Option<f32>) -> Vec<RawBox>;

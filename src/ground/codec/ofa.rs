@@ -4,7 +4,7 @@
 //! (`torch.round`), 1000 bins. **Divided by the largest image size (512), not by the picture's own side**; as
 //! `utils/transforms.py` resizes short side and long side both to 512, the picture is stretched over the square and the
 //! two agree, but a picture resized otherwise needs its own size. Token to bin: `id − len(dictionary) + 1000`.
-//! The prompt is ` which region does the text " {} " describe?`; the caller knows the label, the text has none.
+//! The caller knows the label, for it is in the [`prompt`]; the answer has none.
 
 use super::{
     Automaton, RawBox, Stream, checked, quantised,
@@ -14,6 +14,11 @@ use super::{
 use crate::types::Size;
 
 const BINS: u32 = 1000;
+
+/// The prompt that asks for `text`, leading space and all.
+pub fn prompt(text: &str) -> String {
+    format!(" which region does the text \" {text} \" describe?")
+}
 
 /// What the bins are fractions of.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -124,6 +129,11 @@ mod tests {
         // A picture resized to 1024x512 has its right half beyond the last bin.
         let wide = Scale { max_image_size: 512, resized: Size::new(1024, 512) };
         assert_eq!(read(wide, text)[0].fractions, [0.0, 0.0, 0.5, 1.0]);
+    }
+
+    #[test]
+    fn the_prompt_keeps_its_spaces() {
+        assert_eq!(prompt("a cat"), " which region does the text \" a cat \" describe?");
     }
 
     #[test]

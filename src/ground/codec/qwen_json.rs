@@ -5,9 +5,9 @@
 //! (`cookbooks/2d_grounding.ipynb` of Qwen3-VL). Labels are lower-cased, as the official evaluation does
 //! (`evaluation/ODinW-13`), which also scores every box 1.0; ours carry the token probability instead.
 //!
-//! What models really write is read as far as it is complete: see [`json`](super::json). A list of more or fewer
-//! than four numbers is skipped, an exact repetition of an earlier box is dropped, and with
-//! [`Reasoning::Expected`] nothing counts before `</think>`.
+//! What models really write is read as far as it is complete: objects anywhere in the text, in either kind of
+//! quotes, up to the one that was cut off. A list of more or fewer than four numbers is skipped, an exact repetition of
+//! an earlier box is dropped, and with [`Reasoning::Expected`] nothing counts before `</think>`.
 
 use super::{
     Automaton, RawBox, Stream, checked, clamped,
@@ -18,6 +18,19 @@ use crate::types::Size;
 
 /// Most boxes remembered to recognise a repetition; no model writes more that mean anything.
 const MAX_REMEMBERED: usize = 1024;
+
+/// The prompt for every instance of some categories (Qwen3-VL, `evaluation/ODinW-13/dataset_utils.py`).
+pub fn prompt(labels: &[&str]) -> String {
+    format!(
+        "Locate every instance that belongs to the following categories: '{}'. Report bbox coordinates in JSON format.",
+        labels.join(", ")
+    )
+}
+
+/// The prompt for one described thing (`cookbooks/2d_grounding.ipynb`).
+pub fn prompt_one(text: &str) -> String {
+    format!("Locate the {text}, output its bbox coordinates using JSON format.")
+}
 
 /// What the numbers count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,6 +170,16 @@ mod tests {
     fn thousandths(text: &str) -> Vec<(String, [f32; 4])> {
         let boxes = read(Unit::Thousandths, Reasoning::None, text);
         boxes.into_iter().map(|b| (b.label, b.fractions.map(|f| (f * 1000.0).round()))).collect()
+    }
+
+    #[test]
+    fn prompts_are_those_of_the_evaluation() {
+        assert_eq!(
+            prompt(&["cat", "red car"]),
+            "Locate every instance that belongs to the following categories: 'cat, red car'. Report bbox coordinates in \
+             JSON format."
+        );
+        assert_eq!(prompt_one("red car"), "Locate the red car, output its bbox coordinates using JSON format.");
     }
 
     #[test]
