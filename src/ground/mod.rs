@@ -3,7 +3,10 @@
 //! [`load`] turns a model's folder into a [`Grounder`]; [`worker::spawn`] gives it a thread of its own. Inside,
 //! [`methods`] know neither runtime nor family, [`models`] know a family's tensors and words, [`engine`] runs tensors.
 
-use std::path::{Path, PathBuf};
+pub mod codec;
+pub mod vision;
+
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
