@@ -1,0 +1,129 @@
+"""Small checkpoints with random weights, laid out as published ones are: what the self-test and the fixtures export.
+
+Every weight is drawn, biases and norms too: the zeros and ones that transformers starts from would hide a forgotten
+bias. Tokenizers are real ones, trained on a few words here.
+"""
+
+import json
+import os
+
+# transformers asks the hub for details of a local tokenizer otherwise.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+import transformers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+CORPUS = [
+    "Locate every instance that belongs to the following categories: person, car. Report bbox coordinates in JSON format.",
+    "Locate the person in a red jacket, output its bbox coordinates using JSON format. detect cat ; dog",
+    "Locate the objects with category name in the image. Locate the phrases in the caption: a man next to the van",
+    "Is there a van in the zoomed-in view? Answer Yes or No. No Yes {\"bbox_2d\": [12, 34, 56, 78], \"label\": \"person\"}",
+]
+CHATML = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
+          "<|box_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+MERGES = 64
+
+
+def byte_tokenizer(first, last):
+    """Byte-level BPE, as Qwen and BART use, with `first` special tokens before the words and `last` after them."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=256 + len(first) + MERGES, special_tokens=first, initial_alphabet=alphabet,
+                                  show_progress=False)
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in last])
+    return tokenizer
+
+
+def piece_tokenizer(first, last):
+    """BPE over pieces with bytes as the last resort, as Gemma uses."""
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    pieces = [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=len(first) + 256 + 2 * MERGES, special_tokens=first + pieces,
+                                  show_progress=False)
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in last])
+    return tokenizer
+
+
+def randomise(model, seed):
+    """Weights that keep the size of what they carry, so that logits are of the order of one."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            noise = torch.randn(weight.shape, generator=generator)
+            if weight.dim() == 1:
+                # A norm's scale is drawn around one; Gemma's are stored less one, and stay small either way.
+                centre = 1.0 if "norm" in name and name.endswith("weight") and weight.abs().sum() > 0 else 0.0
+                weight.copy_(centre + 0.2 * noise)
+            elif "embed" in name and weight.dim() == 2:
+                weight.copy_(noise * 0.5)
+            else:
+                weight.copy_(noise / weight[0].numel() ** 0.5)
+    return model.eval()
+
+
+def save(folder, model, tokenizer, picture, end):
+    """A checkpoint folder, with the files the exporter reads."""
+    model.generation_config = transformers.GenerationConfig(eos_token_id=end)
+    model.save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "preprocessor_config.json").write_text(json.dumps(picture, indent=2))
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\nRandom weights, for tests.\n")
+
+
+def qwen(folder, config_class, model_class, picture, vision, text=(), seed=0, tied=False, sections=(2, 3, 3), rope=None):
+    tokenizer = byte_tokenizer([], CHATML)
+    ids = {key: tokenizer.token_to_id(f"<|{name}|>") for key, name in (
+        ("image_token_id", "image_pad"), ("video_token_id", "video_pad"),
+        ("vision_start_token_id", "vision_start"), ("vision_end_token_id", "vision_end"))}
+    words = {
+        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 16, "vocab_size": tokenizer.get_vocab_size(), "rope_theta": 10000.0,
+        "max_position_embeddings": 4096, "tie_word_embeddings": tied, "bos_token_id": None, "eos_token_id": None,
+        "rope_scaling": rope or {"type": "mrope", "rope_type": "default", "mrope_section": list(sections)}, **dict(text)}
+    if config_class is not transformers.Qwen3VLConfig:
+        words.pop("head_dim")
+        words["hidden_size"] = 16 * words["num_attention_heads"]
+    vision = {**vision, ("hidden_size" if config_class is transformers.Qwen2VLConfig else "out_hidden_size"):
+              words["hidden_size"]}
+    config = config_class(text_config=words, vision_config=vision, tie_word_embeddings=tied, **ids)
+    end = [tokenizer.token_to_id("<|im_end|>"), tokenizer.token_to_id("<|endoftext|>")]
+    save(folder, randomise(model_class(config), seed), tokenizer, picture, end)
+
+
+def clip_picture(unit, **more):
+    return {"image_processor_type": "Qwen2VLImageProcessor", "image_mean": [0.48145466, 0.4578275, 0.40821073],
+            "image_std": [0.26862954, 0.26130258, 0.27577711], "resample": 3, "rescale_factor": 1 / 255,
+            "min_pixels": 4 * unit * unit, "max_pixels": 64 * unit * unit, "patch_size": unit // 2, "merge_size": 2,
+            "temporal_patch_size": 2, **more}
+
+
+def qwen2_vl(folder, seed=0, depth=2, heads=2, **more):
+    vision = {"depth": depth, "embed_dim": 16 * heads, "num_heads": heads, "mlp_ratio": 2, "patch_size": 14}
+    qwen(folder, transformers.Qwen2VLConfig, transformers.Qwen2VLForConditionalGeneration, clip_picture(28), vision,
+         seed=seed, **more)
+
+
+def qwen2_5_vl(folder, seed=0, depth=3, heads=2, whole=(1,), window=112, **more):
+    vision = {"depth": depth, "hidden_size": 16 * heads, "num_heads": heads, "intermediate_size": 40, "patch_size": 14,
+              "window_size": window, "fullatt_block_indexes": list(whole)}
+    qwen(folder, transformers.Qwen2_5_VLConfig, transformers.Qwen2_5_VLForConditionalGeneration, clip_picture(28), vision,
+         seed=seed, **more)
+
+
+def qwen3_vl(folder, seed=0, depth=3, heads=2, deep=(0, 1), table=64, **more):
+    vision = {"depth": depth, "hidden_size": 16 * heads, "num_heads": heads, "intermediate_size": 40, "patch_size": 16,
+              "num_position_embeddings": table, "deepstack_visual_indexes": list(deep)}
+    half = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "image_processor_type": "Qwen2VLImageProcessorFast"}
+    # As published: the sizes stand under `size` here.
+    picture = clip_picture(32, **half, size={"shortest_edge": 4096, "longest_edge": 65536})
+    del picture["min_pixels"], picture["max_pixels"]
+    rope = {"rope_type": "default", "mrope_interleaved": True, "mrope_section": [4, 2, 2]}
+    qwen(folder, transformers.Qwen3VLConfig, transformers.Qwen3VLForConditionalGeneration, picture, vision, seed=seed,
+         rope=rope, **more)
