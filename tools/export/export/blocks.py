@@ -52,9 +52,9 @@ def rotate(x, cos, sin):
     return (x32 * cos + turned * sin).to(x.dtype)
 
 
-def heads(x, count):
-    """[batch, length, count*dim] -> [batch, count, length, dim]"""
-    return x.reshape(x.shape[0], x.shape[1], count, -1).transpose(1, 2)
+def heads(x, count, dim):
+    """[batch, length, count*dim] -> [batch, count, length, dim]; the length may be 0, so no axis is left to guess."""
+    return x.reshape(x.shape[0], x.shape[1], count, dim).transpose(1, 2)
 
 
 def attention(q, k, v, bias, scale, softcap=None):

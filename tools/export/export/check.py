@@ -39,15 +39,15 @@ class Report:
                 f"{self.inputs} inputs proved in use")
 
 
-# What is still agreement: largest error relative to the largest logit, and smallest cosine.
-LIMITS = {"fp32": (2e-5, 0.999999), "fp16": (2e-2, 0.999), "int8": (1e-1, 0.99), "int4": (1.0, 0.9)}
+# What is still agreement: largest error relative to the largest logit, and smallest cosine of any position. Quantised
+# weights change answers by their nature: their limits only tell a coarse model from a broken one.
+LIMITS = {"fp32": (2e-5, 0.999999), "fp16": (2e-2, 0.999), "int8": (1e-1, 0.99), "int4": (2.0, 0.7)}
 
 
 def compare(runner, case, expected, report):
     """Prompt at once, then token by token, then the same tokens in uneven pieces: the cache must not care."""
-    seen = case.mask.astype(bool)
-    count = expected.prompt.shape[1]
-    report.take(runner.start(case)[seen[:, -count:]], expected.prompt[seen[:, -count:]], case, "the prompt's logits")
+    judged = expected.judged
+    report.take(runner.start(case)[judged], expected.prompt[judged], case, "the prompt's logits")
     for i in range(expected.tokens.shape[1]):
         got = runner.step(expected.tokens[:, i:i + 1])[:, -1]
         report.take(got, expected.steps[:, i], case, f"the logits of step {i}")

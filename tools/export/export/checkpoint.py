@@ -57,6 +57,14 @@ class Source:
         """Ids of special tokens, those left out that this checkpoint does not know."""
         return {name: self.added[text] for name, text in names.items() if text in self.added}
 
+    def run(self, name, pattern, count):
+        """First id and number of tokens that must follow one another, as location tokens do."""
+        first = self.token(pattern.format(0))
+        for i in range(count):
+            if self.token(pattern.format(i)) != first + i:
+                raise Refused(f"{self.folder / 'tokenizer.json'}: `{pattern.format(i)}` should have id {first + i}")
+        return {f"{name}_first": first, f"{name}_count": count}
+
     def ends(self):
         """Every id that ends an answer."""
         text = self.config.get("text_config") or {}

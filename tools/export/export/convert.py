@@ -42,7 +42,7 @@ def export(family, checkpoint, out, options, say=print):
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         say(f"{family.name}: loading {checkpoint}")
-        model = family.prepare(family.load(checkpoint))
+        model = family.prepare(family.load(checkpoint), source)
         cases = family.cases(model)
         say(f"asking transformers ({len(cases)} prompts)")
         expected = {case.name: family.reference(model, case) for case in cases}

@@ -69,7 +69,7 @@ class Decoder(nn.Module):
 
     def attend(self, layer, x, cos, sin, bias, past_key, past_value):
         own = layer.self_attn
-        q, k, v = (blocks.heads(blocks.linear(p, x), n) for p, n in (
+        q, k, v = (blocks.heads(blocks.linear(p, x), n, self.dim) for p, n in (
             (own.q_proj, self.count), (own.k_proj, self.kv_count), (own.v_proj, self.kv_count)))
         if hasattr(own, "q_norm"):
             q, k = self.norm(own.q_norm, q).to(v.dtype), self.norm(own.k_norm, k).to(v.dtype)

@@ -36,11 +36,13 @@ class Case:
 
 @dataclass
 class Expected:
-    """What torch says of a case: logits of the prompt, then of every step; the tokens that were fed."""
+    """What torch says of a case: logits of the prompt, then of every step; the tokens that were fed; and where in the
+    prompt there is something to compare: what padding says is nobody's business."""
 
     prompt: np.ndarray
     steps: np.ndarray
     tokens: np.ndarray
+    judged: np.ndarray
 
 
 class Family:
@@ -88,7 +90,8 @@ class Family:
             last, cache = out.logits[:, -1], out.past_key_values
             steps.append(last)
             tokens.append(token)
-        return Expected(prompt.numpy(), torch.stack(steps, dim=1).numpy(), torch.cat(tokens, dim=1).numpy())
+        judged = case.mask.astype(bool)
+        return Expected(prompt.numpy(), torch.stack(steps, dim=1).numpy(), torch.cat(tokens, dim=1).numpy(), judged)
 
 
 def splice(embeds, at, features):

@@ -113,7 +113,7 @@ class Qwen(Family):
             extra["deepstack_embeds"] = np.zeros((depth.shape[0], batch, length, depth.shape[3]), np.float32)
         return extra
 
-    def prepare(self, model):
+    def prepare(self, model, source):
         """Remembers what the runner needs once the model is gone."""
         self.image_token = model.config.image_token_id
         return model
@@ -152,15 +152,16 @@ class Qwen(Family):
         size = picture.get("size") or {}
         least = picture.get("min_pixels") or size.get("shortest_edge") or 4 * unit * unit
         most = picture.get("max_pixels") or size.get("longest_edge") or STREAM_TOKENS * unit * unit
+        most = min(most, STREAM_TOKENS * unit * unit)
         return {
             "input": {
                 "fit": "patches", "patch": config.vision_config.patch_size,
                 "merge": config.vision_config.spatial_merge_size,
                 "temporal_patch": config.vision_config.temporal_patch_size,
-                "min_pixels": least, "max_pixels": min(most, STREAM_TOKENS * unit * unit),
+                "min_pixels": least, "max_pixels": most,
                 **source.normalisation(), "coordinates": self.coordinates,
             },
-            "limits": {"context": text.max_position_embeddings, "image_tokens": STREAM_TOKENS},
+            "limits": {"context": text.max_position_embeddings, "image_tokens": most // (unit * unit)},
             "decoder": {
                 "layers": text.num_hidden_layers, "kv_heads": text.num_key_value_heads,
                 "head_dim": getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,

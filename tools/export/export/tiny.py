@@ -127,3 +127,51 @@ def qwen3_vl(folder, seed=0, depth=3, heads=2, deep=(0, 1), table=64, **more):
     rope = {"rope_type": "default", "mrope_interleaved": True, "mrope_section": [4, 2, 2]}
     qwen(folder, transformers.Qwen3VLConfig, transformers.Qwen3VLForConditionalGeneration, picture, vision, seed=seed,
          rope=rope, **more)
+
+
+def florence2(folder, seed=0, depths=(1, 1), window=3, layers=2, heads=4, side=32, dims=(16, 32)):
+    """The published one has four stages and 768 pixels; windows here do not divide the cells, so that filling shows."""
+    tokenizer = byte_tokenizer(["<s>", "<pad>", "</s>", "<unk>"], [f"<loc_{i}>" for i in range(1000)] + ["<image>"])
+    stages = len(dims)
+    vision = {
+        "depths": list(depths), "embed_dim": list(dims), "num_heads": [2] * stages, "num_groups": [2] * stages,
+        "patch_size": [7] + [3] * (stages - 1), "patch_stride": [4] + [2] * (stages - 1),
+        "patch_padding": [3] + [1] * (stages - 1), "patch_prenorm": [False] + [True] * (stages - 1),
+        "window_size": window, "projection_dim": 32, "max_position_embeddings": 12, "max_temporal_embeddings": 4,
+        "mlp_ratio": 2.0, "drop_path_rate": 0.0}
+    words = {
+        "model_type": "bart", "vocab_size": tokenizer.get_vocab_size(), "d_model": 32, "encoder_layers": layers,
+        "decoder_layers": layers, "encoder_attention_heads": heads, "decoder_attention_heads": heads,
+        "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "max_position_embeddings": 256, "bos_token_id": 0,
+        "pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2, "forced_eos_token_id": None}
+    config = transformers.Florence2Config(
+        text_config=words, vision_config=vision, image_token_id=tokenizer.token_to_id("<image>"), bos_token_id=0,
+        pad_token_id=1, eos_token_id=2)
+    picture = {"image_processor_type": "CLIPImageProcessor", "size": {"height": side, "width": side}, "resample": 3,
+               "do_center_crop": False, "rescale_factor": 1 / 255,
+               "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+    model = randomise(transformers.Florence2ForConditionalGeneration(config), seed)
+    save(folder, model, tokenizer, picture, 2)
+
+
+def paligemma(folder, seed=0, version=2, layers=2, heads=4, kv_heads=1, side=56):
+    tokenizer = piece_tokenizer(["<pad>", "<eos>", "<bos>", "<unk>"], [f"<loc{i:04}>" for i in range(1024)] +
+                                [f"<seg{i:03}>" for i in range(128)] + ["<image>"])
+    words = {
+        "model_type": "gemma2" if version == 2 else "gemma", "vocab_size": tokenizer.get_vocab_size(), "hidden_size": 32,
+        "intermediate_size": 48, "num_hidden_layers": layers, "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads, "head_dim": 16, "max_position_embeddings": 1024, "pad_token_id": 0,
+        "eos_token_id": 1, "bos_token_id": 2, "hidden_activation": "gelu_pytorch_tanh"}
+    if version == 2:
+        words |= {"query_pre_attn_scalar": 24, "sliding_window": 512, "attn_logit_softcapping": 5.0,
+                  "final_logit_softcapping": 6.0}
+    vision = {"model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+              "num_attention_heads": 2, "patch_size": 14, "image_size": side, "vision_use_head": False,
+              "projection_dim": 32, "num_image_tokens": (side // 14) ** 2}
+    config = transformers.PaliGemmaConfig(
+        text_config=words, vision_config=vision, image_token_index=tokenizer.token_to_id("<image>"),
+        projection_dim=32, hidden_size=32, pad_token_id=0, bos_token_id=2, eos_token_id=1)
+    picture = {"image_processor_type": "SiglipImageProcessor", "size": {"height": side, "width": side}, "resample": 3,
+               "rescale_factor": 1 / 255, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    model = randomise(transformers.PaliGemmaForConditionalGeneration(config), seed)
+    save(folder, model, tokenizer, picture, 1)
