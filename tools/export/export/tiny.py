@@ -51,7 +51,7 @@ def piece_tokenizer(first, last):
     return tokenizer
 
 
-def randomise(model, seed):
+def randomise(model, seed, embedding=0.5):
     """Weights that keep the size of what they carry, so that logits are of the order of one."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -62,7 +62,7 @@ def randomise(model, seed):
                 centre = 1.0 if "norm" in name and name.endswith("weight") and weight.abs().sum() > 0 else 0.0
                 weight.copy_(centre + 0.2 * noise)
             elif "embed" in name and weight.dim() == 2:
-                weight.copy_(noise * 0.5)
+                weight.copy_(noise * embedding)
             else:
                 weight.copy_(noise / weight[0].numel() ** 0.5)
     return model.eval()
@@ -72,24 +72,24 @@ def save(folder, model, tokenizer, picture, end):
     """A checkpoint folder, with the files the exporter reads."""
     model.generation_config = transformers.GenerationConfig(eos_token_id=end)
     model.save_pretrained(folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     (folder / "preprocessor_config.json").write_text(json.dumps(picture, indent=2))
     (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\nRandom weights, for tests.\n")
 
 
-def qwen(folder, config_class, model_class, picture, vision, text=(), seed=0, tied=False, sections=(2, 3, 3), rope=None):
+def qwen(folder, config_class, model_class, picture, vision, text=(), seed=0, tied=False, sections=(2, 3, 3), rope=None, head=16):
     tokenizer = byte_tokenizer([], CHATML)
     ids = {key: tokenizer.token_to_id(f"<|{name}|>") for key, name in (
         ("image_token_id", "image_pad"), ("video_token_id", "video_pad"),
         ("vision_start_token_id", "vision_start"), ("vision_end_token_id", "vision_end"))}
     words = {
         "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "head_dim": 16, "vocab_size": tokenizer.get_vocab_size(), "rope_theta": 10000.0,
+        "num_key_value_heads": 2, "head_dim": head, "vocab_size": tokenizer.get_vocab_size(), "rope_theta": 10000.0,
         "max_position_embeddings": 4096, "tie_word_embeddings": tied, "bos_token_id": None, "eos_token_id": None,
         "rope_scaling": rope or {"type": "mrope", "rope_type": "default", "mrope_section": list(sections)}, **dict(text)}
     if config_class is not transformers.Qwen3VLConfig:
         words.pop("head_dim")
-        words["hidden_size"] = 16 * words["num_attention_heads"]
+        words["hidden_size"] = head * words["num_attention_heads"]
     vision = {**vision, ("hidden_size" if config_class is transformers.Qwen2VLConfig else "out_hidden_size"):
               words["hidden_size"]}
     config = config_class(text_config=words, vision_config=vision, tie_word_embeddings=tied, **ids)
@@ -100,36 +100,36 @@ def qwen(folder, config_class, model_class, picture, vision, text=(), seed=0, ti
 def clip_picture(unit, **more):
     return {"image_processor_type": "Qwen2VLImageProcessor", "image_mean": [0.48145466, 0.4578275, 0.40821073],
             "image_std": [0.26862954, 0.26130258, 0.27577711], "resample": 3, "rescale_factor": 1 / 255,
-            "min_pixels": 4 * unit * unit, "max_pixels": 64 * unit * unit, "patch_size": unit // 2, "merge_size": 2,
+            "min_pixels": 4 * unit * unit, "max_pixels": 12 * unit * unit, "patch_size": unit // 2, "merge_size": 2,
             "temporal_patch_size": 2, **more}
 
 
-def qwen2_vl(folder, seed=0, depth=2, heads=2, **more):
-    vision = {"depth": depth, "embed_dim": 16 * heads, "num_heads": heads, "mlp_ratio": 2, "patch_size": 14}
+def qwen2_vl(folder, seed=0, depth=2, heads=2, width=16, **more):
+    vision = {"depth": depth, "embed_dim": width * heads, "num_heads": heads, "mlp_ratio": 2, "patch_size": 14}
     qwen(folder, transformers.Qwen2VLConfig, transformers.Qwen2VLForConditionalGeneration, clip_picture(28), vision,
          seed=seed, **more)
 
 
-def qwen2_5_vl(folder, seed=0, depth=3, heads=2, whole=(1,), window=112, **more):
-    vision = {"depth": depth, "hidden_size": 16 * heads, "num_heads": heads, "intermediate_size": 40, "patch_size": 14,
+def qwen2_5_vl(folder, seed=0, depth=3, heads=2, width=16, whole=(1,), window=112, **more):
+    vision = {"depth": depth, "hidden_size": width * heads, "num_heads": heads, "intermediate_size": 40, "patch_size": 14,
               "window_size": window, "fullatt_block_indexes": list(whole)}
     qwen(folder, transformers.Qwen2_5_VLConfig, transformers.Qwen2_5_VLForConditionalGeneration, clip_picture(28), vision,
          seed=seed, **more)
 
 
-def qwen3_vl(folder, seed=0, depth=3, heads=2, deep=(0, 1), table=64, **more):
-    vision = {"depth": depth, "hidden_size": 16 * heads, "num_heads": heads, "intermediate_size": 40, "patch_size": 16,
+def qwen3_vl(folder, seed=0, depth=3, heads=2, width=16, deep=(0, 1), table=64, sections=(4, 2, 2), **more):
+    vision = {"depth": depth, "hidden_size": width * heads, "num_heads": heads, "intermediate_size": 40, "patch_size": 16,
               "num_position_embeddings": table, "deepstack_visual_indexes": list(deep)}
     half = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "image_processor_type": "Qwen2VLImageProcessorFast"}
     # As published: the sizes stand under `size` here.
-    picture = clip_picture(32, **half, size={"shortest_edge": 4096, "longest_edge": 65536})
+    picture = clip_picture(32, **half, size={"shortest_edge": 4096, "longest_edge": 12288})
     del picture["min_pixels"], picture["max_pixels"]
-    rope = {"rope_type": "default", "mrope_interleaved": True, "mrope_section": [4, 2, 2]}
+    rope = {"rope_type": "default", "mrope_interleaved": True, "mrope_section": list(sections)}
     qwen(folder, transformers.Qwen3VLConfig, transformers.Qwen3VLForConditionalGeneration, picture, vision, seed=seed,
          rope=rope, **more)
 
 
-def florence2(folder, seed=0, depths=(1, 1), window=3, layers=2, heads=4, side=32, dims=(16, 32)):
+def florence2(folder, seed=0, depths=(1, 1), window=3, layers=2, heads=4, side=32, dims=(16, 32), hidden=32):
     """The published one has four stages and 768 pixels; windows here do not divide the cells, so that filling shows."""
     tokenizer = byte_tokenizer(["<s>", "<pad>", "</s>", "<unk>"], [f"<loc_{i}>" for i in range(1000)] + ["<image>"])
     stages = len(dims)
@@ -137,10 +137,10 @@ def florence2(folder, seed=0, depths=(1, 1), window=3, layers=2, heads=4, side=3
         "depths": list(depths), "embed_dim": list(dims), "num_heads": [2] * stages, "num_groups": [2] * stages,
         "patch_size": [7] + [3] * (stages - 1), "patch_stride": [4] + [2] * (stages - 1),
         "patch_padding": [3] + [1] * (stages - 1), "patch_prenorm": [False] + [True] * (stages - 1),
-        "window_size": window, "projection_dim": 32, "max_position_embeddings": 12, "max_temporal_embeddings": 4,
+        "window_size": window, "projection_dim": hidden, "max_position_embeddings": 12, "max_temporal_embeddings": 4,
         "mlp_ratio": 2.0, "drop_path_rate": 0.0}
     words = {
-        "model_type": "bart", "vocab_size": tokenizer.get_vocab_size(), "d_model": 32, "encoder_layers": layers,
+        "model_type": "bart", "vocab_size": tokenizer.get_vocab_size(), "d_model": hidden, "encoder_layers": layers,
         "decoder_layers": layers, "encoder_attention_heads": heads, "decoder_attention_heads": heads,
         "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "max_position_embeddings": 256, "bos_token_id": 0,
         "pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2, "forced_eos_token_id": None}
@@ -154,24 +154,24 @@ def florence2(folder, seed=0, depths=(1, 1), window=3, layers=2, heads=4, side=3
     save(folder, model, tokenizer, picture, 2)
 
 
-def paligemma(folder, seed=0, version=2, layers=2, heads=4, kv_heads=1, side=56):
+def paligemma(folder, seed=0, version=2, layers=2, heads=4, kv_heads=1, side=56, hidden=32):
     tokenizer = piece_tokenizer(["<pad>", "<eos>", "<bos>", "<unk>"], [f"<loc{i:04}>" for i in range(1024)] +
                                 [f"<seg{i:03}>" for i in range(128)] + ["<image>"])
     words = {
-        "model_type": "gemma2" if version == 2 else "gemma", "vocab_size": tokenizer.get_vocab_size(), "hidden_size": 32,
+        "model_type": "gemma2" if version == 2 else "gemma", "vocab_size": tokenizer.get_vocab_size(), "hidden_size": hidden,
         "intermediate_size": 48, "num_hidden_layers": layers, "num_attention_heads": heads,
         "num_key_value_heads": kv_heads, "head_dim": 16, "max_position_embeddings": 1024, "pad_token_id": 0,
         "eos_token_id": 1, "bos_token_id": 2, "hidden_activation": "gelu_pytorch_tanh"}
     if version == 2:
         words |= {"query_pre_attn_scalar": 24, "sliding_window": 512, "attn_logit_softcapping": 5.0,
                   "final_logit_softcapping": 6.0}
-    vision = {"model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    vision = {"model_type": "siglip_vision_model", "hidden_size": hidden, "intermediate_size": 48, "num_hidden_layers": 2,
               "num_attention_heads": 2, "patch_size": 14, "image_size": side, "vision_use_head": False,
-              "projection_dim": 32, "num_image_tokens": (side // 14) ** 2}
+              "projection_dim": hidden, "num_image_tokens": (side // 14) ** 2}
     config = transformers.PaliGemmaConfig(
         text_config=words, vision_config=vision, image_token_index=tokenizer.token_to_id("<image>"),
-        projection_dim=32, hidden_size=32, pad_token_id=0, bos_token_id=2, eos_token_id=1)
+        projection_dim=hidden, hidden_size=hidden, pad_token_id=0, bos_token_id=2, eos_token_id=1)
     picture = {"image_processor_type": "SiglipImageProcessor", "size": {"height": side, "width": side}, "resample": 3,
                "rescale_factor": 1 / 255, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-    model = randomise(transformers.PaliGemmaForConditionalGeneration(config), seed)
+    model = randomise(transformers.PaliGemmaForConditionalGeneration(config), seed, embedding=0.15)
     save(folder, model, tokenizer, picture, 1)
