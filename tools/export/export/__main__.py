@@ -4,6 +4,7 @@ import argparse
 import sys
 
 import torch
+import transformers
 
 from . import convert
 from .errors import Refused
@@ -33,6 +34,8 @@ def arguments():
 def main():
     given = arguments()
     torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     try:
         if given.command == "selftest":
             from . import selftest

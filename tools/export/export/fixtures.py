@@ -28,21 +28,20 @@ from .checkpoint import Source
 PICTURES = {"wide": (92, 50), "ties": (42, 70), "tiny": (20, 12), "big": (300, 170)}
 CASES = {"ties": ["ties"], "wide": ["wide"], "tiny": ["tiny"], "big": ["big"], "two": ["wide", "tiny"]}
 # The case that is followed for many steps.
-FOLLOWED, STEPS, FEW = "ties", 64, 4
+FOLLOWED, STEPS, FEW = "ties", 64, 2
 # Of the followed case the best logit of every step is kept, and all logits of these many positions and steps.
-LAST, FIRST = 8, 16
-# The pixels of one case are kept as floats; of every case, as the bytes after resizing, which they follow from.
+LAST, FIRST = 3, 10
 SEEDS = 12
 # Two logits closer than this may change places from one machine to another.
 MARGIN = 2e-3
-NARROW = {"heads": 1, "head": 8, "sections": (2, 1, 1), "text": {
+NARROW = {"heads": 1, "width": 8, "head": 8, "sections": (2, 1, 1), "text": {
     "hidden_size": 24, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}}
 CHECKPOINTS = {
     "qwen2-vl": (tiny.qwen2_vl, {**NARROW}),
     "qwen2.5-vl": (tiny.qwen2_5_vl, {**NARROW, "depth": 2, "window": 56}),
     "qwen3-vl": (tiny.qwen3_vl, {**NARROW, "depth": 2, "table": 25}),
     "florence-2": (tiny.florence2, {"dims": (8, 16), "hidden": 16}),
-    "paligemma": (tiny.paligemma, {"hidden": 16}),
+    "paligemma": (tiny.paligemma, {"hidden": 16, "side": 42}),
 }
 ASKED = "Locate the person, output its bbox coordinates using JSON format."
 SENT = {"florence-2": "Locate the phrases in the caption: a man next to the van", "paligemma": "detect person ; car\n"}
@@ -196,7 +195,7 @@ def one(family, folder, say):
         variety, checkpoint, (listed, tensors) = best
         options = convert.Options(name=f"tiny-{family.name}", provenance="random weights: for tests only")
         report = convert.export(family, checkpoint, folder / "model", options, say=lambda _: None)
-    (folder / "cases.json").write_text(json.dumps({"family": family.name, "cases": listed}, indent=1) + "\n")
+    (folder / "cases.json").write_text(json.dumps({"family": family.name, "cases": listed}, separators=(",", ":")) + "\n")
     save_file(tensors, folder / "tensors.safetensors")
     say(f"{family.name}: {variety} different tokens in {STEPS} steps; {report.line()}")
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import tempfile
 import warnings
 from pathlib import Path
@@ -55,8 +56,8 @@ def quantise(model, bits):
     """Weights to `bits` bits in blocks of 32 along the input, arithmetic in the graph's own floats."""
     config = nbits.DefaultWeightOnlyQuantConfig(block_size=BLOCK, is_symmetric=True, bits=bits, accuracy_level=0)
     tool = nbits.MatMulNBitsQuantizer(model, algo_config=config)
-    with contextlib.redirect_stdout(io.StringIO()):
-        tool.process()
+    logging.getLogger(nbits.__name__).setLevel(logging.ERROR)
+    tool.process()
     return tool.model.model
 
 
