@@ -66,7 +66,10 @@ def export(family, checkpoint, out, options, say=print):
         sections["decoder"] |= {"cache": options.dtype, "weights": options.weights or options.dtype}
         sections["tokens"] = {"vocabulary": "tokenizer.json", "end": source.ends(), **sections["tokens"]}
         manifest.write(scratch, head, sections, roles)
+        # The daemon runs as a user of its own, and what was made in a private folder is private.
         os.chmod(scratch, 0o755)
+        for path in scratch.iterdir():
+            os.chmod(path, 0o644)
         scratch.rename(out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

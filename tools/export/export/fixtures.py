@@ -150,7 +150,7 @@ def answers(family, model, tokenizer, source):
         expected = family.reference(model, case, greedy=STEPS if followed else FEW)
         if min(margins(expected.prompt[:, -1]).min(), margins(expected.steps).min()) < MARGIN:
             return None
-        kept = {"input_ids": case.ids, "tokens": np.concatenate([expected.prompt[:, -1:].argmax(-1), expected.tokens[:, 1:]], 1),
+        kept = {"input_ids": case.ids, "tokens": expected.tokens,
                 "prompt_logits": expected.prompt[:, -LAST if followed else -1:], "step_logits": expected.steps[:, :FIRST],
                 "step_best": expected.steps.max(axis=-1),
                 **features(family, model, case.images), **{f"resized.{i}": one for i, one in enumerate(resized)}}

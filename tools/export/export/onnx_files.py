@@ -71,7 +71,9 @@ def write(graph, folder, bits=None):
     if bits and graph.role in QUANTISED:
         model = quantise(model, bits)
     model.producer_name, model.producer_version, model.doc_string = "groundd-export", "", ""
-    path, large = Path(folder) / f"{graph.role}.onnx", model.ByteSize() > INLINE_BYTES
+    # Not ByteSize: that fails on the very models it is asked for.
+    large = sum(len(weight.raw_data) for weight in model.graph.initializer) > INLINE_BYTES
+    path = Path(folder) / f"{graph.role}.onnx"
     onnx.save_model(model, path, save_as_external_data=large, location=f"{graph.role}.onnx_data")
     return path
 
