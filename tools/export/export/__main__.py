@@ -44,7 +44,8 @@ def main():
             from . import fixtures
             fixtures.write(given.out)
         else:
-            options = convert.Options(given.dtype, given.weights, given.name, given.version, given.licence, given.provenance)
+            options = convert.Options(
+                given.dtype, given.weights, given.name, given.version, given.licence, given.provenance)
             convert.export(FAMILIES[given.command], given.checkpoint, given.out, options)
     except Refused as e:
         print(f"export: {e}", file=sys.stderr)

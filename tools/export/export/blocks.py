@@ -66,7 +66,9 @@ def attention(q, k, v, bias, scale, softcap=None):
     batch, count, length, dim = q.shape[0], q.shape[1], q.shape[2], q.shape[3]
     kv_count = k.shape[1]
     groups = count // kv_count
-    scores = torch.matmul(q.reshape(batch, kv_count, groups * length, dim), k.transpose(2, 3)).float() * scale
+    # Scaled before the product: unscaled, Qwen's keys take it past what a half can hold.
+    q = (q.float() * scale).to(k.dtype).reshape(batch, kv_count, groups * length, dim)
+    scores = torch.matmul(q, k.transpose(2, 3)).float()
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     scores = scores.reshape(batch, count, length, -1)

@@ -14,7 +14,8 @@ class Source:
         self.config = self.json("config.json", "a checkpoint folder as `hf download` leaves it has one")
         self.preprocessor = self.json("preprocessor_config.json", "take it from the model's repository")
         self.generation = self.optional("generation_config.json")
-        tokenizer = self.json("tokenizer.json", "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) writes it")
+        tokenizer = self.json(
+            "tokenizer.json", "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) writes it")
         self.added = {token["content"]: token["id"] for token in tokenizer.get("added_tokens", [])}
         self.vocabulary = tokenizer.get("model", {}).get("vocab", {})
 

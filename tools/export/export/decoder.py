@@ -27,8 +27,8 @@ class Decoder(nn.Module):
         rotary = text.rotary_emb
         kind = getattr(rotary, "rope_type", "default")
         if kind in ("dynamic", "longrope"):
-            raise Refused(f"config.json: rope type `{kind}` changes with the length of the text and cannot be exported; "
-                          "set rope_scaling to a static type")
+            raise Refused(f"config.json: rope type `{kind}` changes with the length of the text and cannot be "
+                          "exported; set rope_scaling to a static type")
         self.text, self.head = text, head
         self.layers_count, self.deepstack = config.num_hidden_layers, deepstack
         self.count, self.kv_count = config.num_attention_heads, config.num_key_value_heads

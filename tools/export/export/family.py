@@ -62,12 +62,16 @@ class Family:
             raise Refused(f"{checkpoint}: transformers cannot load it as {self.name}: {e}") from e
         lost = sorted(info["missing_keys"]) + sorted(str(m) for m in info["mismatched_keys"])
         if lost:
-            raise Refused(f"{checkpoint}: {len(lost)} tensors are missing or of another shape, the first is `{lost[0]}`; "
-                          f"the folder should be laid out as {self.hub_example} is")
+            raise Refused(f"{checkpoint}: {len(lost)} tensors are missing or of another shape, the first is "
+                          f"`{lost[0]}`; the folder should be laid out as {self.hub_example} is")
         return model.eval().requires_grad_(False)
 
     def runner(self, folder):
         return Runner(folder, self)
+
+    def impossible(self, case):
+        """What the vision encoder must fail on: (what, feeds)."""
+        return ()
 
     def tokens_of(self, case):
         """HF keyword arguments of a case's prompt."""

@@ -19,10 +19,10 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from . import convert, tiny
+from .checkpoint import Source
 from .errors import Refused
 from .families import FAMILIES
 from .family import Case
-from .checkpoint import Source
 
 # Width and height. Where a picture meets the tiny Qwen limits: 42x70 falls on ties, 20x12 is scaled up, 300x170 down.
 PICTURES = {"wide": (92, 50), "ties": (42, 70), "tiny": (20, 12), "big": (300, 170)}
@@ -61,8 +61,9 @@ def qwen_pixels(source, pictures):
     """transformers' pixels; the bytes they follow from are found by undoing its last, exact steps."""
     given, size = source.preprocessor, source.preprocessor.get("size") or {}
     processor = transformers.Qwen2VLImageProcessor(
-        min_pixels=given.get("min_pixels") or size["shortest_edge"], max_pixels=given.get("max_pixels") or size["longest_edge"],
-        patch_size=given["patch_size"], image_mean=given["image_mean"], image_std=given["image_std"])
+        min_pixels=given.get("min_pixels") or size["shortest_edge"],
+        max_pixels=given.get("max_pixels") or size["longest_edge"], patch_size=given["patch_size"],
+        image_mean=given["image_mean"], image_std=given["image_std"])
     out = processor(pictures, return_tensors="np")
     patch, resized = given["patch_size"], []
     for (_, rows, columns), shown in zip(out["image_grid_thw"], pictures):
@@ -150,9 +151,9 @@ def answers(family, model, tokenizer, source):
         expected = family.reference(model, case, greedy=STEPS if followed else FEW)
         if min(margins(expected.prompt[:, -1]).min(), margins(expected.steps).min()) < MARGIN:
             return None
-        kept = {"input_ids": case.ids, "tokens": expected.tokens,
-                "prompt_logits": expected.prompt[:, -LAST if followed else -1:], "step_logits": expected.steps[:, :FIRST],
-                "step_best": expected.steps.max(axis=-1),
+        kept = {"input_ids": case.ids, "tokens": expected.tokens, "step_best": expected.steps.max(axis=-1),
+                "step_logits": expected.steps[:, :FIRST],
+                "prompt_logits": expected.prompt[:, -LAST if followed else -1:],
                 **features(family, model, case.images), **{f"resized.{i}": one for i, one in enumerate(resized)}}
         if followed:
             kept["pixel_values"] = case.images["pixel_values"]
@@ -184,7 +185,8 @@ def one(family, folder, say):
             make(checkpoint, seed=seed, **options)
             source = Source(checkpoint)
             model = family.prepare(family.load(checkpoint), source)
-            found = answers(family, model, Tokenizer.from_file(str(checkpoint / "tokenizer.json")), source)
+            tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+            found = answers(family, model, tokenizer, source)
             variety = 0 if found is None else len(set(found[1][f"{FOLLOWED}.tokens"].ravel().tolist()))
             if found and (best is None or variety > best[0]):
                 best = variety, checkpoint, found
@@ -195,7 +197,8 @@ def one(family, folder, say):
         variety, checkpoint, (listed, tensors) = best
         options = convert.Options(name=f"tiny-{family.name}", provenance="random weights: for tests only")
         report = convert.export(family, checkpoint, folder / "model", options, say=lambda _: None)
-    (folder / "cases.json").write_text(json.dumps({"family": family.name, "cases": listed}, separators=(",", ":")) + "\n")
+    told = json.dumps({"family": family.name, "cases": listed}, separators=(",", ":"))
+    (folder / "cases.json").write_text(told + "\n")
     save_file(tensors, folder / "tensors.safetensors")
     say(f"{family.name}: {variety} different tokens in {STEPS} steps; {report.line()}")
 

@@ -118,9 +118,10 @@ class Family(Family):
         return SeqRunner(folder, self)
 
     def prepare(self, model, source):
-        text, size = model.config.text_config, source.preprocessor.get("crop_size") or source.preprocessor.get("size", {})
+        text, picture = model.config.text_config, source.preprocessor
+        size = picture.get("crop_size") or picture.get("size", {})
         if not size.get("height") or size.get("height") != size.get("width"):
-            raise Refused(f"{source.folder / 'preprocessor_config.json'}: `size` should have an equal height and width")
+            raise Refused(f"{source.folder / 'preprocessor_config.json'}: `size` should be a height and an equal width")
         self.side = size["height"]
         self.image_tokens = sides(model.model.vision_tower, self.side)[-1] ** 2 + 1
         self.image_token, self.first_token = model.config.image_token_id, text.decoder_start_token_id
@@ -130,22 +131,23 @@ class Family(Family):
         text = model.model.language_model
         config, head = text.config, model.lm_head
         hidden, count = config.d_model, config.decoder_attention_heads
-        yield Graph("vision_encoder", Tower(model.model, self.side), {"pixel_values": torch.randn(2, 3, self.side, self.side)},
-                    ["image_features"], {"pixel_values": {0: "batch"}, "image_features": {0: "batch"}})
+        pixels = {"pixel_values": torch.randn(2, 3, self.side, self.side)}
+        yield Graph("vision_encoder", Tower(model.model, self.side), pixels, ["image_features"],
+                    {"pixel_values": {0: "batch"}, "image_features": {0: "batch"}})
         yield decoder.embed_graph(text.shared, float(text.encoder.embed_tokens.embed_scale))
         yield Graph(
             "encoder_model", Encoder(text.encoder),
             {"inputs_embeds": torch.randn(2, 7, hidden), "attention_mask": torch.ones(2, 7, dtype=torch.long)},
-            ["last_hidden_state"],
-            {name: {0: "batch", 1: "encoder_sequence"} for name in ("inputs_embeds", "attention_mask", "last_hidden_state")})
+            ["last_hidden_state"], {name: {0: "batch", 1: "encoder_sequence"} for name in (
+                "inputs_embeds", "attention_mask", "last_hidden_state")})
         names = [f"{i}.{kind}" for i in range(config.decoder_layers) for kind in KINDS]
         dtype = text.decoder.layers[0].self_attn.k_proj.weight.dtype
         inputs = {
             "encoder_attention_mask": torch.ones(2, 11, dtype=torch.long),
             "encoder_hidden_states": torch.randn(2, 7, hidden), "inputs_embeds": torch.randn(2, 3, hidden),
             "use_cache_branch": torch.tensor([False]),
-            **{f"past_key_values.{name}": torch.randn(2, count, 4 if "encoder." in name else 5, hidden // count).to(dtype)
-               for name in names},
+            **{f"past_key_values.{name}": torch.randn(
+                2, count, 4 if "encoder." in name else 5, hidden // count).to(dtype) for name in names},
         }
         axes = {"encoder_attention_mask": {0: "batch", 1: "encoder_total"},
                 "encoder_hidden_states": {0: "batch", 1: "encoder_sequence"},

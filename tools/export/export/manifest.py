@@ -41,7 +41,8 @@ def files(folder, roles):
 def write(folder, head, sections, roles):
     """Writes model.toml for what lies in `folder`."""
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", head["name"]):
-        raise Refused(f"the name `{head['name']}` should be 1 to 64 ASCII letters, digits, `-`, `_` or `.`; pass --name")
+        raise Refused(f"the name `{head['name']}` should be 1 to 64 ASCII letters, digits, `-`, `_` or `.`; "
+                      "pass --name")
     lines = [f"{key} = {value(v)}" for key, v in head.items()]
     for section, entries in sections.items():
         lines += ["", f"[{section}]", *(f"{key} = {value(v)}" for key, v in entries.items())]

@@ -118,7 +118,8 @@ class Family(Family):
             # Below its window a sliding layer sees everything, as the exported graph does.
             context = min(context, text.sliding_window)
         if tokens >= context:
-            raise Refused(f"config.json: a picture's {tokens} tokens do not fit in {context}; export a smaller image_size")
+            raise Refused(f"config.json: a picture's {tokens} tokens do not fit in {context}; take a checkpoint of a "
+                          "smaller image_size")
         return {
             "input": {"fit": "stretch", "width": vision.image_size, "height": vision.image_size,
                       **source.normalisation(), "coordinates": "bins-yxyx"},

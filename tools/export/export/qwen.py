@@ -46,8 +46,8 @@ class Qwen(Family):
         axes = {"pixel_values": {0: "patches"}, self.grid_name: {0: "images"}, "image_features": {0: "image_tokens"}}
         if depth:
             axes["deepstack_features"] = {1: "image_tokens"}
-        yield Graph("vision_encoder", self.tower(model), {"pixel_values": torch.randn(104, width), self.grid_name: grid},
-                    outputs, axes)
+        pixels = {"pixel_values": torch.randn(104, width), self.grid_name: grid}
+        yield Graph("vision_encoder", self.tower(model), pixels, outputs, axes)
         yield decoder.embed_graph(text.embed_tokens)
         inputs, outputs, axes = decoder.ports(body, layers, hidden, torch.randint(0, 9, (3, 2, 3)), "position_ids")
         if depth:
@@ -144,6 +144,12 @@ class Qwen(Family):
         turned = grid[:, [0, 2, 1]]
         if not np.array_equal(turned, grid):
             yield f"`{self.grid_name}`", feeds, {**feeds, self.grid_name: turned}
+
+    def impossible(self, case):
+        pixels, grid = case.images["pixel_values"], case.images["image_grid_thw"]
+        for what, rows in (("fewer patches than the grid has", pixels[:-4]),
+                           ("more patches than the grid has", np.concatenate([pixels, pixels[:4]]))):
+            yield what, {"pixel_values": rows, self.grid_name: grid}
 
     def settings(self, model, source):
         """This family's part of model.toml."""

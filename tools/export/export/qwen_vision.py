@@ -21,11 +21,12 @@ class Layout:
     Patches come in blocks of merge*merge that become one token; blocks go row by row.
     """
 
-    def __init__(self, grid, patches, merge):
+    def __init__(self, grid, merge):
         frames, rows, columns = grid[:, 0], grid[:, 1], grid[:, 2]
         areas = rows * columns
         ends = torch.cumsum(frames * areas, dim=0)
-        index = torch.arange(patches)
+        # Counted from the grid, so that pixels of another number fail instead of being misplaced.
+        index = torch.arange(ends[-1])
         self.picture = (index[:, None] >= ends[None, :]).long().sum(dim=1)
         local = index - (ends - frames * areas)[self.picture]
         area, columns_here = areas[self.picture], columns[self.picture]
@@ -119,7 +120,7 @@ class Tower(nn.Module):
         return blocks.linear(merger.mlp[2], merger.mlp[1](blocks.linear(merger.mlp[0], x))).float()
 
     def forward(self, pixel_values, image_grid_thw):
-        layout = Layout(image_grid_thw, pixel_values.shape[0], self.merge)
+        layout = Layout(image_grid_thw, self.merge)
         x = self.embed(pixel_values, layout)
         cos, sin = angles(layout, self.frequencies)
         whole, windows = layout.segment_bias(), self.windows(layout)

@@ -14,9 +14,11 @@ class Sessions:
     def __init__(self, folder, roles):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        # Failures come back as errors; a check provokes some.
+        options.log_severity_level = 4
         self.sessions = {
-            role: onnxruntime.InferenceSession(Path(folder) / f"{role}.onnx", options, providers=["CPUExecutionProvider"])
+            role: onnxruntime.InferenceSession(
+                Path(folder) / f"{role}.onnx", options, providers=["CPUExecutionProvider"])
             for role in roles
         }
 

@@ -16,14 +16,18 @@ FULL = {"num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads":
 KINDS = {
     "qwen2-vl": (tiny.qwen2_vl, {
         "plain": {}, "tied, one key head, 3 layers": {"tied": True, "text": MANY, "seed": 1},
+        "as published": {"flat": True, "tied": True, "seed": 3},
         "a key head a head, 1 layer": {"text": FULL, "depth": 1, "heads": 4, "seed": 2}}),
     "qwen2.5-vl": (tiny.qwen2_5_vl, {
-        "plain": {}, "tied, windows of 56": {"tied": True, "text": MANY, "window": 56, "depth": 4, "whole": (0, 3), "seed": 1},
+        "plain": {},
+        "tied, windows of 56": {"tied": True, "text": MANY, "window": 56, "depth": 4, "whole": (0, 3), "seed": 1},
         "windows only": {"text": FULL, "whole": (), "heads": 1, "seed": 2},
+        "as published": {"flat": True, "seed": 4},
         "no windows": {"whole": (0, 1, 2), "seed": 3}}),
     "qwen3-vl": (tiny.qwen3_vl, {
         "plain": {}, "tied, table of 3": {"tied": True, "text": MANY, "table": 9, "seed": 1},
-        "late features, as many as layers": {"text": {"num_hidden_layers": 3}, "depth": 4, "deep": (3, 1, 2), "seed": 2}}),
+        "late features, as many as layers": {
+            "text": {"num_hidden_layers": 3}, "depth": 4, "deep": (3, 1, 2), "seed": 2}}),
     "florence-2": (tiny.florence2, {
         "plain": {}, "three stages, whole windows": {
             "dims": (8, 16, 32), "depths": (1, 2, 1), "window": 4, "side": 64, "layers": 3, "heads": 2, "seed": 1}}),

@@ -15,10 +15,12 @@ import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 CORPUS = [
-    "Locate every instance that belongs to the following categories: person, car. Report bbox coordinates in JSON format.",
+    "Locate every instance that belongs to the following categories: person, car.",
+    "Report bbox coordinates in JSON format.",
     "Locate the person in a red jacket, output its bbox coordinates using JSON format. detect cat ; dog",
     "Locate the objects with category name in the image. Locate the phrases in the caption: a man next to the van",
-    "Is there a van in the zoomed-in view? Answer Yes or No. No Yes {\"bbox_2d\": [12, 34, 56, 78], \"label\": \"person\"}",
+    "Is there a van in the zoomed-in view? Answer Yes or No. No Yes",
+    "[{\"bbox_2d\": [12, 34, 56, 78], \"label\": \"person\"}]",
 ]
 CHATML = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
           "<|box_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
@@ -77,7 +79,8 @@ def save(folder, model, tokenizer, picture, end):
     (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\nRandom weights, for tests.\n")
 
 
-def qwen(folder, config_class, model_class, picture, vision, text=(), seed=0, tied=False, sections=(2, 3, 3), rope=None, head=16):
+def qwen(folder, config_class, model_class, picture, vision, text=(), seed=0, tied=False, sections=(2, 3, 3),
+         rope=None, head=16, flat=False):
     tokenizer = byte_tokenizer([], CHATML)
     ids = {key: tokenizer.token_to_id(f"<|{name}|>") for key, name in (
         ("image_token_id", "image_pad"), ("video_token_id", "video_pad"),
@@ -86,7 +89,8 @@ def qwen(folder, config_class, model_class, picture, vision, text=(), seed=0, ti
         "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "head_dim": head, "vocab_size": tokenizer.get_vocab_size(), "rope_theta": 10000.0,
         "max_position_embeddings": 4096, "tie_word_embeddings": tied, "bos_token_id": None, "eos_token_id": None,
-        "rope_scaling": rope or {"type": "mrope", "rope_type": "default", "mrope_section": list(sections)}, **dict(text)}
+        "rope_scaling": rope or {"type": "mrope", "rope_type": "default", "mrope_section": list(sections)},
+        **dict(text)}
     if config_class is not transformers.Qwen3VLConfig:
         words.pop("head_dim")
         words["hidden_size"] = head * words["num_attention_heads"]
@@ -95,6 +99,11 @@ def qwen(folder, config_class, model_class, picture, vision, text=(), seed=0, ti
     config = config_class(text_config=words, vision_config=vision, tie_word_embeddings=tied, **ids)
     end = [tokenizer.token_to_id("<|im_end|>"), tokenizer.token_to_id("<|endoftext|>")]
     save(folder, randomise(model_class(config), seed), tokenizer, picture, end)
+    if flat:
+        # As Qwen2 and Qwen2.5 are published: what describes the text stands beside, not under, `text_config`.
+        path = folder / "config.json"
+        written = json.loads(path.read_text())
+        path.write_text(json.dumps({**written.pop("text_config"), **written}))
 
 
 def clip_picture(unit, **more):
@@ -106,20 +115,21 @@ def clip_picture(unit, **more):
 
 def qwen2_vl(folder, seed=0, depth=2, heads=2, width=16, **more):
     vision = {"depth": depth, "embed_dim": width * heads, "num_heads": heads, "mlp_ratio": 2, "patch_size": 14}
-    qwen(folder, transformers.Qwen2VLConfig, transformers.Qwen2VLForConditionalGeneration, clip_picture(28), vision,
-         seed=seed, **more)
+    qwen(folder, transformers.Qwen2VLConfig, transformers.Qwen2VLForConditionalGeneration, clip_picture(28),
+         vision, seed=seed, **more)
 
 
 def qwen2_5_vl(folder, seed=0, depth=3, heads=2, width=16, whole=(1,), window=112, **more):
-    vision = {"depth": depth, "hidden_size": width * heads, "num_heads": heads, "intermediate_size": 40, "patch_size": 14,
-              "window_size": window, "fullatt_block_indexes": list(whole)}
-    qwen(folder, transformers.Qwen2_5_VLConfig, transformers.Qwen2_5_VLForConditionalGeneration, clip_picture(28), vision,
-         seed=seed, **more)
+    vision = {"depth": depth, "hidden_size": width * heads, "num_heads": heads, "intermediate_size": 40,
+              "patch_size": 14, "window_size": window, "fullatt_block_indexes": list(whole)}
+    qwen(folder, transformers.Qwen2_5_VLConfig, transformers.Qwen2_5_VLForConditionalGeneration, clip_picture(28),
+         vision, seed=seed, **more)
 
 
-def qwen3_vl(folder, seed=0, depth=3, heads=2, width=16, deep=(0, 1), table=64, sections=(4, 2, 2), **more):
-    vision = {"depth": depth, "hidden_size": width * heads, "num_heads": heads, "intermediate_size": 40, "patch_size": 16,
-              "num_position_embeddings": table, "deepstack_visual_indexes": list(deep)}
+def qwen3_vl(folder, seed=0, depth=3, heads=2, width=16, deep=(0, 1), table=64, sections=(4, 2, 2),
+             **more):
+    vision = {"depth": depth, "hidden_size": width * heads, "num_heads": heads, "intermediate_size": 40,
+              "patch_size": 16, "num_position_embeddings": table, "deepstack_visual_indexes": list(deep)}
     half = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "image_processor_type": "Qwen2VLImageProcessorFast"}
     # As published: the sizes stand under `size` here.
     picture = clip_picture(32, **half, size={"shortest_edge": 4096, "longest_edge": 12288})
@@ -158,16 +168,16 @@ def paligemma(folder, seed=0, version=2, layers=2, heads=4, kv_heads=1, side=56,
     tokenizer = piece_tokenizer(["<pad>", "<eos>", "<bos>", "<unk>"], [f"<loc{i:04}>" for i in range(1024)] +
                                 [f"<seg{i:03}>" for i in range(128)] + ["<image>"])
     words = {
-        "model_type": "gemma2" if version == 2 else "gemma", "vocab_size": tokenizer.get_vocab_size(), "hidden_size": hidden,
-        "intermediate_size": 48, "num_hidden_layers": layers, "num_attention_heads": heads,
+        "model_type": "gemma2" if version == 2 else "gemma", "vocab_size": tokenizer.get_vocab_size(),
+        "hidden_size": hidden, "intermediate_size": 48, "num_hidden_layers": layers, "num_attention_heads": heads,
         "num_key_value_heads": kv_heads, "head_dim": 16, "max_position_embeddings": 1024, "pad_token_id": 0,
         "eos_token_id": 1, "bos_token_id": 2, "hidden_activation": "gelu_pytorch_tanh"}
     if version == 2:
         words |= {"query_pre_attn_scalar": 24, "sliding_window": 512, "attn_logit_softcapping": 5.0,
                   "final_logit_softcapping": 6.0}
-    vision = {"model_type": "siglip_vision_model", "hidden_size": hidden, "intermediate_size": 48, "num_hidden_layers": 2,
-              "num_attention_heads": 2, "patch_size": 14, "image_size": side, "vision_use_head": False,
-              "projection_dim": hidden, "num_image_tokens": (side // 14) ** 2}
+    vision = {"model_type": "siglip_vision_model", "hidden_size": hidden, "intermediate_size": 48,
+              "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 14, "image_size": side,
+              "vision_use_head": False, "projection_dim": hidden, "num_image_tokens": (side // 14) ** 2}
     config = transformers.PaliGemmaConfig(
         text_config=words, vision_config=vision, image_token_index=tokenizer.token_to_id("<image>"),
         projection_dim=hidden, hidden_size=hidden, pad_token_id=0, bos_token_id=2, eos_token_id=1)
