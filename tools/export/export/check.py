@@ -39,9 +39,10 @@ class Report:
                 f"{self.inputs} inputs proved in use")
 
 
-# What is still agreement: largest error relative to the largest logit, and smallest cosine of any position. Quantised
+# What is still agreement: largest error relative to the largest logit, and smallest cosine of any position. Single
+# precision leaves room for deep models with large activations; the self-test's small ones get none of it. Quantised
 # weights change answers by their nature: their limits only tell a coarse model from a broken one.
-LIMITS = {"fp32": (2e-5, 0.999999), "fp16": (2e-2, 0.999), "int8": (1e-1, 0.99), "int4": (2.0, 0.7)}
+LIMITS = {"fp32": (1e-4, 0.999999), "fp16": (2e-2, 0.999), "int8": (1e-1, 0.99), "int4": (2.0, 0.7)}
 
 
 def compare(runner, case, expected, report):

@@ -1,5 +1,9 @@
 """Every family by the name the command line uses."""
 
-from . import florence2, paligemma, qwen2_5_vl, qwen2_vl, qwen3_vl
+from .florence2 import Florence2
+from .paligemma import PaliGemma
+from .qwen2_5_vl import Qwen25VL
+from .qwen2_vl import Qwen2VL
+from .qwen3_vl import Qwen3VL
 
-FAMILIES = {module.Family.name: module.Family() for module in (qwen2_vl, qwen2_5_vl, qwen3_vl, florence2, paligemma)}
+FAMILIES = {family.name: family() for family in (Qwen2VL, Qwen25VL, Qwen3VL, Florence2, PaliGemma)}

@@ -107,7 +107,7 @@ class SeqRunner(Runner):
                             "inputs_embeds": self.embed(tokens), "use_cache_branch": np.array([cached])})
 
 
-class Family(Family):
+class Florence2(Family):
     name = "florence-2"
     model_type = "florence2"
     hub_example = "florence-community/Florence-2-base-ft"

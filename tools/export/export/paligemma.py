@@ -38,7 +38,7 @@ class Tower(nn.Module):
         return blocks.linear(self.projector, x).float() / self.scale
 
 
-class Family(Family):
+class PaliGemma(Family):
     name = "paligemma"
     model_type = "paligemma"
     hub_example = "google/paligemma2-3b-mix-448"

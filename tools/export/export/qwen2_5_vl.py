@@ -30,7 +30,7 @@ class WindowTower(Tower):
         return blocks.linear(mlp.down_proj, mlp.act_fn(blocks.linear(mlp.gate_proj, x)) * blocks.linear(mlp.up_proj, x))
 
 
-class Family(Qwen):
+class Qwen25VL(Qwen):
     name = "qwen2.5-vl"
     model_type = "qwen2_5_vl"
     hub_example = "Qwen/Qwen2.5-VL-3B-Instruct"

@@ -6,7 +6,7 @@ from .qwen import Qwen
 from .qwen_vision import Tower
 
 
-class Family(Qwen):
+class Qwen2VL(Qwen):
     name = "qwen2-vl"
     model_type = "qwen2_vl"
     hub_example = "Qwen/Qwen2-VL-2B-Instruct"

@@ -52,7 +52,7 @@ class DeepTower(Tower):
         return [self.merge_with(self.vision.deepstack_merger_list[self.depths.index(i)], x)]
 
 
-class Family(Qwen):
+class Qwen3VL(Qwen):
     name = "qwen3-vl"
     model_type = "qwen3_vl"
     hub_example = "Qwen/Qwen3-VL-2B-Instruct"

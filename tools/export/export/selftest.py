@@ -35,6 +35,8 @@ KINDS = {
         "gemma 2": {}, "gemma 1": {"version": 1, "seed": 1},
         "gemma 2, more key heads": {"layers": 3, "kv_heads": 2, "side": 84, "seed": 2}}),
 }
+# Largest error of a small model in single precision, relative to its largest logit.
+EXACT = 5e-6
 FORMS = {"half": {"dtype": "fp16"}, "int8": {"weights": "int8"}, "int4": {"weights": "int4"},
          "half, int4": {"dtype": "fp16", "weights": "int4"}}
 
@@ -116,6 +118,8 @@ def run(names, say=print):
                     out = scratch / f"{number}-{form.replace(', ', '-') or 'full'}"
                     report = convert.export(family, checkpoint, out, convert.Options(**how), say=lambda _: None)
                     vouched(out)
+                    if not form and report.error > EXACT * report.scale:
+                        raise Refused(f"{name}, {kind}: {report.line()}; should be within {EXACT:g} of the largest logit")
                     passed += 1
                     say(f"{name}, {kind}{form and f', {form}'}: {report.line()}")
             refusals(family, scratch / "checkpoint-0", scratch, say)
