@@ -119,7 +119,7 @@ def run(names, say=print):
                     report = convert.export(family, checkpoint, out, convert.Options(**how), say=lambda _: None)
                     vouched(out)
                     if not form and report.error > EXACT * report.scale:
-                        raise Refused(f"{name}, {kind}: {report.line()}; should be within {EXACT:g} of the largest logit")
+                        raise Refused(f"{name}, {kind}: {report.line()}; small models should be within {EXACT:g}")
                     passed += 1
                     say(f"{name}, {kind}{form and f', {form}'}: {report.line()}")
             refusals(family, scratch / "checkpoint-0", scratch, say)
