@@ -1,0 +1,1 @@
+"""Real vision-language checkpoints to the ONNX folders that groundd loads."""

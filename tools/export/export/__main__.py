@@ -1,0 +1,57 @@
+"""`python -m export`: FAMILY CHECKPOINT_DIR OUT_DIR, or selftest, or fixtures."""
+
+import argparse
+import sys
+
+import torch
+import transformers
+
+from . import convert
+from .errors import Refused
+from .families import FAMILIES
+
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="python -m export", description="Real checkpoints to groundd's ONNX folders.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, family in FAMILIES.items():
+        one = commands.add_parser(name, help=f"export a {name} checkpoint, as {family.hub_example}")
+        one.add_argument("checkpoint", help="the checkpoint's folder")
+        one.add_argument("out", help="the folder to write; must not exist")
+        one.add_argument("--dtype", choices=("fp32", "fp16"), default="fp32", help="of weights and cache")
+        one.add_argument("--weights", choices=("int8", "int4"), help="quantise the language model's weights")
+        one.add_argument("--name", help="the model's name in messages; default is the folder's")
+        one.add_argument("--version", default="1", help="the model's version, for people")
+        one.add_argument("--licence", help="of the weights; default is what the checkpoint's card says")
+        one.add_argument("--provenance", help="where the weights come from; default is the checkpoint folder's name")
+    test = commands.add_parser("selftest", help="export small random checkpoints of every kind, and check them")
+    test.add_argument("--family", choices=FAMILIES, help="only this one")
+    made = commands.add_parser("fixtures", help="write the fixtures of groundd's own tests")
+    made.add_argument("out", help="the folder to write; what this command wrote there before is replaced")
+    return parser.parse_args()
+
+
+def main():
+    given = arguments()
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        if given.command == "selftest":
+            from . import selftest
+            selftest.run([given.family] if given.family else list(FAMILIES))
+        elif given.command == "fixtures":
+            from . import fixtures
+            fixtures.write(given.out)
+        else:
+            options = convert.Options(
+                given.dtype, given.weights, given.name, given.version, given.licence, given.provenance)
+            convert.export(FAMILIES[given.command], given.checkpoint, given.out, options)
+    except Refused as e:
+        print(f"export: {e}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""Small random checkpoints of every kind through the whole exporter: the base of `make parity`."""
+
+import shutil
+import tempfile
+import tomllib
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from . import convert, manifest, tiny
+from .errors import Refused
+from .families import FAMILIES
+
+MANY = {"num_hidden_layers": 3, "num_attention_heads": 6, "num_key_value_heads": 1}
+FULL = {"num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 4}
+KINDS = {
+    "qwen2-vl": (tiny.qwen2_vl, {
+        "plain": {}, "tied, one key head, 3 layers": {"tied": True, "text": MANY, "seed": 1},
+        "as published": {"flat": True, "tied": True, "seed": 3},
+        "a key head a head, 1 layer": {"text": FULL, "depth": 1, "heads": 4, "seed": 2}}),
+    "qwen2.5-vl": (tiny.qwen2_5_vl, {
+        "plain": {},
+        "tied, windows of 56": {"tied": True, "text": MANY, "window": 56, "depth": 4, "whole": (0, 3), "seed": 1},
+        "windows only": {"text": FULL, "whole": (), "heads": 1, "seed": 2},
+        "as published": {"flat": True, "seed": 4},
+        "no windows": {"whole": (0, 1, 2), "seed": 3}}),
+    "qwen3-vl": (tiny.qwen3_vl, {
+        "plain": {}, "tied, table of 3": {"tied": True, "text": MANY, "table": 9, "seed": 1},
+        "late features, as many as layers": {
+            "text": {"num_hidden_layers": 3}, "depth": 4, "deep": (3, 1, 2), "seed": 2}}),
+    "florence-2": (tiny.florence2, {
+        "plain": {}, "three stages, whole windows": {
+            "dims": (8, 16, 32), "depths": (1, 2, 1), "window": 4, "side": 64, "layers": 3, "heads": 2, "seed": 1}}),
+    "paligemma": (tiny.paligemma, {
+        "gemma 2": {}, "gemma 1": {"version": 1, "seed": 1},
+        "gemma 2, more key heads": {"layers": 3, "kv_heads": 2, "side": 84, "seed": 2}}),
+}
+# Largest error of a small model in single precision, relative to its largest logit.
+EXACT = 5e-6
+FORMS = {"half": {"dtype": "fp16"}, "int8": {"weights": "int8"}, "int4": {"weights": "int4"},
+         "half, int4": {"dtype": "fp16", "weights": "int4"}}
+
+
+def vouched(folder):
+    """The manifest lists every file that lies there, as it lies there."""
+    listed = tomllib.loads((folder / "model.toml").read_text())["files"]
+    found = {path.name for path in folder.iterdir()} - {"model.toml"}
+    if found != {entry["path"] for entry in listed}:
+        raise Refused(f"{folder}: model.toml does not list what lies there")
+    for entry in listed:
+        path = folder / entry["path"]
+        if path.stat().st_size != entry["bytes"] or manifest.digest(path) != entry["sha256"]:
+            raise Refused(f"{path}: is not what model.toml says")
+
+
+def must_refuse(what, family, checkpoint, out, saying):
+    """A bad export must say why, and leave nothing."""
+    try:
+        convert.export(family, checkpoint, out, convert.Options(), say=lambda _: None)
+    except Refused as e:
+        if saying not in str(e):
+            raise Refused(f"{what}: was refused for another reason: {e}") from e
+    else:
+        raise Refused(f"{what}: was exported")
+    left = [path.name for path in out.parent.iterdir() if out.name in path.name]
+    if left:
+        raise Refused(f"{what}: left {left} behind")
+
+
+def refusals(family, checkpoint, scratch, say):
+    """What the exporter must not let through."""
+    out = scratch / "refused"
+    other = next(f for name, f in FAMILIES.items() if name != family.name)
+    must_refuse("a checkpoint of another family", other, checkpoint, out, "as in")
+
+    lacking = scratch / "lacking"
+    shutil.copytree(checkpoint, lacking)
+    weights = load_file(lacking / "model.safetensors")
+    lost = next(name for name in weights if name.endswith("proj.weight"))
+    save_file({name: w.clone() for name, w in weights.items() if name != lost}, lacking / "model.safetensors",
+              metadata={"format": "pt"})
+    must_refuse("a checkpoint that lacks a tensor", family, lacking, out, "missing")
+
+    honest = family.runner
+
+    def miswired(folder):
+        """A runner that feeds one layer's keys as values and its values as keys: shapes agree, numbers do not."""
+        runner = honest(folder)
+        key, value, plain = *runner.cache_ports[:2], runner.sessions.run
+
+        def swap(role, feeds):
+            return plain(role, {**feeds, key: feeds[value], value: feeds[key]} if key in feeds else feeds)
+
+        runner.sessions.run = swap
+        return runner
+
+    family.runner = miswired
+    try:
+        must_refuse("a graph whose cache is miswired", family, checkpoint, out, "does not come back")
+    finally:
+        del family.runner
+    say(f"{family.name}: refuses another family, a missing tensor, a miswired cache")
+
+
+def run(names, say=print):
+    """Every kind of every family named; raises Refused at the first that fails."""
+    passed = 0
+    for name in names:
+        family, (make, kinds) = FAMILIES[name], KINDS[name]
+        with tempfile.TemporaryDirectory() as folder:
+            scratch = Path(folder)
+            for number, (kind, options) in enumerate(kinds.items()):
+                checkpoint = scratch / f"checkpoint-{number}"
+                checkpoint.mkdir()
+                make(checkpoint, **options)
+                forms = {"": {}, **FORMS} if number == 0 else {"": {}}
+                for form, how in forms.items():
+                    out = scratch / f"{number}-{form.replace(', ', '-') or 'full'}"
+                    report = convert.export(family, checkpoint, out, convert.Options(**how), say=lambda _: None)
+                    vouched(out)
+                    if not form and report.error > EXACT * report.scale:
+                        raise Refused(f"{name}, {kind}: {report.line()}; small models should be within {EXACT:g}")
+                    passed += 1
+                    say(f"{name}, {kind}{form and f', {form}'}: {report.line()}")
+            refusals(family, scratch / "checkpoint-0", scratch, say)
+            passed += 3
+    say(f"{passed} passed, 0 failed")
