@@ -6,7 +6,7 @@ use std::{fs, path::PathBuf, process::Command, sync::Arc, time::Duration};
 
 use groundd::{
     ground::{
-        self, GroundError, Grounder, Limits, ModelInfo, Provider,
+        self, GroundError, Grounder, Limits, ModelInfo, Provider, QueryCheck,
         engine::EngineError,
         manifest::{self, Manifest, ManifestError},
         worker,
@@ -91,8 +91,9 @@ fn what_cannot_be_answered_says_why_and_leaves_the_rest_alone() {
         assert!(words.iter().all(|w| reason.contains(w)) && answer.matches.is_empty(), "{reason}");
     }
     // The check beforehand says the very same.
+    let checker = model.checker();
     for (query, answer) in queries.iter().zip(&answers[0]) {
-        assert_eq!(model.check_query(query).err().map_or(Status::Ok, Status::Error), answer.status);
+        assert_eq!(checker(query).err().map_or(Status::Ok, Status::Error), answer.status);
     }
 }
 
@@ -101,7 +102,7 @@ fn the_model_describes_itself() {
     let folders = [tiny().parent().unwrap().to_owned()];
     let mut config = config(&tiny());
     config.path = "tiny".into();
-    let line = ground::check(&config, &folders).unwrap_or_else(|e| panic!("{e}"));
+    let line = ground::load(&config, &folders).unwrap_or_else(|e| panic!("{e}")).describe().to_string();
     let hash8 = Manifest::load(&tiny()).unwrap().hash8();
     for part in ["tiny 1", &format!("tiny@{hash8}"), "retrieve", "on cpu", "with ONNX Runtime", "libonnxruntime.so"] {
         assert!(line.contains(part), "{part} is not in {line}");
@@ -385,8 +386,8 @@ impl Grounder for Faulty {
         unreachable!("the worker does not ask")
     }
 
-    fn check_query(&self, _: &Query) -> Result<(), String> {
-        Ok(())
+    fn checker(&self) -> QueryCheck {
+        Arc::new(|_| Ok(()))
     }
 
     fn ground(&mut self, batch: &Batch) -> Result<Vec<Vec<Answer>>, GroundError> {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{engine::EngineError, manifest::ManifestError};
+use super::{engine::EngineError, manifest::ManifestError, vision::VisionError};
 
 /// Why a model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +50,15 @@ pub enum GroundError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A picture cannot be shown to the model.
+    #[error(transparent)]
+    Picture(#[from] VisionError),
+    /// The vocabulary cannot make tokens of a text.
+    #[error("the text cannot be read by the model: {reason}; say it with other words")]
+    Text {
+        /// What the vocabulary said.
+        reason: String,
+    },
     /// A batch was larger than the model's limit.
     #[error("a batch of {frames} frames exceeds the model's limit of {most}")]
     Batch {
@@ -72,6 +81,20 @@ pub enum GroundError {
     /// The system would not give the model a thread.
     #[error("the `ground` thread could not be started")]
     Thread(#[source] std::io::Error),
+}
+
+impl GroundError {
+    /// Whether something the machine should have is missing, rather than the configuration or the model being wrong.
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Engine(error) => matches!(
+                error,
+                EngineError::NoLibrary { .. } | EngineError::BadLibrary { .. } | EngineError::Provider { .. }
+            ),
+            Self::Thread(_) => true,
+            _ => false,
+        }
+    }
 }
 
 /// `a, b and c`, for messages that list where something was looked for.

@@ -12,6 +12,10 @@ use sha2::{Digest, Sha256};
 
 use crate::types::{Method, Size};
 
+mod tables;
+
+pub use tables::{Coordinates, Decoder, File, Fit, Input, Positions, Resample, Scores, Sizes, Tokens};
+
 /// The manifest's name in a model's folder.
 pub const FILE_NAME: &str = "model.toml";
 
@@ -35,8 +39,10 @@ pub struct Manifest {
     pub input: Input,
     /// Its sizes.
     pub limits: Sizes,
-    /// Its thresholds.
-    pub scores: Scores,
+    /// Its thresholds, where it has scores that were tuned.
+    pub scores: Option<Scores>,
+    /// Its language model, where it writes its answers.
+    pub decoder: Option<Decoder>,
     /// How words become numbers.
     pub tokens: Tokens,
     /// Every file it needs; the order matters for [`Manifest::hash8`].
@@ -44,73 +50,6 @@ pub struct Manifest {
     /// The folder it was read from.
     #[serde(skip)]
     pub dir: PathBuf,
-}
-
-/// `[input]`: what frames must look like.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Input {
-    /// Canvas width in pixels.
-    pub width: u32,
-    /// Canvas height in pixels.
-    pub height: u32,
-    /// How a picture is laid on the canvas.
-    pub fit: Fit,
-}
-
-/// How a picture is laid on the canvas.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Fit {
-    /// Scaled by one factor and centred on black.
-    Letterbox,
-}
-
-/// `[limits]`: the sizes the files were made for.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Sizes {
-    /// Regions proposed on every frame.
-    pub regions: usize,
-    /// Tokens a query can have.
-    pub query_tokens: usize,
-    /// Most frames in one batch.
-    pub max_batch: usize,
-}
-
-/// `[scores]`: thresholds, 0 to 1, as tuned on the model's own validation data.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Scores {
-    /// Proposals below are not offered.
-    pub objectness: f32,
-    /// Matches below are not reported, unless the query has its own threshold.
-    #[serde(rename = "match")]
-    pub matching: f32,
-    /// Of two matches that overlap more than this, the better one stays.
-    pub nms_iou: f32,
-}
-
-/// `[tokens]`: how words become numbers.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tokens {
-    /// The vocabulary's path; one of the files.
-    pub vocabulary: PathBuf,
-}
-
-/// One `[[files]]` entry.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct File {
-    /// What it is for; families define their roles.
-    pub role: String,
-    /// Where it lies, relative to the folder and inside it.
-    pub path: PathBuf,
-    /// Its length.
-    pub bytes: u64,
-    /// SHA-256 of its content, 64 lower-case hex digits.
-    pub sha256: String,
 }
 
 /// Why a model's folder cannot be used.
@@ -188,22 +127,15 @@ impl Manifest {
         if self.methods.is_empty() || self.methods.contains(&Method::Auto) {
             return complain("methods", "should name at least one of retrieve, zoom, coords, bins, detector");
         }
-        for (key, value, most) in [
-            ("input.width", self.input.width as usize, 8192),
-            ("input.height", self.input.height as usize, 8192),
-            ("limits.regions", self.limits.regions, 4096),
-            ("limits.query_tokens", self.limits.query_tokens, 4096),
-            ("limits.max_batch", self.limits.max_batch, 256),
-        ] {
+        for (key, value, most) in self.counts() {
             if !(1..=most).contains(&value) {
                 return complain(key, &format!("is {value}; should be 1 to {most}"));
             }
         }
-        for (key, value) in [
-            ("scores.objectness", self.scores.objectness),
-            ("scores.match", self.scores.matching),
-            ("scores.nms_iou", self.scores.nms_iou),
-        ] {
+        let scores = self.scores.iter().flat_map(|s| {
+            [("scores.objectness", s.objectness), ("scores.match", s.matching), ("scores.nms_iou", s.nms_iou)]
+        });
+        for (key, value) in scores {
             if !(0.0..=1.0).contains(&value) {
                 return complain(key, &format!("is {value}; should be 0 to 1"));
             }
@@ -213,6 +145,26 @@ impl Manifest {
             return complain("tokens.vocabulary", "should be the path of one of the [[files]]");
         }
         Ok(())
+    }
+
+    /// The numbers that must be given, by key, and their largest values. Models that write their answers have other
+    /// sizes than those that choose among regions.
+    fn counts(&self) -> Vec<(&'static str, usize, usize)> {
+        let mut counts = vec![("limits.max_batch", self.limits.max_batch, 256)];
+        if self.input.fit != Fit::Patches {
+            counts.push(("input.width", self.input.width as usize, 8192));
+            counts.push(("input.height", self.input.height as usize, 8192));
+        }
+        if self.input.fit == Fit::Letterbox {
+            counts.push(("limits.regions", self.limits.regions, 4096));
+            counts.push(("limits.query_tokens", self.limits.query_tokens, 4096));
+        } else {
+            counts.push(("limits.context", self.limits.context, 1 << 20));
+            counts.push(("limits.image_tokens", self.limits.image_tokens, 1 << 18));
+            counts.push(("limits.answer_tokens", self.limits.answer_tokens, 1 << 16));
+            counts.push(("limits.boxes", self.limits.boxes, 4096));
+        }
+        counts
     }
 
     fn check_file(&self, at: usize, file: &File) -> Result<(), (String, String)> {
@@ -236,9 +188,16 @@ impl Manifest {
         self.dir.join(FILE_NAME)
     }
 
-    /// The canvas frames must be scaled to.
+    /// The canvas frames must be scaled to. A model that takes pictures of any size gets the full one; its canvas, of
+    /// the shape most cameras have, is what the daemon itself looks at.
     pub fn canvas(&self) -> Size {
-        Size::new(self.input.width, self.input.height)
+        if self.input.fit != Fit::Patches {
+            return Size::new(self.input.width, self.input.height);
+        }
+        let most = self.input.max_pixels.unwrap_or(u64::MAX).min(960 * 540);
+        let step = (most / (16 * 9)).isqrt().max(2) & !1;
+        let side = |n: u64| u32::try_from(step * n).unwrap_or(u32::MAX);
+        Size::new(side(16), side(9))
     }
 
     /// Where the only file with `role` lies; `None` if there is none or more than one.

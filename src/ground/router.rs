@@ -4,65 +4,104 @@
 use std::sync::Arc;
 
 use super::{
-    GroundError, Grounder, Limits, ModelInfo,
+    GroundError, Grounder, Limits, ModelInfo, QueryCheck,
     methods::{
         regions::{Bar, Pick},
-        retrieve::{self, Ask, Selector},
+        retrieve::{self, Ask, Selector, TextCheck},
+        written::{self, Found, Writer},
     },
 };
-use crate::types::{Answer, Batch, Frame, Match, Method, Query, ScoreKind, Status, Via};
+use crate::types::{Answer, Batch, Frame, Match, Method, Query, ScoreKind, Size, Status, Via};
 
-/// A model family behind the methods it can do.
-pub(super) struct Router<M> {
-    model: M,
+/// A model behind the methods it can do.
+pub(super) trait Able: Send {
+    /// Tells from any thread whether words can be asked.
+    fn words(&self) -> TextCheck;
+    /// Answers questions by one of its methods; those about the same frame stand next to each other.
+    fn answer(&mut self, method: Method, asks: &[Ask<'_>]) -> Result<Vec<Found>, GroundError>;
+}
+
+/// A model that selects among regions: `retrieve`.
+pub(super) struct Selecting<M> {
+    pub(super) model: M,
+    pub(super) bar: Bar,
+    /// The only canvas the model takes.
+    pub(super) canvas: Size,
+}
+
+impl<M: Selector + Send> Able for Selecting<M> {
+    fn words(&self) -> TextCheck {
+        self.model.checker()
+    }
+
+    fn answer(&mut self, _method: Method, asks: &[Ask<'_>]) -> Result<Vec<Found>, GroundError> {
+        let want = self.canvas;
+        let fits = |frame: &Frame| match frame.canvas.size {
+            got if got == want => Ok(()),
+            got => Err(format!(
+                "the model takes pictures of {}x{}, this one is {}x{}",
+                want.width, want.height, got.width, got.height
+            )),
+        };
+        let fitting: Vec<_> = asks.iter().filter(|ask| fits(ask.frame).is_ok()).copied().collect();
+        let mut picks = retrieve::answer(&mut self.model, &fitting, self.bar)?.into_iter();
+        // The selection's own probability: how sure the proposal network was decides what is offered, not what fits.
+        let scored = |picks: Vec<Pick>| picks.into_iter().map(|pick| (pick, ScoreKind::TokenProb)).collect();
+        Ok(asks.iter().map(|ask| fits(ask.frame).map(|()| scored(picks.next().unwrap_or_default()))).collect())
+    }
+}
+
+/// A model that writes its answers: `coords` or `bins`.
+pub(super) struct Writing<M>(pub(super) M);
+
+impl<M: Writer> Able for Writing<M> {
+    fn words(&self) -> TextCheck {
+        self.0.checker()
+    }
+
+    fn answer(&mut self, _method: Method, asks: &[Ask<'_>]) -> Result<Vec<Found>, GroundError> {
+        written::answer(&mut self.0, asks)
+    }
+}
+
+/// A model, and what is known of it.
+pub(super) struct Router {
+    model: Box<dyn Able>,
     info: ModelInfo,
     limits: Limits,
-    bar: Bar,
     /// `name@hash8`, shared by every match.
     id: Arc<str>,
+    check: QueryCheck,
 }
 
-impl<M: Selector> Router<M> {
-    /// A model that answers `retrieve`.
-    pub(super) fn new(model: M, info: ModelInfo, limits: Limits, bar: Bar) -> Self {
-        let id = info.id().into();
-        Self { model, info, limits, bar, id }
+/// The method that answers a query: the one it names, if the model can do it; the model's best for `auto`.
+fn route(info: &ModelInfo, wanted: Method) -> Result<Method, String> {
+    let found = match wanted {
+        Method::Auto => info.methods.first(),
+        named => info.methods.iter().find(|method| **method == named),
+    };
+    found.copied().ok_or_else(|| {
+        let can: Vec<_> = info.methods.iter().map(|m| m.name()).collect();
+        let (name, can) = (&info.name, can.join(", "));
+        format!("{name} cannot do `{wanted}`; it can do: {can}. Choose one of them, or auto")
+    })
+}
+
+impl Router {
+    /// `model` answers by the methods that `info` names, the best first.
+    pub(super) fn new(model: impl Able + 'static, info: ModelInfo, limits: Limits) -> Self {
+        let (id, known, words) = (info.id().into(), info.clone(), model.words());
+        let check = Arc::new(move |query: &Query| route(&known, query.method).and_then(|_| words(&query.text)));
+        Self { model: Box::new(model), info, limits, id, check }
     }
 
-    /// The method that answers the query, or why none does.
-    fn route(&self, query: &Query) -> Result<Method, String> {
-        let method = match query.method {
-            Method::Auto => Method::Retrieve,
-            named => named,
-        };
-        if method != Method::Retrieve || !self.info.methods.contains(&method) {
-            let can: Vec<_> = self.info.methods.iter().map(|m| m.name()).collect();
-            return Err(format!(
-                "{} cannot do `{method}`; it can do: {}. Choose one of them, or auto",
-                self.info.name,
-                can.join(", ")
-            ));
-        }
-        self.model.check(&query.text).map(|()| method)
-    }
-
-    fn fits(&self, frame: &Frame) -> Result<(), String> {
-        let (got, want) = (frame.canvas.size, self.limits.canvas);
-        if got == want {
-            return Ok(());
-        }
-        let (name, w, h) = (&self.info.name, want.width, want.height);
-        Err(format!("{name} takes pictures of {w}x{h}, this one is {}x{}", got.width, got.height))
-    }
-
-    fn report(&self, pick: &Pick) -> Match {
-        let via = Via { method: Method::Retrieve, model: Arc::clone(&self.id), crop: None, fresh: true };
-        // The selection's own probability: how sure the proposal network was decides what is offered, not what fits.
-        Match { bbox: pick.bbox, score: pick.score, score_kind: ScoreKind::TokenProb, track: None, via }
+    fn report(&self, method: Method, (pick, score_kind): &(Pick, ScoreKind)) -> Match {
+        let via = Via { method, model: Arc::clone(&self.id), crop: None, fresh: true };
+        Match { bbox: pick.bbox, score: pick.score, score_kind: *score_kind, track: None, via }
     }
 }
 
-impl<M: Selector + Send> Grounder for Router<M> {
+impl Grounder for Router {
     fn limits(&self) -> Limits {
         self.limits
     }
@@ -71,8 +110,8 @@ impl<M: Selector + Send> Grounder for Router<M> {
         self.info.clone()
     }
 
-    fn check_query(&self, query: &Query) -> Result<(), String> {
-        self.route(query).map(drop)
+    fn checker(&self) -> QueryCheck {
+        Arc::clone(&self.check)
     }
 
     fn ground(&mut self, batch: &Batch) -> Result<Vec<Vec<Answer>>, GroundError> {
@@ -81,14 +120,14 @@ impl<M: Selector + Send> Grounder for Router<M> {
             return Err(GroundError::Batch { frames, most });
         }
         let mut answers = Vec::with_capacity(frames);
-        let (mut asks, mut places) = (Vec::new(), Vec::new());
+        let mut routed = Vec::new();
         for (j, job) in batch.jobs.iter().enumerate() {
             let mut row = Vec::with_capacity(job.queries.len());
             for (q, query) in job.queries.iter().enumerate() {
-                let status = match self.route(query).and_then(|_| self.fits(&job.frame)) {
-                    Ok(()) => {
-                        asks.push(Ask { frame: &job.frame, query });
-                        places.push((j, q));
+                let method = (self.check)(query).and_then(|()| route(&self.info, query.method));
+                let status = match method {
+                    Ok(method) => {
+                        routed.push((method, (j, q), Ask { frame: &job.frame, query }));
                         Status::Ok
                     }
                     Err(reason) => Status::Error(reason),
@@ -97,9 +136,15 @@ impl<M: Selector + Send> Grounder for Router<M> {
             }
             answers.push(row);
         }
-        let picks = retrieve::answer(&mut self.model, &asks, self.bar)?;
-        for ((j, q), picks) in places.into_iter().zip(picks) {
-            answers[j][q].matches = picks.iter().map(|pick| self.report(pick)).collect();
+        for method in self.info.methods.clone() {
+            let (places, asks): (Vec<_>, Vec<_>) =
+                routed.iter().filter(|(m, ..)| *m == method).map(|(_, place, ask)| (*place, *ask)).unzip();
+            for ((j, q), reply) in places.into_iter().zip(self.model.answer(method, &asks)?) {
+                match reply {
+                    Ok(picks) => answers[j][q].matches = picks.iter().map(|pick| self.report(method, pick)).collect(),
+                    Err(reason) => answers[j][q].status = Status::Error(reason),
+                }
+            }
         }
         Ok(answers)
     }

@@ -93,9 +93,10 @@ impl Thread {
             let began = Instant::now();
             let answers = self.ground(&batch)?;
             let done_at = Instant::now();
+            let frames = batch.jobs.len();
             for (job, answers) in batch.jobs.into_iter().zip(answers) {
                 let queued = batch.cut_at.saturating_duration_since(job.frame.decoded_at);
-                let timings = Timings { queued, inferred: done_at - began, done_at };
+                let timings = Timings { queued, inferred: done_at - began, done_at, batch: frames };
                 let grounding = Grounding { frame: job.frame, answers, timings };
                 if let Err(mpsc::error::SendError(unsent)) = self.outbox.blocking_send(grounding) {
                     unsent.frame.ticket.drop_for(DropReason::Shutdown);

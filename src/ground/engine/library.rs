@@ -45,7 +45,8 @@ fn bundled() -> Vec<PathBuf> {
 
 fn system() -> Vec<PathBuf> {
     let multiarch = format!("{}-linux-gnu", env::consts::ARCH);
-    let usual = ["/usr/local/lib", "/usr/lib", "/usr/lib64", "/opt/onnxruntime/lib"].map(PathBuf::from);
+    let usual =
+        ["/usr/lib/groundd", "/usr/local/lib", "/usr/lib", "/usr/lib64", "/opt/onnxruntime/lib"].map(PathBuf::from);
     let searched = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
     let searched = env::split_paths(&searched).filter(|p| !p.as_os_str().is_empty());
     searched.chain(usual).chain([Path::new("/usr/lib").join(multiarch)]).collect()

@@ -13,14 +13,15 @@ use ort::{
     environment::Environment,
     ep,
     logging::LogLevel,
+    memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType},
     session::{
         Session, SessionInputValue,
         builder::{AutoDevicePolicy, SessionBuilder},
     },
-    value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType},
+    value::{DynTensor, DynValue, Outlet, TensorElementType, TensorRef, ValueType},
 };
 
-use super::{Data, Element, Engine, EngineError, Outputs, Port, Tensor};
+use super::{Data, Element, Engine, EngineError, Input, Kept, Mixed, Outputs, Port, Tensor};
 use crate::ground::Provider;
 
 /// The oldest ONNX Runtime that is accepted is 1.(this): the level `ort` is built for.
@@ -103,6 +104,8 @@ pub struct Local {
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     names: Vec<Arc<str>>,
+    /// Where outputs that are kept stay.
+    memory: MemoryInfo<'static>,
 }
 
 impl Local {
@@ -120,7 +123,8 @@ impl Local {
         let ports = |outlets: &[Outlet]| outlets.iter().map(port).collect::<Vec<_>>();
         let (inputs, outputs) = (ports(session.inputs()), ports(session.outputs()));
         let names = outputs.iter().map(|p| p.name.as_str().into()).collect();
-        Ok(Self { file: file.to_owned(), session, inputs, outputs, names })
+        let memory = memory(compute).map_err(|e| failed(e.to_string()))?;
+        Ok(Self { file: file.to_owned(), session, inputs, outputs, names, memory })
     }
 }
 
@@ -149,6 +153,16 @@ fn providers(compute: Compute) -> Vec<ep::ExecutionProviderDispatch> {
         Provider::Cuda => vec![cuda()],
         // TensorRT hands what it cannot do to CUDA.
         Provider::Tensorrt => vec![tensorrt(), cuda()],
+    }
+}
+
+fn memory(compute: Compute) -> ort::Result<MemoryInfo<'static>> {
+    let device = i32::try_from(compute.device).unwrap_or(i32::MAX);
+    match compute.provider {
+        Provider::Cpu => Ok(MemoryInfo::default()),
+        Provider::Cuda | Provider::Tensorrt => {
+            MemoryInfo::new(AllocationDevice::CUDA, device, AllocatorType::Device, MemoryType::Default)
+        }
     }
 }
 
@@ -194,6 +208,63 @@ impl Engine for Local {
             self.names.iter().zip(results.values()).map(|(name, value)| Ok((Arc::clone(name), copy(&value)?)));
         tensors.collect::<ort::Result<Vec<_>>>().map(Outputs::new).map_err(failed)
     }
+
+    fn run_keeping(&mut self, inputs: &[(&str, Input<'_>)], keep: &dyn Fn(&str) -> bool) -> Result<Mixed, EngineError> {
+        let failed = |e: ort::Error| EngineError::Run { file: self.file.clone(), reason: e.to_string() };
+        let (session, names, memory) = (&mut self.session, &self.names, &self.memory);
+        bound_run(session, names, memory, inputs, keep).map_err(failed)
+    }
+
+    fn blank(&self, name: &str, shape: &[usize]) -> Result<Kept, EngineError> {
+        let failed = |reason: String| EngineError::Run { file: self.file.clone(), reason };
+        let outlet = self.session.inputs().iter().find(|outlet| outlet.name() == name);
+        match outlet.map(Outlet::dtype) {
+            Some(ValueType::Tensor { ty, .. }) => {
+                let tensor = DynTensor::new(self.session.allocator(), *ty, shape).map_err(|e| failed(e.to_string()))?;
+                Ok(Kept { shape: shape.to_vec(), value: Box::new(tensor.into_dyn()) })
+            }
+            _ => Err(failed(format!("it has no tensor `{name}` among its inputs"))),
+        }
+    }
+}
+
+/// A binding lives for one run: one that lives on would hand out the same memory again.
+fn bound_run(
+    session: &mut Session,
+    names: &[Arc<str>],
+    memory: &MemoryInfo<'static>,
+    inputs: &[(&str, Input<'_>)],
+    keep: &dyn Fn(&str) -> bool,
+) -> ort::Result<Mixed> {
+    let mut binding = session.create_binding()?;
+    for (name, input) in inputs {
+        match input {
+            Input::Tensor(tensor) => binding.bind_input(*name, &owned(tensor)?)?,
+            Input::Kept(kept) => match kept.value.downcast_ref::<DynValue>() {
+                Some(value) => binding.bind_input(*name, value)?,
+                None => return Err(ort::Error::new(format!("the value kept for `{name}` is another engine's"))),
+            },
+        }
+    }
+    let host = MemoryInfo::default();
+    for name in names {
+        binding.bind_output_to_device(&**name, if keep(name) { memory } else { &host })?;
+    }
+    let mut results = session.run_binding(&binding)?;
+    binding.synchronize_outputs()?;
+    let (mut tensors, mut kept) = (Vec::new(), Vec::new());
+    for name in names {
+        let missing = || ort::Error::new(format!("the output `{name}` did not come back"));
+        let value = results.remove(&**name).ok_or_else(missing)?;
+        if keep(name) {
+            let ValueType::Tensor { shape, .. } = value.dtype() else { return Err(missing()) };
+            let shape = shape.iter().map(|axis| usize::try_from(*axis).unwrap_or(0)).collect();
+            kept.push((Arc::clone(name), Kept { shape, value: Box::new(value) }));
+        } else {
+            tensors.push((Arc::clone(name), copy(&value)?));
+        }
+    }
+    Ok(Mixed { host: Outputs::new(tensors), kept })
 }
 
 fn borrow(tensor: &Tensor) -> ort::Result<SessionInputValue<'_>> {
@@ -203,6 +274,17 @@ fn borrow(tensor: &Tensor) -> ort::Result<SessionInputValue<'_>> {
         Data::I64(data) => TensorRef::from_array_view((shape, data.as_slice()))?.into(),
         Data::U8(data) => TensorRef::from_array_view((shape, data.as_slice()))?.into(),
         Data::Bool(data) => TensorRef::from_array_view((shape, data.as_slice()))?.into(),
+    })
+}
+
+/// A copy, for bindings: `ort` 2.0.0-rc.15 copies borrowed data by a session of its own and locks itself out doing so.
+fn owned(tensor: &Tensor) -> ort::Result<DynValue> {
+    let shape = tensor.shape.as_slice();
+    Ok(match &tensor.data {
+        Data::F32(data) => ort::value::Tensor::from_array((shape, data.clone()))?.into_dyn(),
+        Data::I64(data) => ort::value::Tensor::from_array((shape, data.clone()))?.into_dyn(),
+        Data::U8(data) => ort::value::Tensor::from_array((shape, data.clone()))?.into_dyn(),
+        Data::Bool(data) => ort::value::Tensor::from_array((shape, data.clone()))?.into_dyn(),
     })
 }
 

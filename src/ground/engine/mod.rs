@@ -1,6 +1,6 @@
 //! Run tensors: named tensors in, named tensors out. What the tensors mean is the models' business.
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{any::Any, fmt, path::PathBuf, sync::Arc};
 
 use super::{Provider, error::places};
 
@@ -125,6 +125,47 @@ impl Outputs {
     }
 }
 
+/// A tensor that stays where an engine computed it, to be given back to that engine: an attention cache never needs to
+/// be looked into, and on a GPU it would be slow to.
+pub struct Kept {
+    /// Length of every axis.
+    pub shape: Vec<usize>,
+    /// The engine's own value.
+    pub(crate) value: Box<dyn Any + Send>,
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Kept{:?}", self.shape)
+    }
+}
+
+/// An input of [`Engine::run_keeping`].
+#[derive(Debug, Clone, Copy)]
+pub enum Input<'a> {
+    /// A tensor on the host.
+    Tensor(&'a Tensor),
+    /// One that the engine has kept.
+    Kept(&'a Kept),
+}
+
+/// What came out of a run that keeps some outputs.
+#[derive(Debug)]
+pub struct Mixed {
+    /// The outputs on the host.
+    pub host: Outputs,
+    /// The outputs that stayed where they are.
+    pub kept: Vec<(Arc<str>, Kept)>,
+}
+
+impl Mixed {
+    /// Takes the kept output `name` out; `None` if there is none, or no more.
+    pub fn take_kept(&mut self, name: &str) -> Option<Kept> {
+        let at = self.kept.iter().position(|(n, _)| **n == *name)?;
+        Some(self.kept.swap_remove(at).1)
+    }
+}
+
 /// One opened file of a model. Owned by one thread: a run is not reentrant.
 pub trait Engine: Send {
     /// What it takes.
@@ -135,6 +176,10 @@ pub trait Engine: Send {
     fn file(&self) -> &std::path::Path;
     /// Runs it once. Inputs are borrowed for the time of the run and not copied.
     fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Outputs, EngineError>;
+    /// Runs it once; the outputs whose names `keep` picks stay where they were computed.
+    fn run_keeping(&mut self, inputs: &[(&str, Input<'_>)], keep: &dyn Fn(&str) -> bool) -> Result<Mixed, EngineError>;
+    /// A kept tensor of the element type that the input `name` takes. Its elements, if it has any, are zeros.
+    fn blank(&self, name: &str, shape: &[usize]) -> Result<Kept, EngineError>;
 }
 
 /// Checks that an opened file has exactly the wanted inputs, and at least the wanted outputs.

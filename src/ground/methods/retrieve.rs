@@ -3,6 +3,8 @@
 //! The pixels are looked at once a frame, however many queries are asked of it.
 
 use super::regions::{self, Bar, Offer, Pick};
+use std::sync::Arc;
+
 use crate::{
     ground::GroundError,
     types::{Frame, Query, Rgb},
@@ -39,13 +41,16 @@ pub trait Proposer {
     fn propose(&mut self, canvases: &[&Rgb]) -> Result<Proposals<Self::Features>, GroundError>;
 }
 
+/// Whether a text can be asked, or why not.
+pub type TextCheck = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
 /// Selects among the regions of a [`Proposer`].
 pub trait Selector: Proposer {
-    /// Whether the words can be asked; says why not, for people.
-    fn check(&self, text: &str) -> Result<(), String>;
+    /// Tells from any thread whether words can be asked; says why not, for people.
+    fn checker(&self) -> TextCheck;
 
     /// How well every region of each pair's canvas fits the pair's words: a probability a region, `each` of them a
-    /// pair, pair after pair. The words have passed `check`.
+    /// pair, pair after pair. The words have passed the checker.
     fn select(&mut self, proposals: &Proposals<Self::Features>, pairs: &[Pair<'_>]) -> Result<Vec<f32>, GroundError>;
 }
 

@@ -1,7 +1,48 @@
 //! One file a model family: which files it has, how its words become numbers, what its tensors mean.
+//!
+//! [`qwen`], [`florence`] and [`paligemma`] write their answers; what they share is in [`decoder`] (the language model
+//! and its cache), [`speech`] (from one token to the next until the answer is over) and [`tokens`].
 
+use std::path::Path;
+
+use super::{
+    GroundError,
+    engine::{Engine, EngineError},
+    manifest::Manifest,
+};
+
+pub mod decoder;
+pub mod florence;
 pub mod nano;
+pub mod paligemma;
+mod picture;
+pub mod qwen;
+pub mod speech;
+pub mod tokens;
 pub mod words;
 
 /// The families [`crate::ground::load`] knows, for the message that says which.
-pub const FAMILIES: &str = nano::FAMILY;
+pub const FAMILIES: &str = "nano, qwen2-vl, qwen2.5-vl, qwen3-vl, florence-2, paligemma";
+
+/// Opens one file of a model.
+pub type Open<'a> = dyn FnMut(&Path) -> Result<Box<dyn Engine>, EngineError> + 'a;
+
+/// Opens the only file with `role`.
+fn open_role(manifest: &Manifest, role: &str, open: &mut Open<'_>) -> Result<Box<dyn Engine>, GroundError> {
+    match manifest.file(role) {
+        Some(file) => Ok(open(&file)?),
+        None => Err(unfit(
+            manifest,
+            format!("the family {} needs exactly one file with role = \"{role}\"", manifest.family),
+        )),
+    }
+}
+
+fn unfit(manifest: &Manifest, reason: String) -> GroundError {
+    GroundError::Unfit { manifest: manifest.path(), reason }
+}
+
+/// A key that the family needs.
+fn need<T>(manifest: &Manifest, key: &str, value: Option<T>) -> Result<T, GroundError> {
+    value.ok_or_else(|| unfit(manifest, format!("{key}: the family {} needs it", manifest.family)))
+}

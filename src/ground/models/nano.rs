@@ -15,7 +15,7 @@ use crate::{
         GroundError,
         engine::{self, Data, Element, Engine, EngineError, Port, Tensor},
         manifest::Manifest,
-        methods::retrieve::{Pair, Proposals, Proposer, Selector},
+        methods::retrieve::{Pair, Proposals, Proposer, Selector, TextCheck},
     },
     types::{Method, Rgb, Size},
 };
@@ -42,7 +42,7 @@ pub struct Nano {
     vision: Box<dyn Engine>,
     text: Box<dyn Engine>,
     select: Box<dyn Engine>,
-    words: Words,
+    words: Arc<Words>,
     texts: Texts,
     canvas: Size,
     regions: usize,
@@ -77,7 +77,7 @@ impl Nano {
             vision,
             text,
             select,
-            words: Words::load(&vocabulary, &manifest.name, tokens)?,
+            words: Arc::new(Words::load(&vocabulary, &manifest.name, tokens)?),
             texts: Texts::default(),
             canvas,
             regions,
@@ -188,8 +188,9 @@ impl Proposer for Nano {
 }
 
 impl Selector for Nano {
-    fn check(&self, text: &str) -> Result<(), String> {
-        if self.texts.known.contains_key(text) { Ok(()) } else { self.words.encode(text).map(drop) }
+    fn checker(&self) -> TextCheck {
+        let words = Arc::clone(&self.words);
+        Arc::new(move |text| words.encode(text).map(drop))
     }
 
     fn select(&mut self, proposals: &Proposals<Vec<f32>>, pairs: &[Pair<'_>]) -> Result<Vec<f32>, GroundError> {

@@ -1,0 +1,139 @@
+//! `coords` and `bins`: the model writes where things are, as text or as location tokens.
+//!
+//! These models have a picture size of their own, so they are shown the full-size picture where there is one, and the
+//! canvas without its borders otherwise. The picture is looked at once a frame, however many queries are asked of it.
+
+use super::{
+    regions::Pick,
+    retrieve::{Ask, TextCheck},
+};
+use crate::{
+    ground::{GroundError, codec::RawBox},
+    types::{BBox, Frame, Letterbox, Rgb, ScoreKind, Size},
+};
+
+/// A query's matches with what their scores mean, best first; or why it could not be asked.
+pub type Found = Result<Vec<(Pick, ScoreKind)>, String>;
+
+/// A model that writes its answers.
+pub trait Writer: Send {
+    /// What the model makes of a picture, before it is asked anything.
+    type Seen;
+
+    /// Tells from any thread whether words can be asked; says why not, for people.
+    fn checker(&self) -> TextCheck;
+
+    /// Looks at `picture` and says a word about it: what would fail on the first frame fails now.
+    fn warm_up(&mut self, picture: &Rgb) -> Result<(), GroundError>;
+
+    /// Looks at a picture.
+    fn look(&mut self, picture: &Rgb) -> Result<Self::Seen, GroundError>;
+
+    /// Boxes that answer `text`, in the order written, in fractions of the picture. The words have passed the checker.
+    fn locate(&mut self, seen: &Self::Seen, text: &str) -> Result<Vec<RawBox>, GroundError>;
+}
+
+/// Answers all questions. Those about the same frame stand next to each other. A query without a threshold of its own gets
+/// every box.
+pub fn answer<W: Writer>(writer: &mut W, asks: &[Ask<'_>]) -> Result<Vec<Found>, GroundError> {
+    let mut answers = Vec::with_capacity(asks.len());
+    for asks in asks.chunk_by(|a, b| std::ptr::eq(a.frame, b.frame)) {
+        let frame = asks[0].frame;
+        let seen = match picture(frame).map(|picture| writer.look(&picture)) {
+            Ok(Err(GroundError::Picture(reason))) => Err(reason.to_string()),
+            Ok(seen) => Ok(seen?),
+            Err(reason) => Err(reason),
+        };
+        for ask in asks {
+            answers.push(match &seen {
+                Ok(seen) => {
+                    let raw = writer.locate(seen, &ask.query.text)?;
+                    Ok(chosen(&raw, frame.source(), ask.query.threshold.unwrap_or(0.0)))
+                }
+                Err(reason) => Err(reason.clone()),
+            });
+        }
+    }
+    Ok(answers)
+}
+
+/// The whole picture, as large as there is.
+fn picture(frame: &Frame) -> Result<Rgb, String> {
+    let source = frame.source();
+    match (&frame.full, BBox::new(0.0, 0.0, source.width as f32, source.height as f32)) {
+        (Some(full), Some(whole)) => full.crop(&whole, source),
+        _ => inner(&frame.canvas, &frame.view),
+    }
+}
+
+/// The canvas without its borders.
+fn inner(canvas: &Rgb, view: &Letterbox) -> Result<Rgb, String> {
+    let Letterbox { left, top, inner, .. } = *view;
+    let rows = canvas.data.chunks_exact((canvas.size.width as usize * 3).max(1));
+    let columns = left as usize * 3..(left + inner.width) as usize * 3;
+    let rows = rows.skip(top as usize).take(inner.height as usize);
+    let pixels: Vec<u8> = rows.flat_map(|row| row.get(columns.clone()).unwrap_or_default()).copied().collect();
+    Rgb::new(inner, pixels).ok_or_else(|| {
+        let Size { width, height } = canvas.size;
+        format!("the canvas of {width}x{height} pixels is not the one its frame describes")
+    })
+}
+
+/// Boxes in source pixels, best first; of equals the one written first. A box written twice counts once.
+fn chosen(raw: &[RawBox], source: Size, threshold: f32) -> Vec<(Pick, ScoreKind)> {
+    let (w, h) = (source.width as f32, source.height as f32);
+    let mut picks: Vec<(Pick, ScoreKind)> = Vec::with_capacity(raw.len());
+    for RawBox { fractions: [x1, y1, x2, y2], score, .. } in raw {
+        let Some(bbox) = BBox::new(x1 * w, y1 * h, x2 * w, y2 * h).and_then(|bbox| bbox.clipped(source)) else {
+            continue;
+        };
+        let (score, kind) = score.map_or((1.0, ScoreKind::None), |score| (score.clamp(0.0, 1.0), ScoreKind::TokenProb));
+        if score >= threshold && picks.iter().all(|(pick, _)| pick.bbox != bbox) {
+            picks.push((Pick { bbox, score }, kind));
+        }
+    }
+    picks.sort_by(|a, b| b.0.score.total_cmp(&a.0.score));
+    picks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(fractions: [f32; 4], score: Option<f32>) -> RawBox {
+        RawBox { label: String::new(), fractions, score }
+    }
+
+    #[test]
+    fn boxes_are_in_source_pixels_once_each_and_best_first() {
+        let boxes = [
+            raw([0.0, 0.5, 0.5, 1.0], Some(0.4)),
+            raw([0.25, 0.0, 0.5, 0.5], Some(0.9)),
+            raw([0.25, 0.0, 0.5, 0.5], Some(0.8)),
+            raw([0.0, 0.0, 0.1, 0.1], Some(0.39)),
+            raw([0.5, 0.5, 1.0, 1.0], None),
+        ];
+        let got = chosen(&boxes, Size::new(200, 100), 0.4);
+        let got: Vec<_> = got.iter().map(|(pick, kind)| (pick.bbox.corners(), pick.score, *kind)).collect();
+        assert_eq!(
+            got,
+            [
+                ([100.0, 50.0, 200.0, 100.0], 1.0, ScoreKind::None),
+                ([50.0, 0.0, 100.0, 50.0], 0.9, ScoreKind::TokenProb),
+                ([0.0, 50.0, 100.0, 100.0], 0.4, ScoreKind::TokenProb),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_canvas_loses_its_borders() {
+        let size = Size::new(6, 2);
+        let data: Vec<u8> = (0..12u8).flat_map(|i| [i; 3]).collect();
+        let canvas = Rgb::new(size, data).unwrap();
+        let view = Letterbox::fit(Size::new(20, 20), 1.0, size);
+        let got = inner(&canvas, &view).unwrap();
+        assert_eq!((got.size, &*got.data), (Size::new(2, 2), &[[2; 3], [3; 3], [8; 3], [9; 3]].concat()[..]));
+        let other = Rgb::new(Size::new(3, 1), vec![0; 9]).unwrap();
+        assert!(inner(&other, &view).is_err());
+    }
+}

@@ -1,0 +1,65 @@
+//! From `[input]` to the code that prepares pictures.
+
+use super::{need, unfit};
+use crate::{
+    ground::{
+        GroundError,
+        manifest::{Fit, Manifest, Resample},
+        vision::{self, Filter, Normalise, SmartResize, qwen},
+    },
+    types::Size,
+};
+
+/// How bytes become numbers.
+fn normalise(manifest: &Manifest) -> Result<Normalise, GroundError> {
+    let input = &manifest.input;
+    let scale = need(manifest, "input.scale", input.scale)?;
+    if (scale * 255.0 - 1.0).abs() > 1e-6 {
+        return Err(unfit(manifest, format!("input.scale: is {scale}; only 1/255 is known here")));
+    }
+    let (mean, std) = (need(manifest, "input.mean", input.mean)?, need(manifest, "input.std", input.std)?);
+    if mean.iter().any(|v| !v.is_finite()) || std.iter().any(|v| !v.is_finite() || *v <= 0.0) {
+        return Err(unfit(manifest, "input.mean, input.std: should be numbers, and std above 0".to_owned()));
+    }
+    Ok(Normalise { mean, std })
+}
+
+fn fits(manifest: &Manifest, fit: Fit) -> Result<(), GroundError> {
+    if manifest.input.fit == fit {
+        return Ok(());
+    }
+    let (family, want, is) = (&manifest.family, fit.name(), manifest.input.fit.name());
+    Err(unfit(manifest, format!("input.fit: is `{is}`; the family {family} needs `{want}`")))
+}
+
+/// A picture stretched to a fixed size.
+pub(super) fn stretch(manifest: &Manifest) -> Result<vision::Fit, GroundError> {
+    fits(manifest, Fit::Stretch)?;
+    let filter = match need(manifest, "input.resample", manifest.input.resample)? {
+        Resample::Bilinear => Filter::Bilinear,
+        Resample::Bicubic => Filter::Bicubic,
+    };
+    let image = Size::new(manifest.input.width, manifest.input.height);
+    Ok(vision::Fit { image, filter, normalise: normalise(manifest)? })
+}
+
+/// A picture in patches.
+pub(super) fn patches(manifest: &Manifest) -> Result<(SmartResize, Normalise), GroundError> {
+    fits(manifest, Fit::Patches)?;
+    let input = &manifest.input;
+    let (merge, frames) = (input.merge.unwrap_or(qwen::MERGE), input.temporal_patch.unwrap_or(qwen::TEMPORAL));
+    if merge != qwen::MERGE || frames != qwen::TEMPORAL || input.resample == Some(Resample::Bilinear) {
+        let reason = "input: only merge = 2, temporal_patch = 2 and resample = \"bicubic\" are known here";
+        return Err(unfit(manifest, reason.to_owned()));
+    }
+    let patch = need(manifest, "input.patch", input.patch)?;
+    let min_pixels = need(manifest, "input.min_pixels", input.min_pixels)?;
+    let max_pixels = need(manifest, "input.max_pixels", input.max_pixels)?;
+    let unit = u64::from(patch * qwen::MERGE).pow(2);
+    if !(1..=256).contains(&patch) || min_pixels > max_pixels || max_pixels < unit || max_pixels > 1 << 28 {
+        let reason =
+            format!("input: patch {patch}, min_pixels {min_pixels} and max_pixels {max_pixels} do not go together");
+        return Err(unfit(manifest, reason));
+    }
+    Ok((SmartResize { patch, min_pixels, max_pixels }, normalise(manifest)?))
+}
