@@ -18,7 +18,9 @@
 //! `tests/architecture.rs` enforces all of this.
 
 pub mod backoff;
+pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod ground;
 pub mod http;
 pub mod ingest;

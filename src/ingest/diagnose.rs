@@ -138,9 +138,9 @@ pub(super) fn no_first_frame(config: &CameraConfig, limit: Duration) -> End {
 fn unauthorized(config: &CameraConfig, uri: &str) -> End {
     let given = config.username.is_some() || Url::parse(&config.uri).is_ok_and(|u| !u.username().is_empty());
     let text = if given {
-        format!("{uri}: the camera refuses this user name and password; check username and password_file")
+        format!("{uri}: the camera refuses this user name and password (401); check username and password_file")
     } else {
-        format!("{uri}: the camera wants a user name and a password; set username and password_file")
+        format!("{uri}: the camera wants a user name and a password (401); set username and password_file")
     };
     End::new(RestartReason::Unauthorized, text)
 }

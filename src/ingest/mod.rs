@@ -133,6 +133,13 @@ pub enum IngestError {
     Server(String),
 }
 
+impl IngestError {
+    /// Whether something outside the configuration is missing: the camera, a file, a plug-in.
+    pub fn is_unavailable(&self) -> bool {
+        !matches!(self, Self::Uri { .. } | Self::Template { .. })
+    }
+}
+
 /// Starts GStreamer, once per process; later calls repeat the first answer.
 pub fn init() -> Result<(), IngestError> {
     static DONE: OnceLock<Result<(), IngestError>> = OnceLock::new();
@@ -178,6 +185,24 @@ pub struct CameraConfig {
     /// Pipeline template to use instead of the one chosen from the URI (name without `.launch`).
     #[serde(default)]
     pub pipeline: Option<String>,
+}
+
+impl CameraConfig {
+    /// A camera with every setting at its default.
+    pub fn new(id: CameraId, uri: &str) -> Self {
+        Self {
+            id,
+            uri: uri.to_owned(),
+            fps: None,
+            transport: Transport::default(),
+            username: None,
+            password_file: None,
+            ca_file: None,
+            latency_ms: latency_ms(),
+            stall_seconds: stall_seconds(),
+            pipeline: None,
+        }
+    }
 }
 
 fn latency_ms() -> u32 {

@@ -309,10 +309,12 @@ fn set_sink(sink: &gst_app::AppSink, outlet: &Outlet, facts: &Arc<Facts>) {
     if outlet.wants_every() {
         sink.set_property("sync", false);
     }
+    // A file played at its own speed was read ahead: its pictures are as old as the moment they are due.
+    let paced = sink.property::<bool>("sync");
     let (outlet, facts, mut painter) = (outlet.clone(), Arc::clone(facts), Painter::new(outlet.canvas()));
     let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
         let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-        match offer(&sample, &mut painter, &outlet, &facts) {
+        match offer(&sample, paced, &mut painter, &outlet, &facts) {
             Ok(Flow::Continue) => Ok(gst::FlowSuccess::Ok),
             Ok(Flow::Closed) => Err(gst::FlowError::Eos),
             Err(text) => {
@@ -325,10 +327,16 @@ fn set_sink(sink: &gst_app::AppSink, outlet: &Outlet, facts: &Arc<Facts>) {
 }
 
 /// Makes a picture of `sample` and offers it: the only hop between decoder and slot.
-fn offer(sample: &gst::Sample, painter: &mut Painter, outlet: &Outlet, facts: &Facts) -> Result<Flow, String> {
+fn offer(
+    sample: &gst::Sample,
+    paced: bool,
+    painter: &mut Painter,
+    outlet: &Outlet,
+    facts: &Facts,
+) -> Result<Flow, String> {
     let (now, wall) = (Instant::now(), SystemTime::now());
     let pts = sample.buffer().and_then(gst::BufferRef::pts).unwrap_or(gst::ClockTime::ZERO);
-    let note = facts.arrivals.take(pts.nseconds());
+    let note = facts.arrivals.take(pts.nseconds()).filter(|_| !paced);
     let at = Duration::from_nanos(pts.nseconds());
     if !outlet.wants(at) {
         return Ok(Flow::Continue);

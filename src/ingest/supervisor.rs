@@ -53,7 +53,7 @@ pub struct Options {
 pub enum Restart {
     /// It is connected anew, and a file is played again.
     Forever,
-    /// That was it.
+    /// A file that has ended stays ended; whatever has no end of its own is connected anew.
     Once,
 }
 
@@ -179,7 +179,7 @@ impl Supervisor {
         loop {
             let Some(run) = self.run_once(stop).await else { return Ok(()) };
             self.shared.restarts.count(run.end.reason);
-            if self.options.restart == Restart::Once {
+            if self.options.restart == Restart::Once && is_finite(&self.shared.config) {
                 return self.finish(run.end);
             }
             let replay =

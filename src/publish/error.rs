@@ -104,6 +104,11 @@ impl PublishError {
         matches!(self, Self::Refused { .. } | Self::TakenOver { .. } | Self::Tls { .. })
     }
 
+    /// Whether the broker is the problem, rather than the configuration.
+    pub fn is_unavailable(&self) -> bool {
+        !matches!(self, Self::Config { .. } | Self::Topic { .. } | Self::Spool(_))
+    }
+
     /// Whether a message of ours may have caused it.
     pub(super) fn blames_a_message(&self) -> bool {
         matches!(self, Self::Protocol { .. })

@@ -261,6 +261,16 @@ impl Publisher {
     }
 }
 
+/// The topics below the configured base.
+pub fn topics(config: &MqttConfig) -> Result<Topics, PublishError> {
+    Topics::new(&config.base_topic).map_err(|source| PublishError::Topic { key: "base_topic", source })
+}
+
+/// Checks `config` and reads its files, without a connection; says which broker it means.
+pub fn check(config: &MqttConfig) -> Result<String, PublishError> {
+    Settings::new(config).map(|settings| settings.broker())
+}
+
 /// Connects to the configured broker and leaves again: what it says goes to a person. Uses a client id of its own, so
 /// that a running daemon is not thrown out.
 pub async fn probe(config: &MqttConfig, limit: Duration) -> Result<String, PublishError> {

@@ -67,8 +67,12 @@ fn grounding(clock: Clock, answers: Vec<Answer>, now: Instant) -> Grounding {
         full: None,
         ticket: Arc::new(Ledger::default()).open(),
     };
-    let timings =
-        Timings { queued: Duration::from_micros(1_980), inferred: Duration::from_micros(18_260), done_at: now };
+    let timings = Timings {
+        queued: Duration::from_micros(1_980),
+        inferred: Duration::from_micros(18_260),
+        done_at: now,
+        batch: 1,
+    };
     Grounding { frame: Arc::new(frame), answers, timings }
 }
 

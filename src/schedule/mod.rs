@@ -70,7 +70,7 @@ impl Scheduler {
                 if let Some(batch) = self.cut(&mut rotation, Instant::now()) {
                     break batch;
                 }
-                if self.finish && self.inlets.borrow().iter().all(|inlet| inlet.is_drained()) {
+                if self.finish && self.is_over() {
                     return;
                 }
                 tokio::select! {
@@ -82,6 +82,12 @@ impl Scheduler {
             };
             place.send(batch);
         }
+    }
+
+    /// Whether there were cameras and all of them have ended.
+    fn is_over(&self) -> bool {
+        let inlets = self.inlets.borrow();
+        !inlets.is_empty() && inlets.iter().all(|inlet| inlet.is_drained())
     }
 
     fn cut(&mut self, rotation: &mut Rotation, now: Instant) -> Option<Batch> {

@@ -1,0 +1,82 @@
+//! `groundd check`: everything that would fail later, said now.
+
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
+
+use super::{Exit, Failure, args, model_folders, runtime};
+use crate::{config::Config, daemon::Revisions, ground, http, ingest, publish};
+
+/// How long one camera or the broker may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Collects what was found; the first failure's exit code is the command's.
+struct Report {
+    failed: Vec<Exit>,
+}
+
+impl Report {
+    fn line(&mut self, what: &str, result: Result<String, Failure>) {
+        let text = match result {
+            Ok(detail) => format!("ok    {what}: {detail}"),
+            Err(failure) => {
+                self.failed.push(failure.exit);
+                format!("FAIL  {what}: {}", failure.message)
+            }
+        };
+        // Whoever closed stdout still gets the exit code.
+        writeln!(io::stdout(), "{text}").ok();
+    }
+}
+
+pub(super) fn run(args: &args::Check) -> Result<(), Failure> {
+    let config = Config::load(&args.config)?;
+    let mut report = Report { failed: Vec::new() };
+    let counts = format!("{} cameras, {} queries", config.cameras.len(), config.queries.len());
+    report.line("configuration", Ok(counts));
+    report.line("gstreamer", ingest::init().map(|()| "present".to_owned()).map_err(Failure::from));
+    check_model(&config, &mut report);
+    for camera in config.cameras.values() {
+        let checked = ingest::check(camera, config.pipelines.as_deref()).map_err(Failure::from).and_then(|()| {
+            if args.offline {
+                Ok(format!("{} (not connected: --offline)", ingest::public_uri(&camera.uri)))
+            } else {
+                Ok(ingest::probe(camera, config.pipelines.as_deref(), PATIENCE)?)
+            }
+        });
+        report.line(&format!("camera {}", camera.id), checked);
+    }
+    let runtime = runtime()?;
+    if let Some(address) = config.http.listen
+        && !args.offline
+    {
+        let bound = runtime.block_on(http::bind(address));
+        report.line("http", bound.map(|_| format!("{address} is free")).map_err(Failure::from));
+    }
+    let broker = if args.offline {
+        let checked = publish::check(&config.mqtt);
+        checked.map(|broker| format!("{broker} (not connected: --offline)")).map_err(Failure::from)
+    } else {
+        runtime.block_on(publish::probe(&config.mqtt, PATIENCE)).map_err(Failure::from)
+    };
+    report.line("broker", broker);
+    runtime.shutdown_background();
+    match report.failed.iter().max_by_key(|exit| **exit as u8) {
+        None => Ok(()),
+        Some(exit) => Err(Failure::new(*exit, format!("{} of the above would fail", report.failed.len()))),
+    }
+}
+
+fn check_model(config: &Config, report: &mut Report) {
+    let grounder = match ground::load(&config.model, &model_folders()) {
+        Ok(grounder) => grounder,
+        Err(error) => return report.line("model", Err(error.into())),
+    };
+    report.line("model", Ok(grounder.describe().to_string()));
+    let checker = grounder.checker();
+    for query in Revisions::default().apply(&config.queries).iter() {
+        let verdict = checker(query).map(|()| format!("\"{}\"", query.text));
+        report.line(&format!("query {}", query.id), verdict.map_err(|reason| Failure::new(Exit::Config, reason)));
+    }
+}

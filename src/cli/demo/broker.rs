@@ -1,0 +1,78 @@
+//! The demo's own mosquitto, and the subscriber whose view the table shows.
+
+use std::{path::Path, process::Stdio, time::Duration};
+
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    net::TcpStream,
+    process::{Child, ChildStdout, Command},
+};
+
+use super::free_port;
+use crate::cli::{Exit, Failure};
+
+/// A running mosquitto on loopback; killed when dropped.
+pub(super) struct Broker {
+    child: Child,
+    port: u16,
+}
+
+/// What `mosquitto_sub` prints, and the process behind it.
+pub(super) struct Subscription {
+    pub(super) lines: Lines<BufReader<ChildStdout>>,
+    _child: Child,
+}
+
+/// Topic and payload are separated by this; neither can contain it.
+pub(super) const SEPARATOR: char = '\u{1f}';
+
+impl Broker {
+    pub(super) async fn start(folder: &Path) -> Result<Self, Failure> {
+        let port = free_port()?;
+        let config = folder.join("mosquitto.conf");
+        let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nlog_type error\n");
+        std::fs::write(&config, text)
+            .map_err(|e| Failure::new(Exit::Unavailable, format!("cannot write {}: {e}", config.display())))?;
+        // Debian puts the server where only root's PATH looks.
+        let program = if Path::new("/usr/sbin/mosquitto").exists() { "/usr/sbin/mosquitto" } else { "mosquitto" };
+        let mut command = Command::new(program);
+        command.arg("-c").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+        let mut child = command.spawn().map_err(|e| missing(program, &e))?;
+        for _ in 0..100 {
+            if TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+                return Ok(Self { child, port });
+            }
+            if let Ok(Some(status)) = child.try_wait() {
+                return Err(Failure::new(Exit::Unavailable, format!("mosquitto ended at once: {status}")));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Err(Failure::new(Exit::Unavailable, format!("mosquitto does not answer on port {port}")))
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Subscribes to everything the daemon says.
+    pub(super) fn subscribe(&self) -> Result<Subscription, Failure> {
+        let mut command = Command::new("mosquitto_sub");
+        command.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-t", "groundd/+/detections"]);
+        command.args(["-t", "groundd/status", "-t", "groundd/+/status"]);
+        command.args(["-F", &format!("%t{SEPARATOR}%p")]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().map_err(|e| missing("mosquitto_sub", &e))?;
+        let stdout = child.stdout.take().ok_or_else(|| Failure::new(Exit::Internal, "mosquitto_sub has no stdout"))?;
+        Ok(Subscription { lines: BufReader::new(stdout).lines(), _child: child })
+    }
+
+    pub(super) async fn stop(mut self) {
+        // It may have ended already; either way it is gone afterwards.
+        self.child.kill().await.ok();
+    }
+}
+
+fn missing(program: &str, error: &std::io::Error) -> Failure {
+    let remedy = "install the Debian packages mosquitto and mosquitto-clients";
+    Failure::new(Exit::Unavailable, format!("cannot start {program}: {error}; {remedy}"))
+}

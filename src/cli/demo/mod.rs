@@ -1,0 +1,134 @@
+//! `groundd demo`: the whole service on one machine, seen from a subscriber's side.
+//!
+//! Nothing is faked: an RTSP server plays the bundled clip, a real broker carries the messages, the daemon runs from a
+//! configuration file, and the table shows what `mosquitto_sub` received.
+
+mod broker;
+mod table;
+
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use self::{broker::Broker, table::Table};
+use super::{Exit, Failure, args, model_folders, runtime};
+use crate::{
+    daemon,
+    ingest::{
+        self,
+        rtsp_server::{RtspServer, RtspServerOptions},
+    },
+};
+
+const QUERIES: [(&str, &str); 5] = [
+    ("person", "person"),
+    ("red-jacket", "person in a red jacket"),
+    ("red-car", "red car"),
+    ("bus", "bus"),
+    ("dog", "dog"),
+];
+
+pub(super) fn run(args: &args::Demo) -> Result<(), Failure> {
+    let clip = clip()?;
+    ingest::init()?;
+    let folder = tempfile::Builder::new().prefix("groundd-demo-").tempdir();
+    let folder = folder.map_err(|e| Failure::new(Exit::Unavailable, format!("cannot make a temporary folder: {e}")))?;
+    let runtime = runtime()?;
+    let result = runtime.block_on(demo(args, clip, folder.path()));
+    runtime.shutdown_background();
+    result
+}
+
+/// The bundled clip: beside the executable's ancestors in a source tree, else where packages put it.
+fn clip() -> Result<PathBuf, Failure> {
+    let exe = std::env::current_exe().unwrap_or_default();
+    let tree = exe.ancestors().skip(1).take(4).map(|dir| dir.join("assets"));
+    let places: Vec<PathBuf> =
+        tree.chain(["assets", "/usr/share/groundd"].map(PathBuf::from)).map(|dir| dir.join("demo.mp4")).collect();
+    places.iter().find(|path| path.is_file()).cloned().ok_or_else(|| {
+        let looked = places.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ");
+        Failure::new(Exit::Unavailable, format!("the demo's clip is not in any of: {looked}"))
+    })
+}
+
+async fn demo(args: &args::Demo, clip: PathBuf, folder: &Path) -> Result<(), Failure> {
+    let camera = RtspServer::start(RtspServerOptions { clip, mounts: vec!["street".into()], ..Default::default() })?;
+    let broker = Broker::start(folder).await?;
+    let http = free_port()?;
+    let config = folder.join("groundd.toml");
+    std::fs::write(&config, configuration(&camera.url("street"), args.camera.as_deref(), broker.port(), http))
+        .map_err(|e| Failure::new(Exit::Unavailable, format!("cannot write {}: {e}", config.display())))?;
+
+    let stop = CancellationToken::new();
+    let daemon = tokio::spawn({
+        let stop = stop.clone();
+        async move { daemon::serve(&config, model_folders(), stop).await }
+    });
+    let mut table = Table::new(broker.subscribe()?, banner(&camera.url("street"), broker.port(), http));
+    let shown = show(args.seconds, &mut table, &daemon).await;
+    stop.cancel();
+    let served = daemon.await.map_err(|e| Failure::new(Exit::Internal, format!("the daemon failed: {e}")))?;
+    drop(camera);
+    broker.stop().await;
+    served?;
+    shown
+}
+
+/// Shows the table until the time is up, a signal came, or the daemon ended by itself.
+async fn show<T>(seconds: Option<f64>, table: &mut Table, daemon: &tokio::task::JoinHandle<T>) -> Result<(), Failure> {
+    let end = seconds.map(|s| Instant::now() + Duration::from_secs_f64(s));
+    while !daemon.is_finished() && end.is_none_or(|end| Instant::now() < end) {
+        table.step().await?;
+    }
+    table.finish();
+    Ok(())
+}
+
+fn banner(camera: &str, mqtt: u16, http: u16) -> String {
+    format!(
+        "camera     {camera}\nlive view  http://127.0.0.1:{http}/\n\
+         subscribe  mosquitto_sub -h 127.0.0.1 -p {mqtt} -v -t 'groundd/+/detections'\n"
+    )
+}
+
+/// The demo runs from a file like any other service.
+fn configuration(street: &str, own: Option<&str>, mqtt: u16, http: u16) -> String {
+    let mut text = format!(
+        "[mqtt]\nurl = \"mqtt://127.0.0.1:{mqtt}\"\nclient_id = \"groundd-demo\"\nsnapshot_seconds = 10.0\n\n\
+         [http]\nlisten = \"127.0.0.1:{http}\"\n\n[[camera]]\nid = \"street\"\nuri = \"{street}\"\n"
+    );
+    if let Some(uri) = own {
+        text += &format!("\n[[camera]]\nid = \"yours\"\nuri = {}\n", toml::Value::String(uri.to_owned()));
+    }
+    for (id, words) in QUERIES {
+        text += &format!("\n[[query]]\nid = \"{id}\"\ntext = \"{words}\"\n");
+    }
+    text
+}
+
+/// A port nobody uses now. Between this and its use it could be taken; the error would say so.
+fn free_port() -> Result<u16, Failure> {
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .map(|address| address.port())
+        .map_err(|e| Failure::new(Exit::Unavailable, format!("no free port on 127.0.0.1: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn the_demos_configuration_is_valid_even_with_an_awkward_camera() {
+        let text = configuration("rtsp://127.0.0.1:1/street", Some("rtsp://u:p\"\\@h/x"), 2, 3);
+        let config = Config::parse(&text, Path::new("demo.toml")).unwrap();
+        assert_eq!(config.cameras.len(), 2);
+        assert_eq!(config.queries.len(), QUERIES.len());
+    }
+}

@@ -1,0 +1,168 @@
+//! The command line: one file a subcommand, and what all of them share: exit codes, errors, where models are.
+
+mod args;
+mod check;
+mod demo;
+mod models;
+mod progress;
+mod run;
+mod telemetry;
+mod watch;
+
+use std::{
+    collections::BTreeSet,
+    error::Error,
+    path::PathBuf,
+    process::{ExitCode, Termination},
+};
+
+use clap::Parser;
+
+use crate::{
+    config::ConfigError, daemon::ServiceError, ground::GroundError, http::HttpError, ingest::IngestError,
+    publish::PublishError,
+};
+
+/// How a command can end badly, as exit codes of sysexits(3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    /// The command line is wrong.
+    Usage = 64,
+    /// A camera, broker, port or library that is needed cannot be had.
+    Unavailable = 69,
+    /// A fault of groundd.
+    Internal = 70,
+    /// The configuration or the model is wrong.
+    Config = 78,
+}
+
+/// Why a command failed, for people, and its exit code.
+#[derive(Debug)]
+struct Failure {
+    exit: Exit,
+    message: String,
+}
+
+impl Failure {
+    fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into() }
+    }
+
+    /// `error` and everything it was caused by, in one line.
+    fn of(exit: Exit, error: &dyn Error) -> Self {
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if !message.contains(&text) {
+                message = format!("{message}: {text}");
+            }
+            cause = error.source();
+        }
+        Self { exit, message }
+    }
+}
+
+impl Termination for Failure {
+    fn report(self) -> ExitCode {
+        ExitCode::from(self.exit as u8)
+    }
+}
+
+/// Parses the arguments, runs the command, says what went wrong.
+pub fn main() -> ExitCode {
+    let args = match args::Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Nothing can be done if even the terminal is gone.
+            error.print().ok();
+            return if error.use_stderr() { ExitCode::from(Exit::Usage as u8) } else { ExitCode::SUCCESS };
+        }
+    };
+    let result = telemetry::init(args.log.as_deref(), args.command.default_log()).and_then(|()| match args.command {
+        args::Command::Run(run) => run::run(&run),
+        args::Command::Watch(watch) => watch::run(&watch),
+        args::Command::Demo(demo) => demo::run(&demo),
+        args::Command::Check(check) => check::run(&check),
+        args::Command::Models(models) => models::run(&models),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            telemetry::fatal(&failure.message);
+            failure.report()
+        }
+    }
+}
+
+/// The runtime all commands use. Inference has its own thread; this one only moves messages.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::new(Exit::Internal, format!("cannot start threads: {e}")))
+}
+
+/// Folders that may hold models, in the order they are looked at.
+fn model_folders() -> Vec<PathBuf> {
+    let configured = std::env::var_os("GROUNDD_MODELS").map(PathBuf::from);
+    let beside_executable = std::env::current_exe()
+        .ok()
+        .into_iter()
+        .flat_map(|exe| exe.ancestors().skip(1).take(4).map(|dir| dir.join("models")).collect::<Vec<_>>());
+    let mut seen = BTreeSet::new();
+    configured
+        .into_iter()
+        .chain([PathBuf::from("models")])
+        .chain(beside_executable)
+        .chain([PathBuf::from("/var/lib/groundd/models"), PathBuf::from("/usr/share/groundd/models")])
+        .filter(|dir| dir.canonicalize().is_ok_and(|real| seen.insert(real)))
+        .collect()
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::of(Exit::Config, &error)
+    }
+}
+
+impl From<GroundError> for Failure {
+    fn from(error: GroundError) -> Self {
+        let exit = if error.is_unavailable() { Exit::Unavailable } else { Exit::Config };
+        Self::of(exit, &error)
+    }
+}
+
+impl From<IngestError> for Failure {
+    fn from(error: IngestError) -> Self {
+        let exit = if error.is_unavailable() { Exit::Unavailable } else { Exit::Config };
+        Self::of(exit, &error)
+    }
+}
+
+impl From<PublishError> for Failure {
+    fn from(error: PublishError) -> Self {
+        let exit = if error.is_unavailable() { Exit::Unavailable } else { Exit::Config };
+        Self::of(exit, &error)
+    }
+}
+
+impl From<HttpError> for Failure {
+    fn from(error: HttpError) -> Self {
+        Self::of(Exit::Unavailable, &error)
+    }
+}
+
+impl From<ServiceError> for Failure {
+    fn from(error: ServiceError) -> Self {
+        match error {
+            ServiceError::Config(e) => e.into(),
+            ServiceError::Ingest(e) => e.into(),
+            ServiceError::Ground(e) => e.into(),
+            ServiceError::Publish(e) => e.into(),
+            ServiceError::Http(e) => e.into(),
+            ServiceError::Pipeline(_) | ServiceError::Signals(_) => Self::of(Exit::Internal, &error),
+        }
+    }
+}

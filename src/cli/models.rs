@@ -1,0 +1,100 @@
+//! `groundd models`: what is here, what it can do, and whether it is whole.
+
+use std::{
+    io::{self, Write},
+    path::Path,
+};
+
+use super::{Exit, Failure, args, model_folders, progress};
+use crate::ground::{
+    self, GroundError,
+    manifest::{self, Manifest},
+};
+
+pub(super) fn run(args: &args::Models) -> Result<(), Failure> {
+    match &args.command {
+        args::ModelsCommand::List => list(),
+        args::ModelsCommand::Info(model) => info(&model.name),
+        args::ModelsCommand::Verify(model) => verify(&model.name),
+    }
+}
+
+fn lost_stdout(error: &io::Error) -> Failure {
+    Failure::new(Exit::Internal, format!("cannot write to stdout: {error}"))
+}
+
+fn list() -> Result<(), Failure> {
+    let folders = model_folders();
+    let mut out = io::stdout().lock();
+    let mut found = false;
+    for (folder, manifest) in manifest::list(&folders) {
+        found = true;
+        match manifest {
+            Ok(m) => writeln!(
+                out,
+                "{:12} {:8} {:8} {:>7.1} MB  {:24} {}",
+                m.name,
+                m.version,
+                m.family,
+                m.bytes() as f64 / 1e6,
+                methods(&m),
+                folder.display()
+            ),
+            Err(error) => writeln!(out, "{:12} unusable: {error}", folder.display()),
+        }
+        .map_err(|e| lost_stdout(&e))?;
+    }
+    if found {
+        return Ok(());
+    }
+    let looked: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
+    let message = format!("no models in {}; set GROUNDD_MODELS to the folder that holds them", looked.join(", "));
+    Err(Failure::new(Exit::Config, message))
+}
+
+fn info(name: &Path) -> Result<(), Failure> {
+    let m = find(name)?;
+    let mut text = format!(
+        "name        {}\nversion     {}\nfamily      {}\nmethods     {}\nhash        {}\nlicence     {}\nprovenance  {}\n\
+         canvas      {}x{} ({})\nfolder      {}\n",
+        m.name,
+        m.version,
+        m.family,
+        methods(&m),
+        m.hash8(),
+        m.licence,
+        m.provenance,
+        m.canvas().width,
+        m.canvas().height,
+        m.input.fit.name(),
+        m.dir.display()
+    );
+    for file in &m.files {
+        text += &format!(
+            "file        {:12} {:>10} bytes  sha256 {}  {}\n",
+            file.role,
+            file.bytes,
+            file.sha256,
+            file.path.display()
+        );
+    }
+    io::stdout().lock().write_all(text.as_bytes()).map_err(|e| lost_stdout(&e))
+}
+
+fn verify(name: &Path) -> Result<(), Failure> {
+    let manifest = find(name)?;
+    let bar = progress::bytes(manifest.bytes(), format!("verifying {}", manifest.name));
+    let result = manifest.verify(|bytes| bar.inc(bytes));
+    bar.finish_and_clear();
+    result.map_err(|e| Failure::from(GroundError::from(e)))?;
+    writeln!(io::stdout(), "{}: {} files, all as their SHA-256 says", manifest.name, manifest.files.len())
+        .map_err(|e| lost_stdout(&e))
+}
+
+fn find(name: &Path) -> Result<Manifest, Failure> {
+    Ok(ground::find(name, &model_folders())?)
+}
+
+fn methods(manifest: &Manifest) -> String {
+    manifest.methods.iter().map(|m| m.name()).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,70 @@
+//! Logs: readable on a terminal, priorities for the journal under systemd, always on stderr.
+
+use std::{
+    fmt,
+    io::{IsTerminal, Write},
+};
+
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::{
+        FmtContext, FormatEvent, FormatFields,
+        format::{Format, Full, Writer},
+    },
+    registry::LookupSpan,
+};
+
+use super::{Exit, Failure};
+
+/// Starts logging with `filter`, else `RUST_LOG`, else `default`.
+pub(super) fn init(filter: Option<&str>, default: &str) -> Result<(), Failure> {
+    let from_environment = std::env::var("RUST_LOG").ok().filter(|f| !f.is_empty());
+    let text = filter.map(str::to_owned).or(from_environment).unwrap_or_else(|| default.to_owned());
+    let filter = EnvFilter::builder().parse(&text).map_err(|e| {
+        Failure::new(
+            Exit::Usage,
+            format!("the log filter `{text}` is wrong ({e}); use `debug` or `groundd::ingest=debug,warn`"),
+        )
+    })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if under_journal() {
+        let lines = Format::default().without_time().with_level(false).with_ansi(false);
+        builder.with_ansi(false).event_format(JournalLines(lines)).init();
+    } else {
+        builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
+    }
+    Ok(())
+}
+
+/// The last words of a failed command.
+pub(super) fn fatal(message: &str) {
+    let priority = if under_journal() { "<3>" } else { "" };
+    // Nobody is left to tell if stderr is gone.
+    writeln!(std::io::stderr(), "{priority}groundd: {message}").ok();
+}
+
+/// systemd sets this when a service's output goes to the journal.
+fn under_journal() -> bool {
+    std::env::var_os("JOURNAL_STREAM").is_some() && !std::io::stderr().is_terminal()
+}
+
+/// One event a line, led by its priority as in sd-daemon(3).
+struct JournalLines(Format<Full, ()>);
+
+impl<S, N> FormatEvent<S, N> for JournalLines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let priority = match *event.metadata().level() {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            Level::DEBUG | Level::TRACE => 7,
+        };
+        write!(writer, "<{priority}>")?;
+        self.0.format_event(context, writer, event)
+    }
+}

@@ -1,0 +1,202 @@
+//! `groundd watch`: cameras and words on the command line, JSON lines on stdout.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{self, Write},
+    time::Duration,
+};
+
+use indicatif::ProgressBar;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use super::{Exit, Failure, args, model_folders, progress, runtime};
+use crate::{
+    config::QueryConfig,
+    daemon::{Pipeline, Plan, Revisions, Sinks, new_epoch},
+    ground::{self, Grounder, ModelConfig},
+    ingest::{self, CameraConfig},
+    publish::{self, MqttConfig, Will},
+    schedule::ScheduleConfig,
+    track::TrackConfig,
+    types::{CameraId, Pulse, QueryId},
+};
+
+/// How often progress is shown and cameras that never came up are looked for.
+const TICK: Duration = Duration::from_millis(200);
+/// A camera that has not answered by then is reported, and the command ends.
+const GIVE_UP: Duration = Duration::from_secs(15);
+const GOODBYE: Duration = Duration::from_secs(5);
+
+pub(super) fn run(args: &args::Watch) -> Result<(), Failure> {
+    let cameras = cameras(args)?;
+    let queries = queries(args)?;
+    ingest::init()?;
+    for camera in cameras.values() {
+        ingest::check(camera, None)?;
+    }
+    let spinner = progress::spinner("loading the model");
+    let grounder = load(args)?;
+    spinner.finish_and_clear();
+    let checker = grounder.checker();
+    for query in Revisions::default().apply(&queries).iter() {
+        if let Err(reason) = checker(query) {
+            warn!(query = query.text, "{reason}");
+        }
+    }
+    let runtime = runtime()?;
+    let result = runtime.block_on(watch(args, cameras, &queries, grounder));
+    // A camera's driver may hold a blocking thread for ever; the end does not wait for it.
+    runtime.shutdown_background();
+    result
+}
+
+fn load(args: &args::Watch) -> Result<Box<dyn Grounder>, Failure> {
+    let config = ModelConfig {
+        path: args.model.clone(),
+        provider: args.provider,
+        threads: args.threads,
+        ..ModelConfig::default()
+    };
+    Ok(ground::load(&config, &model_folders())?)
+}
+
+fn cameras(args: &args::Watch) -> Result<BTreeMap<CameraId, CameraConfig>, Failure> {
+    let camera = |(i, uri): (usize, &String)| {
+        let id = CameraId::new(&format!("cam{i}")).map_err(|e| Failure::of(Exit::Internal, &e))?;
+        let mut config = CameraConfig::new(id.clone(), uri);
+        #[expect(clippy::cast_possible_truncation, reason = "a frame rate")]
+        let fps = args.fps.map(|fps| fps as f32);
+        config.fps = fps;
+        Ok((id, config))
+    };
+    args.uris.iter().enumerate().map(camera).collect()
+}
+
+/// Queries named after their words, as in `red-car`, so that topics can be read.
+fn queries(args: &args::Watch) -> Result<BTreeMap<QueryId, QueryConfig>, Failure> {
+    let mut taken = BTreeSet::new();
+    let query = |text: &String| {
+        let id = unique(&slug(text), &mut taken);
+        let id = QueryId::new(&id).map_err(|e| Failure::of(Exit::Internal, &e))?;
+        Ok((
+            id.clone(),
+            QueryConfig { id, text: text.clone(), cameras: None, method: args.method, threshold: args.threshold },
+        ))
+    };
+    args.queries.iter().map(query).collect()
+}
+
+fn slug(text: &str) -> String {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty());
+    let slug: String = words.collect::<Vec<_>>().join("-").to_ascii_lowercase().chars().take(40).collect();
+    if slug.is_empty() { "query".to_owned() } else { slug }
+}
+
+fn unique(slug: &str, taken: &mut BTreeSet<String>) -> String {
+    let numbered = (2..).map(|n| format!("{slug}-{n}"));
+    let free = std::iter::once(slug.to_owned()).chain(numbered).find(|id| !taken.contains(id));
+    let id = free.unwrap_or_default();
+    taken.insert(id.clone());
+    id
+}
+
+async fn watch(
+    args: &args::Watch,
+    cameras: BTreeMap<CameraId, CameraConfig>,
+    queries: &BTreeMap<QueryId, QueryConfig>,
+    grounder: Box<dyn Grounder>,
+) -> Result<(), Failure> {
+    let publisher = match &args.broker {
+        Some(url) => {
+            let config = MqttConfig { url: url.clone(), ..MqttConfig::default() };
+            let topics = publish::topics(&config)?;
+            Some((publish::connect(&config, Will::status(&topics), Pulse::new("publish"))?, topics))
+        }
+        None => None,
+    };
+    let sinks = Sinks { publisher: publisher.clone(), hub: None, lines: Some(Box::new(print_line)) };
+    let plan = Plan {
+        every_frame: args.every_frame,
+        finite: true,
+        staleness: Duration::from_millis(ScheduleConfig::default().staleness_ms),
+        max_batch: 0,
+        track: TrackConfig::default(),
+        snapshot_every: None,
+        pipelines: None,
+    };
+    let mut pipeline = Pipeline::start(grounder, plan, sinks, Revisions::default().apply(queries), new_epoch());
+    pipeline.set_cameras(&cameras).await;
+    let spinner = progress::spinner("connecting");
+    let ended = until_over(args, &pipeline, &spinner).await;
+    spinner.finish_and_clear();
+    let failures = pipeline.failures();
+    let accounts = pipeline.accounts();
+    pipeline.stop().await.map_err(|e| Failure::of(Exit::Internal, &e))?;
+    for (id, ledger) in &accounts {
+        info!(camera = %id, decoded = ledger.decoded(), published = ledger.published(), "frames");
+    }
+    if let Some((publisher, _)) = publisher {
+        publisher.close(GOODBYE).await;
+    }
+    ended?;
+    match failures.first() {
+        Some((id, reason)) => Err(Failure::new(Exit::Unavailable, format!("camera {id}: {reason}"))),
+        None => Ok(()),
+    }
+}
+
+/// Waits for the end of the files, the time, a signal, or a camera that does not come up at all.
+async fn until_over(args: &args::Watch, pipeline: &Pipeline, spinner: &ProgressBar) -> Result<(), Failure> {
+    let cannot = |e: io::Error| Failure::new(Exit::Internal, format!("cannot listen for signals: {e}"));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
+    let limit = async {
+        match args.seconds {
+            Some(seconds) => tokio::time::sleep(Duration::from_secs_f64(seconds)).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(limit);
+    let started = tokio::time::Instant::now();
+    let mut ticks = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            biased;
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+            () = pipeline.finished() => return Ok(()),
+            () = &mut limit => return Ok(()),
+            _ = ticks.tick() => {}
+        }
+        let accounts = pipeline.accounts();
+        for ((id, ledger), (_, status)) in accounts.iter().zip(pipeline.statuses()) {
+            let hopeless = status.restarts > 0 || started.elapsed() > GIVE_UP;
+            if let (0, true, Some(reason)) = (ledger.decoded(), hopeless, &status.reason) {
+                return Err(Failure::new(Exit::Unavailable, format!("camera {id}: {reason}")));
+            }
+        }
+        let published: u64 = accounts.iter().map(|(_, ledger)| ledger.published()).sum();
+        let rate = published as f64 / started.elapsed().as_secs_f64().max(0.1);
+        spinner.set_message(format!("{published} frames, {rate:.1} a second"));
+    }
+}
+
+fn print_line(line: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(line)?;
+    out.write_all(b"\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn query_ids_can_be_read_and_are_unique() {
+        let mut taken = BTreeSet::new();
+        assert_eq!(unique(&slug("Red car!"), &mut taken), "red-car");
+        assert_eq!(unique(&slug("red CAR"), &mut taken), "red-car-2");
+        assert_eq!(unique(&slug("红色汽车"), &mut taken), "query");
+    }
+}

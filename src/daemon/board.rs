@@ -1,0 +1,121 @@
+//! What a service tells about itself besides results: its queries' states, discovery, statistics and metrics.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use bytes::Bytes;
+use serde_json::json;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::systemd;
+use crate::{
+    ground::{ModelInfo, QueryCheck},
+    http::{Broker, Hub},
+    publish::{
+        Publisher, Topics, discovery,
+        payload::{self, SetState},
+    },
+    types::{CameraId, Ledger, Pulse, Query, QueryId, QuerySet},
+};
+
+/// The notice board; see the module.
+pub(super) struct Board {
+    pub(super) publisher: Publisher,
+    pub(super) topics: Topics,
+    pub(super) hub: Hub,
+    pub(super) epoch: String,
+    pub(super) checker: QueryCheck,
+    /// Prefix of Home Assistant's discovery topics; `None` is off.
+    pub(super) discovery: Option<String>,
+    /// Whether there are snapshots to discover.
+    pub(super) snapshots: bool,
+    /// What was told last, to take back what is gone.
+    pub(super) queries: QuerySet,
+    pub(super) announced: BTreeSet<(CameraId, QueryId)>,
+    pub(super) started: Instant,
+}
+
+impl Board {
+    /// The model is loaded.
+    pub(super) fn model(&self, model: &ModelInfo) {
+        self.hub.set_state("model", json!(model.to_string()));
+        self.hub.ready("model", Ok(()));
+    }
+
+    /// `/healthz` sees the same stages as systemd's watchdog.
+    pub(super) fn watch_pulses(&self, pulses: &[Pulse]) {
+        for pulse in pulses {
+            self.hub.watch_pulse(pulse.clone(), systemd::STUCK);
+        }
+    }
+
+    /// Tells which queries are in force and which the model cannot answer; takes back those that are gone.
+    pub(super) fn set_queries<'a>(&mut self, queries: QuerySet, cameras: impl Iterator<Item = &'a CameraId>) {
+        let cameras: Vec<&CameraId> = cameras.collect();
+        for gone in self.queries.iter().filter(|q| queries.get(&q.id).is_none()) {
+            self.publisher.state(self.topics.query_state(&gone.id), Bytes::new());
+            self.hub.metrics().remove_query(&gone.id);
+        }
+        let states: Vec<_> = queries.iter().map(|query| self.query_state(query)).collect();
+        self.hub.query_states(states.into());
+        self.discover(&queries, &cameras);
+        self.queries = queries;
+    }
+
+    fn query_state(&self, query: &Query) -> serde_json::Value {
+        let problem = (self.checker)(query).err();
+        if let Some(reason) = &problem {
+            warn!(query = %query.id, "the query cannot be answered: {reason}");
+        }
+        let status = if problem.is_some() { SetState::Failed } else { SetState::Active };
+        let state = payload::set_state(query.rev, status, problem.as_deref());
+        self.publisher.state(self.topics.query_state(&query.id), state);
+        json!({
+            "id": query.id, "rev": query.rev, "text": query.text, "cameras": query.cameras,
+            "method": query.method, "status": status, "reason": problem,
+        })
+    }
+
+    fn discover(&mut self, queries: &QuerySet, cameras: &[&CameraId]) {
+        let Some(prefix) = &self.discovery else { return };
+        let mut announced = BTreeSet::new();
+        for query in queries.iter() {
+            for camera in cameras.iter().copied().filter(|camera| query.covers(camera)) {
+                for (topic, payload) in discovery::announce(&self.topics, prefix, camera, query, self.snapshots) {
+                    self.publisher.state(topic, payload);
+                }
+                announced.insert((camera.clone(), query.id.clone()));
+            }
+        }
+        for (camera, query) in self.announced.difference(&announced) {
+            for (topic, payload) in discovery::withdraw(&self.topics, prefix, camera, query) {
+                self.publisher.state(topic, payload);
+            }
+        }
+        self.announced = announced;
+    }
+
+    /// Publishes the counters.
+    pub(super) fn stats(&self, accounts: &[(CameraId, Arc<Ledger>)]) {
+        let cameras = accounts.iter().map(|(id, ledger)| (id, ledger.as_ref()));
+        let stats = payload::stats(&self.epoch, self.started.elapsed(), cameras, &self.publisher.stats());
+        self.publisher.state(self.topics.stats(), stats);
+    }
+
+    /// Brings the numbers behind `/metrics` and the live view up to date.
+    pub(super) fn metrics(&self, accounts: &[(CameraId, Arc<Ledger>)]) {
+        for (camera, ledger) in accounts {
+            self.hub.metrics().camera(camera, Arc::clone(ledger));
+        }
+        let stats = self.publisher.stats();
+        self.hub.metrics().broker(Broker {
+            connected: stats.up,
+            connects: stats.reconnects + u64::from(stats.up),
+            messages: stats.sent_live + stats.states_acked + stats.events_acked,
+            outbox: stats.events_waiting,
+            outbox_dropped: stats.events_lost,
+        });
+        let connection = self.publisher.connection().borrow().clone();
+        self.hub.set_state("broker", json!(connection));
+    }
+}

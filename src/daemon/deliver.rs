@@ -1,0 +1,196 @@
+//! Groundings -> tracks -> messages -> everyone who listens. One task, so that a camera's messages keep their order.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+use tracing::info;
+
+use super::snapshot::Snapshots;
+use crate::{
+    http::Hub,
+    publish::{Publisher, Topics, payload},
+    track::{TrackConfig, Tracker},
+    types::{CameraId, DropReason, Grounding, Pulse, QueryId, QuerySet, TrackEvent},
+};
+
+/// Prints one detections message; an error ends the delivery (nobody reads any more).
+pub type LineSink = Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>;
+
+/// Who gets the results.
+#[derive(Default)]
+pub struct Sinks {
+    /// The broker.
+    pub publisher: Option<(Publisher, Topics)>,
+    /// The live view and the metrics.
+    pub hub: Option<Hub>,
+    /// A line a frame.
+    pub lines: Option<LineSink>,
+}
+
+/// Settings of the delivery.
+pub(super) struct Delivery {
+    pub(super) sinks: Sinks,
+    pub(super) track: TrackConfig,
+    pub(super) staleness: Option<Duration>,
+    /// Where stream time 0 lies for tracking, when frames come faster or slower than they were taken; `None` goes by
+    /// their arrival.
+    pub(super) stream_start: Option<Instant>,
+    pub(super) snapshot_every: Option<Duration>,
+    pub(super) epoch: String,
+    /// Events sent since the start; numbers them.
+    pub(super) events: u64,
+    /// When the latest batch was done; counts batches.
+    pub(super) last_batch: Option<Instant>,
+    pub(super) queries: watch::Receiver<Arc<QuerySet>>,
+    pub(super) pulse: Pulse,
+}
+
+/// What is known of one camera between its frames.
+struct View {
+    tracker: Tracker,
+    /// What the present and count topics say now.
+    counts: BTreeMap<QueryId, usize>,
+}
+
+/// How often tracks are looked at when no frame comes.
+const EXPIRE_EVERY: Duration = Duration::from_millis(500);
+
+impl Delivery {
+    /// Delivers until the model ends or nobody listens any more.
+    pub(super) async fn run(mut self, mut groundings: mpsc::Receiver<Grounding>, mut gone: mpsc::Receiver<CameraId>) {
+        let mut views: BTreeMap<CameraId, View> = BTreeMap::new();
+        let mut removed: BTreeMap<CameraId, Instant> = BTreeMap::new();
+        let snapshots = self.snapshot_every.map(Snapshots::new);
+        let mut expiry = tokio::time::interval(EXPIRE_EVERY);
+        expiry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                biased;
+                Some(camera) = gone.recv() => {
+                    if let Some(mut view) = views.remove(&camera) {
+                        self.end(&camera, &mut view);
+                        self.clear(&camera, view.counts.keys());
+                    }
+                    removed.insert(camera, Instant::now());
+                }
+                grounding = groundings.recv() => {
+                    let Some(grounding) = grounding else { break };
+                    let pulse = self.pulse.clone();
+                    let _busy = pulse.busy();
+                    if removed.get(&grounding.frame.camera).is_some_and(|at| grounding.frame.decoded_at <= *at) {
+                        // Still in the model when its camera went: it must not bring the camera's topics back.
+                        grounding.frame.ticket.drop_for(DropReason::Shutdown);
+                        continue;
+                    }
+                    let view = views.entry(grounding.frame.camera.clone()).or_insert_with(|| View {
+                        tracker: Tracker::new(self.track.clone()),
+                        counts: BTreeMap::new(),
+                    });
+                    if let Err(error) = self.deliver(grounding, view, snapshots.as_ref()) {
+                        info!(%error, "nobody reads the output any more");
+                        break;
+                    }
+                }
+                _ = expiry.tick(), if self.stream_start.is_none() => {
+                    for (camera, view) in &mut views {
+                        let events = view.tracker.expire(Instant::now());
+                        self.announce(camera, view, &events);
+                    }
+                }
+            }
+        }
+        for (camera, view) in &mut views {
+            self.end(camera, view);
+        }
+    }
+
+    /// Ends every open event: nobody looks at this camera any more.
+    fn end(&mut self, camera: &CameraId, view: &mut View) {
+        let events = view.tracker.update(&mut [], Instant::now(), SystemTime::now());
+        self.announce(camera, view, &events);
+    }
+
+    fn deliver(&mut self, mut grounding: Grounding, view: &mut View, snapshots: Option<&Snapshots>) -> io::Result<()> {
+        let now = Instant::now();
+        let captured = grounding.frame.capture.at;
+        let frame = Arc::clone(&grounding.frame);
+        let seen_at = self.stream_start.map_or_else(|| frame.arrived_at(), |start| start + frame.pts);
+        let events = view.tracker.update(&mut grounding.answers, seen_at, captured);
+        self.announce(&frame.camera, view, &events);
+        if self.staleness.is_some_and(|limit| now.saturating_duration_since(frame.arrived_at()) > limit) {
+            frame.ticket.drop_for(DropReason::Stale);
+            return Ok(());
+        }
+        let message = payload::detections(&grounding, &self.epoch, SystemTime::now(), now);
+        let mut sent = self.sinks.publisher.is_none();
+        if let Some((publisher, topics)) = &self.sinks.publisher {
+            sent = publisher.live(topics.detections(&frame.camera), message.clone()).is_ok();
+            if let Some(snapshots) = snapshots {
+                snapshots.consider(&grounding, publisher, topics);
+            }
+        }
+        if let Some(print) = &mut self.sinks.lines {
+            print(&message)?;
+            sent = true;
+        }
+        if sent {
+            frame.ticket.publish();
+        } else {
+            frame.ticket.drop_for(DropReason::Broker);
+        }
+        if let Some(hub) = &self.sinks.hub {
+            let age = SystemTime::now().duration_since(captured).unwrap_or_default();
+            hub.metrics().grounding(&grounding, age);
+            // The frames of one batch share the moment it was done.
+            if self.last_batch.replace(grounding.timings.done_at) != Some(grounding.timings.done_at) {
+                hub.metrics().batch(grounding.timings.batch);
+            }
+            hub.frame(&frame, message);
+        }
+        Ok(())
+    }
+
+    /// Publishes events, and what they changed about who is present.
+    fn announce(&mut self, camera: &CameraId, view: &mut View, events: &[TrackEvent]) {
+        let Some((publisher, topics)) = self.sinks.publisher.clone() else { return };
+        for event in events {
+            self.events += 1;
+            publisher.event(topics.events(camera), payload::event(camera, event, &self.epoch, self.events));
+        }
+        let queries = self.queries.borrow().for_camera(camera);
+        let mut counts: BTreeMap<QueryId, usize> = queries.iter().map(|q| (q.id.clone(), 0)).collect();
+        for (query, count) in view.tracker.presence() {
+            if let Some(entry) = counts.get_mut(&query) {
+                *entry = count;
+            }
+        }
+        self.clear(camera, view.counts.keys().filter(|id| !counts.contains_key(*id)));
+        for (query, count) in &counts {
+            let before = view.counts.get(query);
+            if before == Some(count) {
+                continue;
+            }
+            publisher.state(topics.count(camera, query), payload::count(*count));
+            if before.is_none_or(|b| (*b > 0) != (*count > 0)) {
+                publisher.state(topics.present(camera, query), payload::present(*count > 0));
+            }
+        }
+        view.counts = counts;
+    }
+
+    /// Takes back the retained topics of queries that no longer run on `camera`.
+    fn clear<'a>(&self, camera: &CameraId, queries: impl Iterator<Item = &'a QueryId>) {
+        let Some((publisher, topics)) = &self.sinks.publisher else { return };
+        for query in queries {
+            for topic in [topics.present(camera, query), topics.count(camera, query), topics.snapshot(camera, query)] {
+                publisher.state(topic, Bytes::new());
+            }
+        }
+    }
+}

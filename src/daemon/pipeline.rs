@@ -1,0 +1,198 @@
+//! One running pipeline: cameras, scheduler, model, delivery. `run`, `watch` and `demo` all drive this very one.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task::{JoinError, JoinHandle},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Sinks,
+    cameras::{Announce, Cameras},
+    deliver::Delivery,
+};
+use crate::{
+    ground::{GroundError, Grounder, worker},
+    ingest::{
+        CameraConfig, CameraStatus, GstOpener,
+        slot::Policy,
+        supervisor::{Options, Restart},
+    },
+    schedule::Scheduler,
+    track::TrackConfig,
+    types::{CameraId, Ledger, Pulse, QuerySet},
+};
+
+/// How a pipeline is to run.
+pub struct Plan {
+    /// Keep every frame, in order, rather than the newest.
+    pub every_frame: bool,
+    /// Finite sources end, and the pipeline with the last of them, rather than being opened again.
+    pub finite: bool,
+    /// Pixels older than this are not published; ignored with `every_frame`.
+    pub staleness: Duration,
+    /// Most frames in one batch; 0 is the model's limit.
+    pub max_batch: usize,
+    /// The tracker's settings.
+    pub track: TrackConfig,
+    /// How often a query's snapshot may change; `None` is never.
+    pub snapshot_every: Option<Duration>,
+    /// Folder of pipeline templates.
+    pub pipelines: Option<PathBuf>,
+}
+
+/// Why a pipeline ended badly.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// The model's thread ended by itself.
+    #[error(transparent)]
+    Model(#[from] GroundError),
+    /// A task of the daemon panicked: a bug.
+    #[error("an internal task failed: {0}; please report this")]
+    Task(#[from] JoinError),
+}
+
+/// Frames kept for a consumer that is slower than the decoder, with `every_frame`.
+const EVERY_FRAME_QUEUE: usize = 4;
+
+/// A running pipeline.
+pub struct Pipeline {
+    cameras: Cameras,
+    queries: watch::Sender<Arc<QuerySet>>,
+    gone: mpsc::Sender<CameraId>,
+    pulses: Vec<Pulse>,
+    shutdown: CancellationToken,
+    scheduler: JoinHandle<()>,
+    delivery: JoinHandle<()>,
+    /// Cancelled when the delivery has ended, however it ended.
+    done: CancellationToken,
+    worker: worker::Handle,
+}
+
+impl Pipeline {
+    /// Starts everything but cameras; give it those with [`Pipeline::set_cameras`].
+    pub fn start(grounder: Box<dyn Grounder>, plan: Plan, sinks: Sinks, queries: QuerySet, epoch: String) -> Self {
+        let limits = grounder.limits();
+        let ready = Arc::new(Notify::new());
+        let policy = if plan.every_frame { Policy::Every { capacity: EVERY_FRAME_QUEUE } } else { Policy::Latest };
+        let options = Options {
+            canvas: limits.canvas,
+            policy,
+            restart: if plan.finite { Restart::Once } else { Restart::Forever },
+            ready: Arc::clone(&ready),
+            pipelines: plan.pipelines,
+        };
+        let announce = Announce { publisher: sinks.publisher.clone(), hub: sinks.hub.clone() };
+        let cameras = Cameras::new(options, Arc::new(GstOpener), announce);
+        let (queries, _) = watch::channel(Arc::new(queries));
+        let (gone, gone_rx) = mpsc::channel(16);
+        let shutdown = CancellationToken::new();
+        let staleness = (!plan.every_frame).then_some(plan.staleness);
+        let [cutting, grounding, delivering] = ["schedule", "ground", "deliver"].map(Pulse::new);
+        let max_batch = match plan.max_batch {
+            // A batch's makeup may change the last digits of a sum; one frame at a time, a file's answers never vary.
+            _ if plan.every_frame => 1,
+            0 => limits.max_batch,
+            most => most.min(limits.max_batch),
+        };
+        let scheduler = Scheduler {
+            inlets: cameras.inlets(),
+            queries: queries.subscribe(),
+            ready,
+            staleness,
+            max_batch,
+            finish: plan.finite,
+            pulse: cutting.clone(),
+        };
+        let worker = worker::spawn(grounder, grounding.clone());
+        let delivery = Delivery {
+            sinks,
+            track: plan.track,
+            staleness,
+            stream_start: plan.every_frame.then(Instant::now),
+            snapshot_every: plan.snapshot_every,
+            epoch,
+            events: 0,
+            last_batch: None,
+            queries: queries.subscribe(),
+            pulse: delivering.clone(),
+        };
+        let done = CancellationToken::new();
+        let ended = done.clone().drop_guard();
+        Self {
+            scheduler: tokio::spawn(scheduler.run(worker.batches, shutdown.clone())),
+            delivery: tokio::spawn(async move {
+                let _done = ended;
+                delivery.run(worker.groundings, gone_rx).await;
+            }),
+            done,
+            worker: worker.handle,
+            pulses: vec![cutting, grounding, delivering],
+            cameras,
+            queries,
+            gone,
+            shutdown,
+        }
+    }
+
+    /// Makes the running cameras those of `wanted`.
+    pub async fn set_cameras(&mut self, wanted: &BTreeMap<CameraId, CameraConfig>) {
+        for camera in self.cameras.apply(wanted).await {
+            // The delivery may have ended; then there is nothing to tidy up.
+            self.gone.send(camera).await.ok();
+        }
+    }
+
+    /// Puts `queries` in force from the next batch on.
+    pub fn set_queries(&self, queries: QuerySet) {
+        self.queries.send_replace(Arc::new(queries));
+    }
+
+    /// Signs of life of all stages, for the watchdog.
+    pub fn pulses(&self) -> Vec<Pulse> {
+        self.pulses.clone()
+    }
+
+    /// Every camera's frame account.
+    pub fn accounts(&self) -> Vec<(CameraId, Arc<Ledger>)> {
+        self.cameras.accounts()
+    }
+
+    /// Every camera's present status.
+    pub fn statuses(&self) -> Vec<(CameraId, CameraStatus)> {
+        self.cameras.statuses()
+    }
+
+    /// Finite cameras that ended with an error, and why.
+    pub fn failures(&self) -> Vec<(CameraId, String)> {
+        self.cameras.failures()
+    }
+
+    /// Waits for the end of the delivery: every finite source is through, nobody reads the lines any more, or the
+    /// model's thread has died.
+    pub async fn finished(&self) {
+        self.done.cancelled().await;
+    }
+
+    /// Stops in the order of the flow, so that nothing waits for something already gone.
+    pub async fn stop(&mut self) -> Result<(), PipelineError> {
+        self.cameras.stop().await;
+        self.shutdown.cancel();
+        (&mut self.scheduler).await?;
+        (&mut self.delivery).await?;
+        Ok(self.worker.join().await?)
+    }
+}
+
+/// Identifies a start of the daemon: sequence numbers begin anew with it.
+pub fn new_epoch() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{:x}-{:x}", since.as_millis(), std::process::id())
+}

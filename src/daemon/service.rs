@@ -1,0 +1,230 @@
+//! `groundd run`: everything a service owes its host.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::{
+    Pipeline, PipelineError, Plan, Revisions, Sinks,
+    board::Board,
+    new_epoch,
+    signals::{Signals, Wanted},
+    systemd,
+};
+use crate::{
+    config::{Config, ConfigError},
+    ground::{self, GroundError, Grounder},
+    http::{self, Hub},
+    ingest,
+    publish::{self, Publisher, Topics, Will},
+    types::{Pulse, QuerySet},
+};
+
+const STATS_EVERY: Duration = Duration::from_secs(30);
+const METRICS_EVERY: Duration = Duration::from_secs(1);
+/// How long the broker may take to acknowledge the last messages.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// Why the service ended or could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A camera, pipeline template or GStreamer itself cannot work.
+    #[error(transparent)]
+    Ingest(#[from] ingest::IngestError),
+    /// The model or the runtime cannot work.
+    #[error(transparent)]
+    Ground(#[from] GroundError),
+    /// The broker's settings are wrong.
+    #[error(transparent)]
+    Publish(#[from] publish::PublishError),
+    /// The HTTP address cannot be had.
+    #[error(transparent)]
+    Http(#[from] http::HttpError),
+    /// Something inside failed.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    /// The host does not let us listen for signals.
+    #[error("cannot listen for signals: {0}")]
+    Signals(#[source] std::io::Error),
+}
+
+/// Everything of a running service that a reload or the end has to reach.
+struct Service {
+    config: Config,
+    revisions: Revisions,
+    pipeline: Pipeline,
+    board: Board,
+}
+
+/// Runs the configuration in `path` until `stop` or a signal ends it. Models are looked for in `models`.
+pub async fn serve(path: &Path, models: Vec<PathBuf>, stop: CancellationToken) -> Result<(), ServiceError> {
+    let config = Config::load(path)?;
+    ingest::init()?;
+    for camera in config.cameras.values() {
+        if let Err(error) = ingest::check(camera, config.pipelines.as_deref()) {
+            // One wrong camera must not keep the others from being watched; its status says the same.
+            error!(%error, "this camera cannot work");
+        }
+    }
+    let mut signals = Signals::new().map_err(ServiceError::Signals)?;
+    let shutdown = CancellationToken::new();
+    let _stop_helpers = shutdown.clone().drop_guard();
+    let publishing = Pulse::new("publish");
+    let topics = publish::topics(&config.mqtt)?;
+    let publisher = publish::connect(&config.mqtt, Will::status(&topics), publishing.clone())?;
+    let epoch = new_epoch();
+    let hub = Hub::new(env!("CARGO_PKG_VERSION"), &epoch);
+    if let Some(address) = config.http.listen {
+        let listener = http::bind(address).await?;
+        info!(url = format!("http://{address}/"), "live view");
+        let options = http::Options { hosts: config.http.hosts.clone(), ..Default::default() };
+        tokio::spawn(http::serve_with(listener, hub.clone(), options, shutdown.clone().cancelled_owned()));
+    }
+    let model = config.model.clone();
+    let loading = tokio::task::spawn_blocking(move || ground::load(&model, &models));
+    let grounder = loading.await.map_err(PipelineError::from)??;
+    let mut service = Service::start(config, grounder, publisher, topics, hub, epoch).await;
+    let pulses: Vec<Pulse> = service.pipeline.pulses().into_iter().chain([publishing]).collect();
+    service.board.watch_pulses(&pulses);
+    tokio::spawn(systemd::watchdog(pulses, shutdown.clone()));
+    systemd::ready(&service.summary());
+    service.work(path, &mut signals, stop).await;
+    systemd::stopping();
+    info!("stopping");
+    tokio::select! {
+        biased;
+        () = signals.stop_again() => {
+            warn!("second signal: leaving at once");
+            Ok(())
+        }
+        ended = service.stop() => ended.map_err(Into::into),
+    }
+}
+
+impl Service {
+    async fn start(
+        config: Config,
+        grounder: Box<dyn Grounder>,
+        publisher: Publisher,
+        topics: Topics,
+        hub: Hub,
+        epoch: String,
+    ) -> Self {
+        let snapshot_every = Some(config.mqtt.snapshot_seconds).filter(|s| *s > 0.0).map(Duration::from_secs_f32);
+        let plan = Plan {
+            every_frame: false,
+            finite: false,
+            staleness: Duration::from_millis(config.schedule.staleness_ms),
+            max_batch: config.schedule.max_batch,
+            track: config.track.clone(),
+            snapshot_every,
+            pipelines: config.pipelines.clone(),
+        };
+        let sinks = Sinks { publisher: Some((publisher.clone(), topics.clone())), hub: Some(hub.clone()), lines: None };
+        let mut board = Board {
+            publisher,
+            topics,
+            hub,
+            epoch: epoch.clone(),
+            checker: grounder.checker(),
+            discovery: config.mqtt.discovery_prefix.clone(),
+            snapshots: snapshot_every.is_some(),
+            queries: QuerySet::default(),
+            announced: BTreeSet::new(),
+            started: Instant::now(),
+        };
+        board.model(&grounder.describe());
+        let mut revisions = Revisions::default();
+        let queries = revisions.apply(&config.queries);
+        board.set_queries(queries.clone(), config.cameras.keys());
+        let mut pipeline = Pipeline::start(grounder, plan, sinks, queries, epoch);
+        pipeline.set_cameras(&config.cameras).await;
+        Self { config, revisions, pipeline, board }
+    }
+
+    /// Serves until a signal, `stop`, or the end of the pipeline.
+    async fn work(&mut self, path: &Path, signals: &mut Signals, stop: CancellationToken) {
+        let mut stats = tokio::time::interval(STATS_EVERY);
+        let mut metrics = tokio::time::interval(METRICS_EVERY);
+        loop {
+            tokio::select! {
+                biased;
+                wanted = signals.next() => match wanted {
+                    Wanted::Stop => return,
+                    Wanted::Reload => self.reload(path).await,
+                },
+                () = stop.cancelled() => return,
+                () = self.pipeline.finished() => return,
+                _ = stats.tick() => self.board.stats(&self.pipeline.accounts()),
+                _ = metrics.tick() => self.board.metrics(&self.pipeline.accounts()),
+            }
+        }
+    }
+
+    fn summary(&self) -> String {
+        format!("{} cameras, {} queries", self.config.cameras.len(), self.config.queries.len())
+    }
+
+    /// Applies the file's cameras and queries; keeps everything as it is if the file is wrong.
+    async fn reload(&mut self, path: &Path) {
+        systemd::reloading();
+        match self.reloadable(path) {
+            Err(error) => error!(%error, "the configuration was not reloaded; the old one stays in force"),
+            Ok(new) => self.apply(new).await,
+        }
+        systemd::ready(&self.summary());
+    }
+
+    fn reloadable(&self, path: &Path) -> Result<Config, ServiceError> {
+        let new = Config::load(path)?;
+        let changed = new.cameras.iter().filter(|(id, camera)| self.config.cameras.get(*id) != Some(*camera));
+        for (_, camera) in changed {
+            ingest::check(camera, self.config.pipelines.as_deref())?;
+        }
+        Ok(new)
+    }
+
+    async fn apply(&mut self, new: Config) {
+        for table in fixed_tables_changed(&self.config, &new) {
+            warn!(table, "this table changed, but takes effect only after a restart");
+        }
+        let queries = self.revisions.apply(&new.queries);
+        self.board.set_queries(queries.clone(), new.cameras.keys());
+        self.pipeline.set_queries(queries);
+        self.pipeline.set_cameras(&new.cameras).await;
+        self.config.cameras = new.cameras;
+        self.config.queries = new.queries;
+        info!(summary = self.summary(), "reloaded");
+    }
+
+    /// Ends the flow in its own order; the last statistics show every frame settled.
+    async fn stop(mut self) -> Result<(), PipelineError> {
+        let accounts = self.pipeline.accounts();
+        let ended = self.pipeline.stop().await;
+        self.board.stats(&accounts);
+        self.board.publisher.close(GOODBYE).await;
+        ended
+    }
+}
+
+/// Tables that a reload cannot change, where they differ.
+fn fixed_tables_changed(old: &Config, new: &Config) -> Vec<&'static str> {
+    let tables = [
+        ("[model]", old.model != new.model),
+        ("[mqtt]", old.mqtt != new.mqtt),
+        ("[http]", old.http != new.http),
+        ("[schedule]", old.schedule != new.schedule),
+        ("[track]", old.track != new.track),
+        ("[ingest]", old.pipelines != new.pipelines),
+    ];
+    tables.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
+}
