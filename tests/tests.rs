@@ -3,8 +3,14 @@
 #![allow(unreachable_pub, missing_docs, reason = "nobody imports a test binary")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod architecture;
+mod cli;
 mod ground;
 mod http;
 mod ingest;
 mod publish;
+mod service;
 mod support;
+mod systemd;
+mod vlm;
+mod watch;

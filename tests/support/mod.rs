@@ -1,3 +1,55 @@
-//! What several tests need.
+//! What several tests need: video clips, running processes, patience with a limit.
 
 pub mod ground;
+pub mod process;
+pub mod vlm;
+
+use std::{
+    path::Path,
+    process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// Renders `frames` frames of a moving test picture with ffmpeg's `arguments` for the codec.
+pub fn clip(path: &Path, size: &str, rate: u32, frames: u32, codec: &[&str]) {
+    let source = format!("testsrc2=size={size}:rate={rate}");
+    let output = Command::new("ffmpeg")
+        .args(["-loglevel", "error", "-y", "-f", "lavfi", "-i", &source])
+        .args(["-frames:v", &frames.to_string(), "-pix_fmt", "yuv420p"])
+        .args(codec)
+        .arg(path)
+        .output()
+        .expect("ffmpeg is installed by `make test`");
+    assert!(output.status.success(), "ffmpeg: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// H.264 with a keyframe every second and no reordering, as cameras send it.
+pub fn h264(path: &Path, size: &str, rate: u32, frames: u32) {
+    let gop = rate.to_string();
+    let codec = ["-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-g", &gop];
+    clip(path, size, rate, frames, &codec);
+}
+
+/// Polls until `found` yields something; panics, saying what was awaited, after `limit`.
+pub fn wait_for<T>(what: &str, limit: Duration, mut found: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(value) = found() {
+            return value;
+        }
+        assert!(started.elapsed() < limit, "waited {limit:?} in vain for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Tests that measure times hold this: beside one another they would measure each other.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A port of 127.0.0.1 that nobody uses now.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}

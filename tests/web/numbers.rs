@@ -17,8 +17,12 @@ fn grounding(ledger: &Arc<Ledger>, status: Status) -> Grounding {
     let (frame, _) = shot("gate", 0, ledger);
     let (id, text) = (QueryId::new("red").unwrap(), "\"red\"\nhalf".to_owned());
     let query = Arc::new(Query { id, rev: 1, text, cameras: None, method: Method::Auto, threshold: None });
-    let timings =
-        Timings { queued: Duration::from_millis(2), inferred: Duration::from_millis(18), done_at: Instant::now() };
+    let timings = Timings {
+        queued: Duration::from_millis(2),
+        inferred: Duration::from_millis(18),
+        done_at: Instant::now(),
+        batch: 1,
+    };
     Grounding { frame, answers: vec![Answer { query, status, matches: Vec::new() }], timings }
 }
 

@@ -1,0 +1,152 @@
+//! The import rules of `src/lib.rs`, enforced.
+
+use std::{fs, path::Path};
+
+/// Every Rust file under `src/`, as (path below `src`, text without comments and without its test module).
+fn sources() -> Vec<(String, String)> {
+    fn walk(dir: &Path, root: &Path, found: &mut Vec<(String, String)>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, root, found);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+                let code: Vec<&str> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+                found.push((path.strip_prefix(root).unwrap().display().to_string(), code.join("\n")));
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    walk(&root, &root, &mut found);
+    assert!(found.len() > 20, "the walk found only {} files", found.len());
+    found
+}
+
+const STAGES: [&str; 6] = ["ingest", "schedule", "ground", "track", "publish", "http"];
+
+/// First-level modules of the crate that `code` names, whether as `crate::x` or inside `use crate::{x, …}`.
+fn modules_named(code: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for part in code.split("crate::").skip(1) {
+        if let Some(group) = part.strip_prefix('{') {
+            let mut depth = 0;
+            let mut name = String::new();
+            for c in group.chars() {
+                match c {
+                    '{' => depth += 1,
+                    '}' if depth == 0 => break,
+                    '}' => depth -= 1,
+                    ',' if depth == 0 => names.push(std::mem::take(&mut name)),
+                    _ if depth == 0 => name.push(c),
+                    _ => {}
+                }
+            }
+            names.push(name);
+        } else {
+            names.push(part.to_owned());
+        }
+    }
+    let first = |name: String| name.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    names.into_iter().map(first).filter(|name| !name.is_empty()).collect()
+}
+
+fn may_name(module: &str, named: &str) -> bool {
+    match module {
+        "types" => named == "types",
+        stage if STAGES.contains(&stage) => named == stage || ["types", "backoff"].contains(&named),
+        "config" => named == "config" || named == "types" || STAGES.contains(&named),
+        "daemon" => named != "cli",
+        "cli" | "lib.rs" => true,
+        "backoff" | "main.rs" => false,
+        other => panic!("src/{other} is not on the map in src/lib.rs; say where it belongs"),
+    }
+}
+
+#[test]
+fn imports_point_one_way() {
+    assert_eq!(modules_named("use crate::{\n a::{b, c},\n d, }; x(crate::e::f)"), ["a", "d", "e"]);
+    let mut breaches = Vec::new();
+    for (file, code) in sources() {
+        let module = file.split('/').next().unwrap().to_owned();
+        let module = if module == "lib.rs" || module == "main.rs" { module } else { module.replace(".rs", "") };
+        for named in modules_named(&code) {
+            if !may_name(&module, &named) {
+                breaches.push(format!("src/{file} uses crate::{named}"));
+            }
+        }
+    }
+    assert!(breaches.is_empty(), "{}", breaches.join("\n"));
+}
+
+#[test]
+fn each_foreign_world_stays_in_its_one_module() {
+    let homes = [("gstreamer", "ingest/"), ("gst::", "ingest/"), ("ort::", "ground/engine/"), ("rumqttc", "publish/")];
+    let mut seen = [false; 4];
+    for (file, code) in sources() {
+        for (i, (name, home)) in homes.iter().enumerate() {
+            let named = code.match_indices(name).any(|(at, _)| {
+                let before = code[..at].chars().next_back();
+                !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '"' || c == ':')
+            });
+            if named {
+                assert!(file.starts_with(home), "src/{file} uses {name}, which belongs into src/{home} only");
+                seen[i] = true;
+            }
+        }
+    }
+    assert_eq!(seen, [true; 4], "a home has moved; the test must follow");
+}
+
+#[test]
+fn types_are_plain_data() {
+    for (file, code) in sources().iter().filter(|(file, _)| file.starts_with("types/")) {
+        for foreign in ["tokio", "gstreamer", "ort::", "rumqttc", "axum"] {
+            assert!(!code.contains(foreign), "src/{file} knows {foreign}");
+        }
+    }
+}
+
+#[test]
+fn the_readmes_commands_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let makefile = fs::read_to_string(root.join("Makefile")).unwrap();
+    let mut checked = 0;
+    for line in code_lines(&readme) {
+        if let Some(rest) = line.strip_prefix("make ") {
+            let target = rest.split_whitespace().next().unwrap();
+            assert!(makefile.contains(&format!("\n{target}:")), "README: no such target: {line}");
+            checked += 1;
+        }
+        if let Some(rest) =
+            line.split("groundd ").nth(1).filter(|_| line.starts_with("groundd ") || line.starts_with("target/"))
+        {
+            assert_accepted(rest, &line);
+            checked += 1;
+        }
+    }
+    assert!(checked >= 8, "only {checked} commands found in the README");
+}
+
+/// Lines inside code fences, without comments and prompts, continuation lines joined.
+fn code_lines(markdown: &str) -> Vec<String> {
+    let fenced: String = markdown.split("```").skip(1).step_by(2).collect::<Vec<_>>().join("\n");
+    let joined = fenced.replace("\\\n", " ");
+    joined.lines().map(|line| line.split(" #").next().unwrap().trim().trim_start_matches("$ ").to_owned()).collect()
+}
+
+/// The subcommand and every option of a documented command line are in its `--help`.
+fn assert_accepted(arguments: &str, line: &str) {
+    let words: Vec<&str> = arguments.split('|').next().unwrap().split_whitespace().collect();
+    let depth = if words.first() == Some(&"models") { 2 } else { 1 };
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_groundd"));
+    let output = command.args(words.iter().take(depth)).arg("--help").output().unwrap();
+    assert!(output.status.success(), "README: no such command: {line}");
+    let help = String::from_utf8(output.stdout).unwrap();
+    for option in words.iter().filter(|w| w.starts_with("--")) {
+        let name = option.split('=').next().unwrap();
+        assert!(help.contains(name), "README: `{line}` uses {name}, which --help does not know");
+    }
+}

@@ -1,0 +1,255 @@
+//! Bad input: every mistake gets the documented exit code and an error that names the thing, the place and the remedy.
+
+use std::{
+    ffi::OsString,
+    fs,
+    os::unix::ffi::OsStringExt,
+    path::Path,
+    process::{Command, Output},
+    time::Duration,
+};
+
+use sha2::{Digest, Sha256};
+
+use crate::support::{
+    free_port, h264,
+    process::{Process, groundd},
+};
+
+const USAGE: i32 = 64;
+const UNAVAILABLE: i32 = 69;
+const CONFIG: i32 = 78;
+
+/// Runs to the end, checks the exit code, that stdout stayed empty, and that every one of `words` is in the error.
+#[track_caller]
+fn fails(command: &mut Command, code: i32, words: &[&str]) {
+    let output = command.output().unwrap();
+    // `check` reports on stdout; everything else complains on stderr.
+    let said = String::from_utf8_lossy(&[&*output.stdout, &*output.stderr].concat()).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{command:?}\n{said}");
+    for word in words {
+        assert!(said.contains(word), "`{word}` is missing from:\n{said}");
+    }
+    assert_sober(&output);
+}
+
+#[track_caller]
+fn assert_sober(output: &Output) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    for horror in ["panicked", "RUST_BACKTRACE", "unwrap", "thread '"] {
+        assert!(!said.contains(horror), "{said}");
+    }
+}
+
+fn watch(arguments: &[&str]) -> Command {
+    let mut command = groundd();
+    command.arg("watch").args(arguments);
+    command
+}
+
+#[test]
+fn wrong_command_lines() {
+    fails(&mut groundd(), USAGE, &["Usage"]);
+    fails(groundd().arg("dance"), USAGE, &["dance"]);
+    fails(&mut watch(&["--query", "car"]), USAGE, &["<URI>"]);
+    fails(&mut watch(&["test://"]), USAGE, &["--query"]);
+    fails(&mut watch(&["test://", "--query", ""]), USAGE, &["empty", "person in a red jacket"]);
+    fails(&mut watch(&["test://", "--query", &"car ".repeat(2_500)]), USAGE, &["characters", "500"]);
+    fails(&mut watch(&["test://", "--query", "car", "--method", "magic"]), USAGE, &["magic", "retrieve"]);
+    fails(&mut watch(&["test://", "--query", "car", "--seconds", "0"]), USAGE, &["seconds"]);
+    fails(watch(&["test://", "--query"]).arg(OsString::from_vec(vec![b'c', 0xff])), USAGE, &["UTF-8"]);
+    fails(groundd().args(["--log", "groundd=loud", "models", "list"]), USAGE, &["groundd=loud"]);
+}
+
+#[test]
+fn help_goes_to_stdout_and_is_no_error() {
+    for arguments in [&["--help"][..], &["watch", "--help"], &["models", "verify", "--help"], &["--version"]] {
+        let output = groundd().args(arguments).output().unwrap();
+        assert!(output.status.success() && !output.stdout.is_empty() && output.stderr.is_empty());
+    }
+}
+
+#[test]
+fn sources_that_cannot_be_watched() {
+    fails(&mut watch(&["/no/such/file.mp4", "--query", "car"]), UNAVAILABLE, &["/no/such/file.mp4"]);
+    let nobody = format!("rtsp://127.0.0.1:{}/x", free_port());
+    fails(&mut watch(&[&nobody, "--query", "car"]), UNAVAILABLE, &["127.0.0.1", "refused"]);
+    let folder = tempfile::tempdir().unwrap();
+    let garbage = folder.path().join("garbage.mp4");
+    fs::write(&garbage, "this is not a film").unwrap();
+    fails(&mut watch(&[garbage.to_str().unwrap(), "--query", "car"]), UNAVAILABLE, &["garbage.mp4"]);
+    fails(&mut watch(&["gopher://host/x", "--query", "car"]), CONFIG, &["gopher", "rtsp"]);
+}
+
+#[test]
+fn a_password_never_shows_in_an_error() {
+    let nobody = format!("rtsp://admin:hunter2@127.0.0.1:{}/x", free_port());
+    let output = watch(&[&nobody, "--query", "car"]).args(["--log", "trace"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(UNAVAILABLE));
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("hunter2"));
+}
+
+/// A copy of nano that may be broken.
+fn model_copy(folder: &Path) -> std::path::PathBuf {
+    let (from, to) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("models/nano"), folder.join("nano"));
+    fs::create_dir(&to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    to
+}
+
+#[test]
+fn models_that_cannot_be_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model_copy(folder.path());
+    let dir = model.to_str().unwrap();
+    let onnx = model.join("vision.onnx");
+    let whole = fs::read(&onnx).unwrap();
+
+    fails(&mut watch(&["test://", "--query", "car", "--model", "no-such-model"]), CONFIG, &["no-such-model"]);
+
+    let mut bent = whole.clone();
+    bent[1000] ^= 1;
+    fs::write(&onnx, &bent).unwrap();
+    fails(&mut watch(&["test://", "--query", "car", "--model", dir]), CONFIG, &["vision.onnx", "SHA-256"]);
+    fails(groundd().args(["models", "verify", dir]), CONFIG, &["vision.onnx", "SHA-256"]);
+
+    fs::remove_file(&onnx).unwrap();
+    fails(&mut watch(&["test://", "--query", "car", "--model", dir]), CONFIG, &["vision.onnx"]);
+
+    // The right hash over the wrong content: only the runtime can tell.
+    let garbage = b"not a network".repeat(10);
+    fs::write(&onnx, &garbage).unwrap();
+    let hex = |bytes: &[u8]| {
+        let digits: Vec<String> = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
+        digits.concat()
+    };
+    let manifest = fs::read_to_string(model.join("model.toml")).unwrap();
+    let manifest = manifest
+        .replace(&hex(&whole), &hex(&garbage))
+        .replace(&format!("bytes = {}", whole.len()), &format!("bytes = {}", garbage.len()));
+    fs::write(model.join("model.toml"), &manifest).unwrap();
+    fails(&mut watch(&["test://", "--query", "car", "--model", dir]), CONFIG, &["vision.onnx"]);
+
+    fs::write(model.join("model.toml"), manifest.replace("family = \"nano\"", "family = \"giant\"")).unwrap();
+    fails(&mut watch(&["test://", "--query", "car", "--model", dir]), CONFIG, &["giant", "nano"]);
+}
+
+#[test]
+fn a_runtime_that_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write_config(folder.path(), "[model]\nlibrary = \"/no/such/libonnxruntime.so\"\n");
+    fails(groundd().args(["run", "--config", &config]), UNAVAILABLE, &["/no/such/libonnxruntime.so"]);
+    let config = write_config(folder.path(), "[model]\nprovider = \"cuda\"\n");
+    fails(groundd().args(["run", "--config", &config]), UNAVAILABLE, &["CUDA"]);
+}
+
+const CAMERA: &str = "[[camera]]\nid = \"gate\"\nuri = \"test://\"\n";
+
+fn write_config(folder: &Path, more: &str) -> String {
+    let path = folder.join("groundd.toml");
+    fs::write(&path, format!("{CAMERA}{more}")).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn configurations_that_cannot_be_meant() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |path: &str| {
+        let mut command = groundd();
+        command.args(["run", "--config", path]);
+        command
+    };
+    fails(&mut run("/no/such.toml"), CONFIG, &["/no/such.toml"]);
+    let cases: [(&str, &[&str]); 7] = [
+        ("[mqtt]\nurll = \"x\"\n", &["line 5", "urll", "url"]),
+        ("[mqtt]\nkeep_alive_seconds = \"soon\"\n", &["line 5", "keep_alive_seconds"]),
+        ("[mqtt]\nurl = \"http://broker\"\n", &["mqtt.url", "http://", "mqtt://"]),
+        ("[[query]]\nid = \"q\"\ntext = \"\"\n", &["line 6", "empty"]),
+        ("[[query]]\nid = \"a/b\"\ntext = \"car\"\n", &["line 5", "a/b"]),
+        ("[[query]]\nid = \"q\"\ntext = \"car\"\ncameras = [\"yard\"]\n", &["yard", "gate"]),
+        ("[[camera]]\nid = \"gate\"\nuri = \"test://\"\n", &[":4:", "gate"]),
+    ];
+    for (more, words) in cases {
+        fails(&mut run(&write_config(folder.path(), more)), CONFIG, words);
+        fails(groundd().args(["check", "--config", &write_config(folder.path(), more), "--offline"]), CONFIG, words);
+    }
+    let path = folder.path().join("empty.toml");
+    fs::write(&path, "").unwrap();
+    fails(&mut run(path.to_str().unwrap()), CONFIG, &["[[camera]]"]);
+    fs::write(&path, b"[model]\npath = \"\xff\"\n").unwrap();
+    fails(&mut run(path.to_str().unwrap()), CONFIG, &["empty.toml:2", "UTF-8"]);
+}
+
+#[test]
+fn a_port_in_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let config = write_config(folder.path(), &format!("[http]\nlisten = \"{address}\"\n"));
+    fails(groundd().args(["run", "--config", &config]), UNAVAILABLE, &[&address, "in use"]);
+}
+
+#[test]
+fn check_names_every_problem_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let film = folder.path().join("film.mp4");
+    h264(&film, "320x240", 10, 10);
+    let text = format!(
+        "[mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\n\
+         [[camera]]\nid = \"good\"\nuri = \"{}\"\n[[camera]]\nid = \"bad\"\nuri = \"/no/such/film.mp4\"\n\
+         [[query]]\nid = \"q\"\ntext = \"flibbertigibbet\"\n",
+        free_port(),
+        film.display()
+    );
+    let config = folder.path().join("groundd.toml");
+    fs::write(&config, text).unwrap();
+    let output = groundd().args(["check", "--config", config.to_str().unwrap()]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!([UNAVAILABLE, CONFIG].contains(&output.status.code().unwrap()), "{said}");
+    for line in ["ok    model", "ok    camera good: ", "FAIL  camera bad: ", "FAIL  query q: ", "FAIL  broker: "] {
+        assert!(said.contains(line), "`{line}` is missing from:\n{said}");
+    }
+    assert!(said.contains("320x240"), "the probe says what the camera sends:\n{said}");
+    assert_sober(&output);
+}
+
+#[test]
+fn models_can_be_listed_and_looked_at() {
+    let list = groundd().args(["models", "list"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&list.stdout).contains("nano"));
+    let info = groundd().args(["models", "info", "nano"]).output().unwrap();
+    let text = String::from_utf8_lossy(&info.stdout).into_owned();
+    for word in ["licence", "Apache-2.0", "retrieve", "sha256", "provenance"] {
+        assert!(text.contains(word), "{text}");
+    }
+    assert!(groundd().args(["models", "verify", "nano"]).status().unwrap().success());
+}
+
+#[test]
+fn a_camera_that_wants_a_password_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let film = folder.path().join("film.mp4");
+    h264(&film, "320x240", 10, 20);
+    groundd::ingest::init().unwrap();
+    let server = groundd::ingest::rtsp_server::RtspServer::start(groundd::ingest::rtsp_server::RtspServerOptions {
+        clip: film,
+        mounts: vec!["door".into()],
+        credentials: Some(("viewer".into(), "right".into())),
+        ..Default::default()
+    })
+    .unwrap();
+    fails(&mut watch(&[&server.url("door"), "--query", "car"]), UNAVAILABLE, &["401", "password"]);
+    let wrong = server.url("door").replace("rtsp://", "rtsp://viewer:wrong@");
+    fails(&mut watch(&[&wrong, "--query", "car"]), UNAVAILABLE, &["401", "password"]);
+    let right = server.url("door").replace("rtsp://", "rtsp://viewer:right@");
+    let mut command = watch(&[&right, "--query", "car", "--seconds", "20"]);
+    command.args(["--log", "warn"]);
+    let mut good = Process::start(command, folder.path(), "good");
+    crate::support::wait_for("a frame", Duration::from_secs(15), || (!good.lines().is_empty()).then_some(()));
+    good.kill();
+}

@@ -1,0 +1,97 @@
+//! `groundd watch` on real video files, as a user runs it.
+
+use std::{path::Path, process::Output};
+
+use serde_json::Value;
+
+use crate::support::{h264, process::groundd};
+
+fn watch(arguments: &[&str]) -> Output {
+    groundd().arg("watch").args(arguments).output().unwrap()
+}
+
+fn messages(output: &Output) -> Vec<Value> {
+    let text = String::from_utf8(output.stdout.clone()).expect("stdout is UTF-8");
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("not JSON ({e}): {line}"))).collect()
+}
+
+fn contract() -> jsonschema::Validator {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/publish/detections.schema.json");
+    let schema = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    jsonschema::validator_for(&schema).unwrap()
+}
+
+#[test]
+fn every_frame_of_a_file_is_one_valid_line_in_order_and_again_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("clip.mp4");
+    h264(&file, "640x360", 30, 47);
+    let file = file.to_str().unwrap();
+    let run = || {
+        let output = watch(&[file, "--query", "person", "--query", "red car", "--every-frame"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        messages(&output)
+    };
+    let first = run();
+    assert_eq!(first.len(), 47);
+    let schema = contract();
+    for (i, message) in first.iter().enumerate() {
+        assert!(
+            schema.is_valid(message),
+            "{:?}",
+            schema.iter_errors(message).map(|e| e.to_string()).collect::<Vec<_>>()
+        );
+        assert_eq!(message["seq"], i);
+        assert_eq!(message["camera"], "cam0");
+        assert_eq!(message["frame"]["width"], 640);
+        assert_eq!(message["frame"]["height"], 360);
+        let ids: Vec<&str> = message["queries"].as_array().unwrap().iter().map(|q| q["id"].as_str().unwrap()).collect();
+        assert_eq!(ids, ["person", "red-car"]);
+    }
+    let pts: Vec<u64> = first.iter().map(|m| m["frame"]["pts_ms"].as_u64().unwrap()).collect();
+    assert!(pts.windows(2).all(|w| w[0] < w[1]), "{pts:?}");
+    let answers = |messages: &[Value]| messages.iter().map(|m| m["queries"].to_string()).collect::<Vec<_>>();
+    assert_eq!(answers(&first), answers(&run()));
+}
+
+#[test]
+fn several_cameras_are_named_in_order_and_all_of_their_frames_come() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (folder.path().join("a.mp4"), folder.path().join("b.mp4"));
+    h264(&a, "320x240", 10, 12);
+    h264(&b, "640x360", 10, 7);
+    let output = watch(&[a.to_str().unwrap(), b.to_str().unwrap(), "--query", "dog", "--every-frame"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let messages = messages(&output);
+    for (camera, frames) in [("cam0", 12), ("cam1", 7)] {
+        let seqs: Vec<u64> =
+            messages.iter().filter(|m| m["camera"] == camera).map(|m| m["seq"].as_u64().unwrap()).collect();
+        assert_eq!(seqs, (0..frames).collect::<Vec<_>>(), "{camera}");
+    }
+}
+
+#[test]
+fn a_word_the_model_does_not_know_is_said_and_never_guessed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("clip.mp4");
+    h264(&file, "320x240", 10, 3);
+    let output = watch(&[file.to_str().unwrap(), "--query", "purple xylophone", "--every-frame"]);
+    let messages = messages(&output);
+    assert_eq!(messages.len(), 3);
+    for message in &messages {
+        let query = &message["queries"][0];
+        assert_eq!(query["status"], "error");
+        assert!(query["reason"].as_str().unwrap().contains("xylophone"), "{query}");
+        assert_eq!(query["matches"], Value::Array(vec![]));
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_ends_the_watch_quietly() {
+    let pipe = format!("{} watch test://ball --query person --seconds 20 | head -n 2", env!("CARGO_BIN_EXE_groundd"));
+    let started = std::time::Instant::now();
+    let output = std::process::Command::new("bash").args(["-o", "pipefail", "-c", &pipe]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(messages(&output).len(), 2);
+    assert!(started.elapsed().as_secs() < 15, "it went on without a reader");
+}
