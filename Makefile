@@ -3,13 +3,13 @@ SHELL := /bin/bash
 SECONDS_ARG = $(if $(filter command line environment override,$(origin SECONDS)),--seconds $(SECONDS))
 GROUNDD = target/release/groundd
 
-.PHONY: help demo test build lint setup setup-test setup-gpu deb soak clean
+.PHONY: help demo test build lint setup setup-test setup-gpu soak fuzz
 
 help:
 	@echo 'make demo [SECONDS=n] [CAMERA=rtsp://…]   see it work: camera, broker, daemon, live view'
 	@echo 'make test                                 every test, on real cameras and brokers'
 	@echo 'make build                                target/release/groundd'
-	@echo 'make soak                                 the slow tests: reconnects, broker outages, memory'
+	@echo 'make soak                                 the slow tests and fuzzing'
 	@echo 'make setup-gpu                            ONNX Runtime with CUDA and TensorRT'
 
 demo: build
@@ -19,14 +19,27 @@ build: setup
 	cargo build --release --locked
 
 test: setup-test lint
-	cargo test --locked --quiet -- --format terse
+	cargo test --locked -- --test-threads=1
 
 lint: setup-test
 	cargo fmt --check
 	cargo clippy --locked --quiet --all-targets -- -D warnings
 
-soak: setup-test
+soak: setup-test fuzz
 	cargo test --release --locked -- --ignored --nocapture
+
+# Coverage-guided fuzzing of every parser, on the stable compiler: what cargo-fuzz passes, without its nightly flags.
+FUZZ_FLAGS = --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1
+FUZZ_TARGET = $(shell rustc -vV | sed -n 's/^host: //p')
+FUZZ_SECONDS = 60
+
+fuzz: setup-test
+	cd fuzz && mkdir -p corpus/codecs corpus/tensors && \
+		RUSTFLAGS="$(FUZZ_FLAGS)" cargo build --release --target $(FUZZ_TARGET)
+	cd fuzz && target/$(FUZZ_TARGET)/release/codecs corpus/codecs -dict=codecs.dict -max_total_time=$(FUZZ_SECONDS) -max_len=2048
+	cd fuzz && target/$(FUZZ_TARGET)/release/tensors corpus/tensors -max_total_time=$(FUZZ_SECONDS) -max_len=4096
 
 setup:
 	@tools/setup/setup.sh run
