@@ -20,7 +20,6 @@ use crate::{
         codec::{
             RawBox,
             florence::{self, Task},
-            guard::Caps,
         },
         engine::{self, Data, Engine, Tensor},
         manifest::{Coordinates, Manifest, Positions},
@@ -84,20 +83,13 @@ impl Florence {
             resampler: Resampler::default(),
             image_tokens: limits.image_tokens,
             marks,
-            rules: Rules {
-                end: tokens.end.clone(),
-                caps: Caps { tokens: limits.answer_tokens, boxes: limits.boxes },
-                context: limits.context,
-            },
+            rules: Rules::of(manifest),
         })
     }
 
     /// The tensor `pixel_values` of a picture.
     pub fn pixels(&mut self, picture: &Rgb) -> Result<Tensor, GroundError> {
-        let mut data = Vec::new();
-        self.fit.prepare(&picture.data, picture.size, &mut self.resampler, &mut data)?;
-        let Fit { image, .. } = self.fit;
-        Ok(Tensor { shape: vec![1, 3, image.height as usize, image.width as usize], data: Data::F32(data) })
+        picture::stretched(&self.fit, picture, &mut self.resampler)
     }
 
     /// What the model is asked for `text`.

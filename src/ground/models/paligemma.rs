@@ -16,7 +16,7 @@ use super::{
 use crate::{
     ground::{
         GroundError,
-        codec::{RawBox, guard::Caps, paligemma},
+        codec::{RawBox, paligemma},
         engine::{self, Data, Engine, Tensor},
         manifest::{Coordinates, Manifest, Positions},
         methods::{retrieve::TextCheck, written::Writer},
@@ -62,20 +62,13 @@ impl PaliGemma {
             image_tokens: limits.image_tokens,
             image: mark("image", tokens.image)?,
             begin: mark("begin", tokens.begin)?,
-            rules: Rules {
-                end: tokens.end.clone(),
-                caps: Caps { tokens: limits.answer_tokens, boxes: limits.boxes },
-                context: limits.context,
-            },
+            rules: Rules::of(manifest),
         })
     }
 
     /// The tensor `pixel_values` of a picture.
     pub fn pixels(&mut self, picture: &Rgb) -> Result<Tensor, GroundError> {
-        let mut data = Vec::new();
-        self.fit.prepare(&picture.data, picture.size, &mut self.resampler, &mut data)?;
-        let Fit { image, .. } = self.fit;
-        Ok(Tensor { shape: vec![1, 3, image.height as usize, image.width as usize], data: Data::F32(data) })
+        picture::stretched(&self.fit, picture, &mut self.resampler)
     }
 
     /// What the model is asked for `text`.

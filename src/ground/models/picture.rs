@@ -4,10 +4,11 @@ use super::{need, unfit};
 use crate::{
     ground::{
         GroundError,
+        engine::{Data, Tensor},
         manifest::{Fit, Manifest, Resample},
-        vision::{self, Filter, Normalise, SmartResize, qwen},
+        vision::{self, Filter, Normalise, Resampler, SmartResize, qwen},
     },
-    types::Size,
+    types::{Rgb, Size},
 };
 
 /// How bytes become numbers.
@@ -41,6 +42,14 @@ pub(super) fn stretch(manifest: &Manifest) -> Result<vision::Fit, GroundError> {
     };
     let image = Size::new(manifest.input.width, manifest.input.height);
     Ok(vision::Fit { image, filter, normalise: normalise(manifest)? })
+}
+
+/// The tensor of a picture stretched by `fit`: f32 `[1, 3, height, width]`.
+pub(super) fn stretched(fit: &vision::Fit, picture: &Rgb, resampler: &mut Resampler) -> Result<Tensor, GroundError> {
+    let mut data = Vec::new();
+    fit.prepare(&picture.data, picture.size, resampler, &mut data)?;
+    let (height, width) = (fit.image.height as usize, fit.image.width as usize);
+    Ok(Tensor { shape: vec![1, 3, height, width], data: Data::F32(data) })
 }
 
 /// A picture in patches.

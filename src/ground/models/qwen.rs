@@ -19,7 +19,6 @@ use crate::{
         GroundError,
         codec::{
             Codec, RawBox,
-            guard::Caps,
             qwen_box::{Dialect, QwenBox},
             qwen_json::{QwenJson, Reasoning, Unit},
         },
@@ -126,7 +125,6 @@ impl Qwen {
         }
         let vision = open_role(manifest, "vision_encoder", open)?;
         let grid_name = grid_name(vision.as_ref())?;
-        let limits = &manifest.limits;
         Ok(Self {
             vision,
             decoder,
@@ -139,11 +137,7 @@ impl Qwen {
             system: if manifest.family == QWEN3 { "" } else { "system\nYou are a helpful assistant." },
             grid_name,
             deepstack,
-            rules: Rules {
-                end: tokens.end.clone(),
-                caps: Caps { tokens: limits.answer_tokens, boxes: limits.boxes },
-                context: limits.context,
-            },
+            rules: Rules::of(manifest),
         })
     }
 

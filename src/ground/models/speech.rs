@@ -14,6 +14,7 @@ use crate::ground::{
         guard::{Caps, Guard},
     },
     engine::{Data, Input, Tensor},
+    manifest::Manifest,
 };
 
 /// How a family tells its language model where a token stands, and what else it feeds with each.
@@ -54,6 +55,18 @@ pub struct Rules {
     pub caps: Caps,
     /// Tokens that the language model can hold altogether.
     pub context: usize,
+}
+
+impl Rules {
+    /// What the manifest says of answers.
+    pub(super) fn of(manifest: &Manifest) -> Self {
+        let limits = &manifest.limits;
+        Self {
+            end: manifest.tokens.end.clone(),
+            caps: Caps { tokens: limits.answer_tokens, boxes: limits.boxes },
+            context: limits.context,
+        }
+    }
 }
 
 impl Talk {
