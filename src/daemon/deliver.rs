@@ -66,7 +66,7 @@ impl Delivery {
     pub(super) async fn run(mut self, mut groundings: mpsc::Receiver<Grounding>, mut gone: mpsc::Receiver<CameraId>) {
         let mut views: BTreeMap<CameraId, View> = BTreeMap::new();
         let mut removed: BTreeMap<CameraId, Instant> = BTreeMap::new();
-        let snapshots = self.snapshot_every.map(Snapshots::new);
+        let mut snapshots = self.snapshot_every.map(Snapshots::new);
         let mut expiry = tokio::time::interval(EXPIRE_EVERY);
         expiry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
@@ -92,7 +92,7 @@ impl Delivery {
                         tracker: Tracker::new(self.track.clone()),
                         counts: BTreeMap::new(),
                     });
-                    if let Err(error) = self.deliver(grounding, view, snapshots.as_ref()) {
+                    if let Err(error) = self.deliver(grounding, view, snapshots.as_mut()) {
                         info!(%error, "nobody reads the output any more");
                         break;
                     }
@@ -116,7 +116,12 @@ impl Delivery {
         self.announce(camera, view, &events);
     }
 
-    fn deliver(&mut self, mut grounding: Grounding, view: &mut View, snapshots: Option<&Snapshots>) -> io::Result<()> {
+    fn deliver(
+        &mut self,
+        mut grounding: Grounding,
+        view: &mut View,
+        snapshots: Option<&mut Snapshots>,
+    ) -> io::Result<()> {
         let now = Instant::now();
         let captured = grounding.frame.capture.at;
         let frame = Arc::clone(&grounding.frame);

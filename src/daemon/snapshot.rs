@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io::Cursor,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -24,16 +24,16 @@ const QUALITY: u8 = 85;
 /// Remembers when each snapshot was last made.
 pub(super) struct Snapshots {
     every: Duration,
-    last: Mutex<HashMap<(CameraId, QueryId), Instant>>,
+    last: HashMap<(CameraId, QueryId), Instant>,
 }
 
 impl Snapshots {
     pub(super) fn new(every: Duration) -> Self {
-        Self { every, last: Mutex::default() }
+        Self { every, last: HashMap::new() }
     }
 
     /// Publishes the best match of each query whose last snapshot is old enough.
-    pub(super) fn consider(&self, grounding: &Grounding, publisher: &Publisher, topics: &Topics) {
+    pub(super) fn consider(&mut self, grounding: &Grounding, publisher: &Publisher, topics: &Topics) {
         let frame = &grounding.frame;
         for answer in &grounding.answers {
             let Some(best) = answer.matches.first() else { continue };
@@ -49,14 +49,12 @@ impl Snapshots {
         }
     }
 
-    fn due(&self, camera: &CameraId, query: &QueryId) -> bool {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+    fn due(&mut self, camera: &CameraId, query: &QueryId) -> bool {
         let now = Instant::now();
-        let due = last
-            .get(&(camera.clone(), query.clone()))
-            .is_none_or(|at| now.saturating_duration_since(*at) >= self.every);
+        let key = (camera.clone(), query.clone());
+        let due = self.last.get(&key).is_none_or(|at| now.saturating_duration_since(*at) >= self.every);
         if due {
-            last.insert((camera.clone(), query.clone()), now);
+            self.last.insert(key, now);
         }
         due
     }
