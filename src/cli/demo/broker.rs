@@ -50,6 +50,15 @@ impl Broker {
         Err(Failure::new(Exit::Unavailable, format!("mosquitto does not answer on port {port}")))
     }
 
+    /// Whether it still runs; an error says how it ended.
+    pub(super) fn alive(&mut self) -> Result<(), Failure> {
+        match self.child.try_wait() {
+            Ok(None) => Ok(()),
+            Ok(Some(status)) => Err(Failure::new(Exit::Unavailable, format!("the demo's mosquitto ended: {status}"))),
+            Err(e) => Err(Failure::new(Exit::Unavailable, format!("the demo's mosquitto cannot be watched: {e}"))),
+        }
+    }
+
     pub(super) fn port(&self) -> u16 {
         self.port
     }

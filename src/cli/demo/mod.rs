@@ -58,7 +58,7 @@ fn clip() -> Result<PathBuf, Failure> {
 
 async fn demo(args: &args::Demo, clip: PathBuf, folder: &Path) -> Result<(), Failure> {
     let camera = RtspServer::start(RtspServerOptions { clip, mounts: vec!["street".into()], ..Default::default() })?;
-    let broker = Broker::start(folder).await?;
+    let mut broker = Broker::start(folder).await?;
     let http = free_port()?;
     let config = folder.join("groundd.toml");
     std::fs::write(&config, configuration(&camera.url("street"), args.camera.as_deref(), broker.port(), http))
@@ -70,7 +70,7 @@ async fn demo(args: &args::Demo, clip: PathBuf, folder: &Path) -> Result<(), Fai
         async move { daemon::serve(&config, model_folders(), stop).await }
     });
     let mut table = Table::new(broker.subscribe()?, banner(&camera.url("street"), broker.port(), http));
-    let shown = show(args.seconds, &mut table, &daemon).await;
+    let shown = show(args.seconds, &mut table, &mut broker, &daemon).await;
     stop.cancel();
     let served = daemon.await.map_err(|e| Failure::new(Exit::Internal, format!("the daemon failed: {e}")))?;
     drop(camera);
@@ -79,11 +79,17 @@ async fn demo(args: &args::Demo, clip: PathBuf, folder: &Path) -> Result<(), Fai
     shown
 }
 
-/// Shows the table until the time is up, a signal came, or the daemon ended by itself.
-async fn show<T>(seconds: Option<f64>, table: &mut Table, daemon: &tokio::task::JoinHandle<T>) -> Result<(), Failure> {
+/// Shows the table until the time is up, a signal came, or the daemon or the broker ended by itself.
+async fn show<T>(
+    seconds: Option<f64>,
+    table: &mut Table,
+    broker: &mut Broker,
+    daemon: &tokio::task::JoinHandle<T>,
+) -> Result<(), Failure> {
     let end = seconds.map(|s| Instant::now() + Duration::from_secs_f64(s));
     while !daemon.is_finished() && end.is_none_or(|end| Instant::now() < end) {
         table.step().await?;
+        broker.alive()?;
     }
     table.finish();
     Ok(())
