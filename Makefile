@@ -9,7 +9,7 @@ help:
 	@echo 'make demo [SECONDS=n] [CAMERA=rtsp://…]   see it work: camera, broker, daemon, live view'
 	@echo 'make test                                 every test, on real cameras and brokers'
 	@echo 'make build                                target/release/groundd'
-	@echo 'make soak                                 the slow tests and fuzzing'
+	@echo 'make soak                                 fuzzing, and the tests of cameras and brokers again and again'
 	@echo 'make setup-gpu                            ONNX Runtime with CUDA and TensorRT'
 
 demo: build
@@ -25,8 +25,11 @@ lint: setup-test
 	cargo fmt --check
 	cargo clippy --locked --quiet --all-targets -- -D warnings
 
+SOAK_ROUNDS = 10
+
 soak: setup-test fuzz
-	cargo test --release --locked -- --ignored --nocapture
+	for round in $$(seq $(SOAK_ROUNDS)); do \
+		cargo test --release --locked --test tests -- --test-threads=1 ingest:: publish:: service:: || exit 1; done
 
 # Coverage-guided fuzzing of every parser, on the stable compiler: what cargo-fuzz passes, without its nightly flags.
 FUZZ_FLAGS = --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
