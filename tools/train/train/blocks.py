@@ -33,6 +33,47 @@ class Layer(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
+class Reader(nn.Module):
+    """Pre-norm transformer layer whose keys need not be what it changes."""
+
+    def __init__(self, width, heads, expand=2):
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.q, self.kv, self.out = nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, expand * width), nn.ReLU(), nn.Linear(expand * width, width))
+
+    def split(self, x, parts):
+        b, n, width = x.shape
+        return x.reshape(b, n, parts, self.heads, width // parts // self.heads).permute(2, 0, 3, 1, 4)
+
+    def attend(self, x, own, keys, values, bias):
+        b, n, width = x.shape
+        q = self.split(self.q(own), 1)[0]
+        logits = q @ keys.transpose(-1, -2) / math.sqrt(width // self.heads) + bias
+        x = x + self.out((logits.softmax(-1) @ values).transpose(1, 2).reshape(b, n, width))
+        return x + self.mlp(self.norm2(x))
+
+    def forward(self, x, words, bias):
+        """x [B,N,D] reads words [B,L,D] and itself."""
+        own = self.norm1(x)
+        keys, values = self.split(self.kv(torch.cat([words, own], 1)), 2)
+        return self.attend(x, own, keys, values, bias)
+
+    def again(self, x, keys, values, bias):
+        """x reads what was written before (keys and values) and itself; returns the longer keys and values too."""
+        own = self.norm1(x)
+        more_keys, more_values = self.split(self.kv(own), 2)
+        keys = torch.cat([keys.to(more_keys.dtype), more_keys], 2)
+        values = torch.cat([values.to(more_values.dtype), more_values], 2)
+        return self.attend(x, own, keys, values, bias), keys, values
+
+    def other(self, x, others, bias):
+        """x reads only `others`."""
+        keys, values = self.split(self.kv(others), 2)
+        return self.attend(x, self.norm1(x), keys, values, bias)
+
+
 def box_features(boxes):
     """Where and how large, at several wavelengths, so that a linear layer can compare positions."""
     x1, y1, x2, y2 = boxes.unbind(-1)

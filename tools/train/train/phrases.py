@@ -160,6 +160,20 @@ class Writer:
             query.none = -1
         return query
 
+    def size(self):
+        """Large or small in the picture; what lies between is neither for certain."""
+        scene = self.scene
+        kind = self.pick(self.present)
+        side = np.sqrt((scene.boxes[:, 2:] - scene.boxes[:, :2]).prod(1)) / HEIGHT
+        word, low, high = self.pick((("large", 0.2, 0.33), ("big", 0.2, 0.33), ("small", 0.11, 0.2), ("little", 0.11, 0.2), ("tiny", 0.11, 0.2)))
+        condition = np.where(side >= high, 1, np.where(side <= low, 0, -1)).astype(np.int8)
+        if high == 0.2:
+            condition = np.where(condition == -1, -1, 1 - condition).astype(np.int8)
+        query = self.done(self.article() + f"{word} {CLASSES[kind]}", "size", narrow(of_class(scene, kind), condition))
+        if query.none == 1 and (scene.doubt or kind not in scene.complete):
+            query.none = -1
+        return query
+
     def superlative(self):
         """Needs a clear winner among at least two of a kind."""
         scene = self.scene
@@ -236,8 +250,8 @@ class Writer:
         if not self.present:
             queries = [self.absent_class() for _ in range(count)]
             return [q for q in queries if q is not None]
-        makers = (self.plain, self.colour, self.position, self.superlative, self.relation, self.absent_class)
-        weights = np.array([0.27, 0.27, 0.1, 0.12, 0.12, 0.12])
+        makers = (self.plain, self.colour, self.position, self.size, self.superlative, self.relation, self.absent_class)
+        weights = np.array([0.2, 0.26, 0.1, 0.06, 0.14, 0.12, 0.12])
         queries, seen = [self.plain()], set()
         queries = [q for q in queries if q is not None]
         for _ in range(count * 4):

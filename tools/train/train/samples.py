@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from . import compose, phrases, targets
+from . import compose, phrases
 from .phrases import Scene
 from .spec import HEIGHT, WIDTH
 
@@ -114,11 +114,11 @@ def merge(frames):
 
 
 class Sampler:
-    def __init__(self, folder, records, sprites, seed):
-        self.folder, self.sprites = folder, sprites
+    def __init__(self, folder, records, sprites, seed, drawn=0.1, pasted=0.2):
+        self.folder, self.sprites, self.drawn, self.pasted = folder, sprites, drawn, pasted
         self.rng = np.random.default_rng(seed)
         self.records = records
-        weights = {"coco": 0.3, "night": 0.1, "towncentre": 0.08}
+        weights = {"coco": 0.42, "night": 0.1}
         counts = {}
         for record in records:
             counts[record["source"]] = counts.get(record["source"], 0) + 1
@@ -143,27 +143,33 @@ class Sampler:
         rng = self.rng
         canvas = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
         roll = rng.random()
-        if roll < 0.2:
+        if roll < self.drawn:
             frame = compose.drawn_scene(self.sprites, rng, Frame)
             place(frame, rng, (0, 0, frame.image.shape[1], frame.image.shape[0]), (0, 0, WIDTH, HEIGHT), canvas)
-        elif roll < 0.35:  # two frames side by side
+            frame.image = photometric(canvas, rng)
+            return self.limited(frame)
+        layout = rng.random()
+        if layout < 0.15:  # two frames side by side
             half = WIDTH // 2
             frame = merge([self.on_canvas(self.real(), canvas, (x, 0, half, HEIGHT)) for x in (0, half)])
+        elif layout < 0.3:  # four: many small things
+            w, h = WIDTH // 2, HEIGHT // 2
+            frame = merge([self.on_canvas(self.real(), canvas, (x, y, w, h)) for x in (0, w) for y in (0, h)])
         else:
             frame = self.on_canvas(self.real(), canvas)
-        if 0.35 <= roll < 0.62:
+        if rng.random() < self.pasted:
             compose.paste(frame, canvas, self.sprites, rng)
         frame.image = photometric(canvas, rng)
+        return self.limited(frame)
+
+    @staticmethod
+    def limited(frame):
         if len(frame.boxes) > OBJECTS:
             area = (frame.boxes[:, 2:] - frame.boxes[:, :2]).prod(1)
             mask = np.zeros(len(area), bool)
             mask[np.argsort(-area)[OBJECTS:]] = True
             frame.ignore(mask)
         return frame
-
-    def sample(self):
-        frame = self.scene()
-        return encode(frame, queries(frame, self.rng, QUERIES))
 
 
 def scene_of(frame):
@@ -172,21 +178,3 @@ def scene_of(frame):
 
 def queries(frame, rng, count):
     return phrases.Writer(scene_of(frame), rng).write(count)
-
-
-def encode(frame, asked):
-    """Fixed-size arrays, ready to be stacked."""
-    n = len(frame.boxes)
-    heat, weight, owner = targets.dense(frame.boxes, frame.ignored)
-    pad = lambda a, length, fill: np.concatenate([a[:length], np.full((max(0, length - len(a)), *a.shape[1:]), fill, a.dtype)])
-    states = np.full((QUERIES, OBJECTS), 0, np.int8)
-    ids = np.zeros((QUERIES, 16), np.int64)
-    none = np.full(QUERIES, -1, np.int8)
-    for q, query in enumerate(asked[:QUERIES]):
-        states[q, :n], ids[q], none[q] = query.states, query.ids, query.none
-    return {
-        "pixels": cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB), "heat": heat, "weight": weight, "owner": owner.astype(np.int64),
-        "boxes": pad(frame.boxes.astype(np.float32), OBJECTS, 0), "classes": pad(frame.classes.astype(np.int64), OBJECTS, -1),
-        "colours": pad(frame.colours.astype(np.int64), OBJECTS, -1), "ignored": pad(frame.ignored.astype(np.float32), OBJECTS, 0),
-        "states": states, "ids": ids, "none": none.astype(np.int64), "asked": np.array([q < len(asked) for q in range(QUERIES)]),
-    }

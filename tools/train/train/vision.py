@@ -1,111 +1,136 @@
 """The image side: encoder, proposals and region tokens.
 
-Dense 3x3 convolutions only: on a CPU they run near peak, while depthwise ones are bound by memory.
+Dense 3x3 convolutions in the encoder: on a CPU they run near peak and train fast; separable ones, cheap in products but bound by
+memory, only where maps are many and thin (neck and heads). No attention over the picture: with little data it learns scenes by heart.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .blocks import Layer, box_features, half_precision
-from .spec import DIM, GRID_H, GRID_W, HEADS, HEIGHT, REGIONS, STRIDE, WIDTH
+from .blocks import box_features, half_precision
+from .spec import DIM, GRIDS, HEIGHT, MAPS, REGIONS, STRIDES, WIDTH
+from .vocab import CLASSES
 
-CHANNELS = (32, 64, 128, 192)  # at strides 4, 8, 16, 32
-BLOCKS = (0, 2, 3, 1)
-CONTEXT = 1                    # transformer layers over the stride-32 tokens
-FUSED = 64
-TOWER = 48
-ROI = 4                        # samples a side, of the fused map
-ROI_RGB = 6                    # samples a side, of the shrunken image itself: colours need no learning there
+CHANNELS = (16, 32, 64, 128, 192)  # at strides 2, 4, 8, 16, 32
+BLOCKS = (2, 4, 2)                 # residual blocks at strides 8, 16, 32
+NAMED = len(CLASSES) - 1           # classes that can be asked for; the last, `other`, cannot
+CANDIDATES = 128                   # best cells that compete for the regions
+APART = 0.65                       # IoU above which the weaker of two candidates is the same thing
+ROI = (3, 2, 1)                    # samples a side, of the maps at strides 8, 16 and 32
+ROI_RGB = 5                        # samples a side, of the shrunken image itself: colours need no learning there
+SHRUNK = 4                         # by how much
+FINE = 32                          # channels of the stride-8 map that are sampled
 
 
-def conv(inputs, outputs, size=3, stride=1):
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
-    )
+def conv(inputs, outputs, size=3, stride=1, groups=1, act=True):
+    layers = [nn.Conv2d(inputs, outputs, size, stride, size // 2, groups=groups, bias=False), nn.BatchNorm2d(outputs, momentum=0.03)]
+    return nn.Sequential(*layers, *([nn.ReLU(inplace=True)] if act else []))
+
+
+def separable(channels, stride=1):
+    return nn.Sequential(conv(channels, channels, 3, stride, channels), conv(channels, channels, 1))
 
 
 class Residual(nn.Module):
     def __init__(self, channels):
         super().__init__()
         self.first = conv(channels, channels // 2, 1)
-        self.second = nn.Sequential(nn.Conv2d(channels // 2, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels))
+        self.second = conv(channels // 2, channels, act=False)
 
     def forward(self, x):
         return F.relu(x + self.second(self.first(x)))
 
 
 class Encoder(nn.Module):
-    """Pixels to the fused stride-8 map, with a transformer layer over the stride-32 tokens for context."""
+    """Pixels to maps at strides 8, 16, 32 and 64, each seeing finer and coarser ones (top-down, then bottom-up)."""
 
     def __init__(self):
         super().__init__()
-        c = CHANNELS
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, c[0], 7, 4, 3, bias=False), nn.BatchNorm2d(c[0]), nn.ReLU(inplace=True)
+        c, n = CHANNELS, MAPS
+        self.stem = nn.Sequential(conv(3, c[0], 3, 2), conv(c[0], c[1], 3, 2))
+        self.stages = nn.ModuleList(
+            nn.Sequential(conv(c[i + 1], c[i + 2], 3, 2), *[Residual(c[i + 2]) for _ in range(count)]) for i, count in enumerate(BLOCKS)
         )
-        self.stages = nn.ModuleList()
-        for i, (channels, count) in enumerate(zip(c, BLOCKS)):
-            down = [conv(c[i - 1], channels, 3, 2)] if i else []
-            self.stages.append(nn.Sequential(*down, *[Residual(channels) for _ in range(count)]))
-        self.place = nn.Parameter(torch.randn(1, (HEIGHT // 32) * (WIDTH // 32), c[3]) * 0.02)
-        self.context = nn.ModuleList(Layer(c[3], HEADS) for _ in range(CONTEXT))
-        self.lateral = nn.ModuleList(nn.Conv2d(ch, FUSED, 1) for ch in c)
-        self.merge16 = conv(FUSED, FUSED)
-        self.merge8 = conv(FUSED, FUSED)
+        self.lateral = nn.ModuleList(nn.Conv2d(width, n, 1) for width in c[2:])
+        self.top16, self.top8 = conv(n, n), separable(n)
+        self.down16, self.down32, self.down64 = separable(n, 2), separable(n, 2), separable(n, 2)
+        self.out16, self.out32 = separable(n), separable(n)
 
     def forward(self, x):
-        maps = []
+        stages = []
         x = self.stem(x)
         for stage in self.stages:
             x = stage(x)
-            maps.append(x)
-        b, c, h, w = x.shape
-        tokens = x.flatten(2).transpose(1, 2) + self.place
-        for layer in self.context:
-            tokens = layer(tokens)
-        top = tokens.transpose(1, 2).reshape(b, c, h, w)
-        p32 = self.lateral[3](top)
-        p16 = self.merge16(self.lateral[2](maps[2]) + F.interpolate(p32, scale_factor=2.0))
-        fine = F.avg_pool2d(maps[0], 2)
-        return self.merge8(self.lateral[1](maps[1]) + self.lateral[0](fine) + F.interpolate(p16, scale_factor=2.0))
+            stages.append(x)
+        p32 = self.lateral[2](stages[2])
+        p16 = self.top16(self.lateral[1](stages[1]) + F.interpolate(p32, scale_factor=2.0))
+        p8 = self.top8(self.lateral[0](stages[0]) + F.interpolate(p16, scale_factor=2.0))
+        p16 = self.out16(p16 + self.down16(p8))
+        p32 = self.out32(p32 + self.down32(p16))
+        return stages, (p8, p16, p32, self.down64(p32))
 
 
 class Proposals(nn.Module):
-    """Class-agnostic objectness and left/top/right/bottom distances on the fused map."""
+    """For every cell of every map: class-agnostic objectness, left/top/right/bottom distances, and how like each class it is."""
 
     def __init__(self):
         super().__init__()
-        self.tower = conv(FUSED, TOWER)
-        self.heat = nn.Conv2d(TOWER, 1, 1)
-        self.sides = nn.Conv2d(TOWER, 4, 1)
-        nn.init.constant_(self.heat.bias, -3.0)
-        nn.init.normal_(self.sides.weight, std=0.01)
-        nn.init.constant_(self.sides.bias, 0.7)
-        ys, xs = torch.meshgrid(torch.arange(GRID_H), torch.arange(GRID_W), indexing="ij")
-        centres = torch.stack([xs, ys], -1).reshape(1, -1, 2).float() + 0.5
-        self.register_buffer("centres", centres.contiguous() * STRIDE, persistent=False)
-        self.register_buffer("canvas", torch.tensor([WIDTH, HEIGHT] * 2).float(), persistent=False)
+        self.tower = nn.Sequential(separable(MAPS), separable(MAPS))
+        self.head = nn.Conv2d(MAPS, 5 + NAMED, 1)
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.constant_(self.head.bias, -4.0)
+        with torch.no_grad():
+            self.head.bias[1:5] = 0.7
+        centres, scales = [], []
+        for stride, (rows, columns) in zip(STRIDES, GRIDS):
+            ys, xs = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+            centres.append((torch.stack([xs, ys]).reshape(2, -1).float() + 0.5) * stride)
+            scales.append(torch.full((1, rows * columns), float(stride)))
+        self.register_buffer("centres", torch.cat(centres, 1).contiguous(), persistent=False)
+        self.register_buffer("scales", torch.cat(scales, 1).contiguous(), persistent=False)
+        self.register_buffer("canvas", torch.tensor([WIDTH, HEIGHT] * 2).float().reshape(4, 1), persistent=False)
 
-    def forward(self, fused):
-        """Objectness logits [B,N] and boxes [B,N,4] (xyxy, 0..1, unclipped) for every cell."""
+    def forward(self, maps):
+        """Objectness logits [B,N], boxes [B,4,N] (xyxy, 0..1, unclipped) and class logits [B,classes,N] for every cell."""
         with half_precision(self.training):
-            x = self.tower(fused)
-        x = x.float()
-        heat = self.heat(x).flatten(1)
-        sides = self.sides(x).flatten(2).transpose(1, 2).clamp(-3.0, 4.6).exp() * STRIDE
-        boxes = torch.cat([self.centres - sides[..., :2], self.centres + sides[..., 2:]], -1) / self.canvas
-        return heat, boxes
+            raw = torch.cat([self.head(self.tower(m)).flatten(2) for m in maps], 2)
+        raw = raw.float()
+        sides = raw[:, 1:5].clamp(-4.0, 3.0).exp() * self.scales
+        boxes = torch.cat([self.centres - sides[:, :2], self.centres + sides[:, 2:]], 1) / self.canvas
+        return raw[:, 0], boxes, raw[:, 5:]
 
-    @staticmethod
-    def peaks(heat, boxes, count=REGIONS):
-        """The best local maxima, sorted: (boxes [B,K,4], objectness [B,K])."""
-        grid = heat.sigmoid().reshape(-1, 1, GRID_H, GRID_W)
-        highest = F.max_pool2d(grid, 3, 1, 1)
-        peak = (grid * (grid == highest).to(grid.dtype)).flatten(1)
-        objectness, index = peak.topk(count, dim=1)
-        chosen = torch.gather(boxes, 1, index.unsqueeze(-1).expand(-1, -1, 4))
-        return chosen.clamp(0.0, 1.0), objectness
+
+def overlap(boxes):
+    """IoU of every pair, [B,K,K]. Side by side rather than corner by corner: ONNX Runtime is slow on short inner axes."""
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    across = lambda low, high: (torch.minimum(high.unsqueeze(2), high.unsqueeze(1)) - torch.maximum(low.unsqueeze(2), low.unsqueeze(1))).clamp(min=0)
+    inter = across(x1, x2) * across(y1, y2)
+    area = (x2 - x1) * (y2 - y1)
+    return inter / (area.unsqueeze(2) + area.unsqueeze(1) - inter + 1e-9)
+
+
+def peaks(objectness):
+    """Objectness of the cells that are the highest of their neighbours on the same map; 0 elsewhere."""
+    parts = []
+    for part, (rows, columns) in zip(objectness.split([h * w for h, w in GRIDS], 1), GRIDS):
+        grid = part.reshape(-1, 1, rows, columns)
+        parts.append((grid * (grid >= F.max_pool2d(grid, 3, 1, 1)).to(grid.dtype)).flatten(1))
+    return torch.cat(parts, 1)
+
+
+def choose(objectness, boxes, count=REGIONS, candidates=CANDIDATES):
+    """The best cells that no better candidate covers: (cell [B,K], boxes [B,K,4], objectness [B,K], 0 in a slot left over).
+
+    Suppression in one step, without the loop of greedy NMS (YOLACT's "Fast NMS", Bolya et al. 2019): a candidate gives way
+    to any better one, even if that one gives way itself. Its shape is fixed, so a batch exports cleanly.
+    """
+    score, cell = peaks(objectness).topk(candidates, 1)
+    where = boxes.gather(2, cell.unsqueeze(1).expand(-1, 4, -1)).transpose(1, 2).clamp(0.0, 1.0)
+    better = torch.ones(candidates, candidates, device=score.device).triu(1)
+    covered = (overlap(where) * better).amax(1) > APART
+    score, kept = (score * (~covered).to(score.dtype)).topk(count, 1)
+    return cell.gather(1, kept), where.gather(1, kept.unsqueeze(-1).expand(-1, -1, 4)), score
 
 
 def sample(features, boxes, side):
@@ -122,19 +147,29 @@ def sample(features, boxes, side):
 
 
 class Regions(nn.Module):
-    """One token a box: what the fused map and the image show inside it, and where it is."""
+    """One token a box: what the maps and the image show inside it, what its cell is like, and where it is."""
+
+    looked = FINE * ROI[0] ** 2 + MAPS * (ROI[1] ** 2 + ROI[2] ** 2)
+    coloured = 3 * ROI_RGB * ROI_RGB
 
     def __init__(self):
         super().__init__()
-        self.look = nn.Linear(FUSED * ROI * ROI, DIM)
-        self.colour = nn.Sequential(nn.Linear(3 * ROI_RGB * ROI_RGB, DIM), nn.ReLU(), nn.Linear(DIM, DIM))
+        self.thin = nn.Conv2d(MAPS, FINE, 1)
+        self.look = nn.Linear(self.looked, DIM)
+        self.kind = nn.Linear(NAMED, DIM)
+        self.colour = nn.Sequential(nn.Linear(self.coloured, DIM), nn.ReLU(), nn.Linear(DIM, DIM))
         self.place = nn.Linear(box_features.width, DIM)
         self.mix = nn.Sequential(nn.LayerNorm(DIM), nn.Linear(DIM, 2 * DIM), nn.ReLU(), nn.Linear(2 * DIM, DIM))
         self.norm = nn.LayerNorm(DIM)
 
-    def forward(self, fused, image, boxes):
-        x = self.look(sample(fused, boxes, ROI)) + self.colour(sample(image, boxes, ROI_RGB))
-        x = x + self.place(box_features(boxes))
+    def gather(self, maps, image, kinds, cells, boxes):
+        """What is read inside the boxes: samples of the maps, class probabilities of the cells, samples of the image."""
+        seen = torch.cat([sample(m, boxes, side) for m, side in zip((self.thin(maps[0]), *maps[1:]), ROI)], -1)
+        kind = kinds.gather(2, cells.unsqueeze(1).expand(-1, NAMED, -1)).transpose(1, 2).sigmoid()
+        return seen, kind, sample(image, boxes, ROI_RGB)
+
+    def forward(self, seen, kind, colours, boxes):
+        x = self.look(seen) + self.kind(kind) + self.colour(colours) + self.place(box_features(boxes))
         return self.norm(x + self.mix(x))
 
 
@@ -144,34 +179,32 @@ class Vision(nn.Module):
         self.encoder = Encoder()
         self.proposals = Proposals()
         self.regions = Regions()
+        shrink = torch.zeros(3, 3, SHRUNK, SHRUNK)
+        for channel in range(3):
+            shrink[channel, channel] = 1 / SHRUNK**2
+        self.register_buffer("shrink", shrink, persistent=False)
 
     @staticmethod
     def normalise(pixels):
         return (pixels.permute(0, 3, 1, 2).float() - 114.0) / 64.0
 
     def encode(self, pixels):
-        """uint8 NHWC -> (fused map, image shrunk by 4 for colours)."""
+        """uint8 NHWC -> (encoder stages, maps, image shrunk by 4 for colours)."""
         image = self.normalise(pixels)
         with half_precision(self.training):
-            fused = self.encoder(image.contiguous(memory_format=torch.channels_last) if self.training else image)
-        return fused.float(), F.avg_pool2d(image, 4)
+            stages, maps = self.encoder(image.contiguous(memory_format=torch.channels_last) if self.training else image)
+        return stages, maps, F.conv2d(image, self.shrink, stride=SHRUNK)
+
+    def look(self, pixels):
+        """Everything before the region tokens, as the second part of training caches it."""
+        _, maps, small = self.encode(pixels)
+        heat, boxes, kinds = self.proposals(maps)
+        cells, chosen, objectness = choose(heat.sigmoid(), boxes)
+        seen = self.regions.gather(maps, small, kinds, cells, chosen)
+        return maps, heat, boxes, kinds, chosen, objectness, seen
 
     def forward(self, pixels):
-        fused, small = self.encode(pixels)
-        heat, boxes = self.proposals(fused)
-        chosen, objectness = self.proposals.peaks(heat, boxes)
-        return chosen, objectness, self.regions(fused, small, chosen)
-
-
-def silence_context(model):
-    """Turns the layer over the coarsest tokens into the identity. In 0.1.0 it had learned its scenes by heart:
-    without it, unknown cameras were read far better (see MODEL_CARD.md)."""
-    encoder = model.vision.encoder
-    with torch.no_grad():
-        encoder.place.zero_()
-        encoder.place.requires_grad_(False)
-        for layer in encoder.context:
-            for linear in (layer.out, layer.mlp[-1]):
-                linear.requires_grad_(False)
-                linear.weight.zero_()
-                linear.bias.zero_()
+        """boxes [B,K,4], objectness [B,K], regions [B,K,D], cells [B,C,N], places [B,4,N]."""
+        maps, _, places, _, chosen, objectness, seen = self.look(pixels)
+        cells = torch.cat([m.flatten(2) for m in maps], 2)
+        return chosen, objectness, self.regions(*seen, chosen), cells, places

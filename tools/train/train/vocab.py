@@ -7,7 +7,7 @@ so a word belongs here only if it was trained, or if leaving it out of the meani
 import json
 import re
 
-from .spec import PAD, TOKENS, UNK
+from .spec import ANSWER, PAD, TOKENS, UNK
 
 CLASSES = (
     "person", "bicycle", "car", "motorcycle", "bus", "truck", "van", "dog", "cat", "bottle", "ball", "bag", "chair",
@@ -85,6 +85,8 @@ below under beneath
 front
 behind
 coloured colored color colour
+large big huge
+small little tiny
 """
 SYNONYMS = {"grey": ["gray", "silver"], "purple": ["violet"], "blue": ["navy"], "red": ["crimson", "maroon"]}
 
@@ -111,4 +113,6 @@ def tokenise(phrase):
 
 
 def write(path):
+    """Words and answer tokens, with their ids, as the daemon reads them."""
     path.write_text(json.dumps(WORDS, indent=0, ensure_ascii=False) + "\n")
+    (path.parent / "answers.json").write_text(json.dumps(ANSWER, indent=0) + "\n")
