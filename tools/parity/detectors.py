@@ -1,0 +1,174 @@
+"""Real detectors on real pictures: groundd against the same ONNX file and its reference's own code.
+
+    pip install numpy==2.4.6 onnxruntime==1.32.0 opencv-python-headless==5.0.0.93 pycocotools==2.0.11
+    python tools/parity/detectors.py --pictures DIR --detector yolox=yolox_nano.onnx --detector picodet=….onnx
+
+DIR has `images/*.jpg|png` and `labels/*.txt` (YOLO text: class and centre, size in fractions). The files are not the
+project's; bring your own. The reference side is OpenCV's resize and suppression around ONNX Runtime; the groundd side
+is the ignored test `heads::real_pictures`, through the daemon's own interface. Both see the same decoded pixels. AP is
+COCO's, at an overlap of 0.5, by pycocotools; exits with 1 where the two differ by more than 0.01.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import cv2
+import numpy as np
+import onnxruntime
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+LEAST, MOST, ALLOWED = 0.05, 100, 0.01
+BINS = 8
+
+
+def stretched(bgr, side, rgb, scale, mean, std):
+    image = cv2.resize(bgr, (side, side), interpolation=cv2.INTER_LINEAR)
+    image = (image[:, :, ::-1] if rgb else image).astype(np.float32) * np.float32(scale)
+    return ((image - np.float32(mean)) / np.float32(std)).transpose(2, 0, 1), (bgr.shape[1] / side, bgr.shape[0] / side)
+
+
+def corner(bgr, side):
+    ratio = min(side / bgr.shape[0], side / bgr.shape[1])
+    size = int(bgr.shape[1] * ratio), int(bgr.shape[0] * ratio)
+    image = np.full((side, side, 3), 114, np.uint8)
+    image[:size[1], :size[0]] = cv2.resize(bgr, size, interpolation=cv2.INTER_LINEAR)
+    return image.transpose(2, 0, 1).astype(np.float32), (1 / ratio, 1 / ratio)
+
+
+def cells(side, strides, centre):
+    out = []
+    for stride in strides:
+        n = -(-side // stride)
+        y, x = np.mgrid[0:n, 0:n]
+        out.append(np.stack([(x + centre).ravel(), (y + centre).ravel(), np.full(n * n, stride)], axis=1))
+    return np.concatenate(out).astype(np.float32)
+
+
+def yolox(outputs, side):
+    rows, cell = outputs[0][0], cells(side, (8, 16, 32), 0.0)
+    centre, size = (rows[:, :2] + cell[:, :2]) * cell[:, 2:], np.exp(rows[:, 2:4]) * cell[:, 2:]
+    scores = rows[:, 4:5] * rows[:, 5:]
+    return np.concatenate([centre - size / 2, centre + size / 2], axis=1), scores.max(1), scores.argmax(1), 0.65
+
+
+def distances(strides):
+    def read(outputs, side):
+        width = 4 * BINS
+        scores = np.concatenate([v[0] for v in outputs if v.shape[2] != width])
+        places = np.concatenate([v[0] for v in outputs if v.shape[2] == width])
+        share = np.exp(places.reshape(-1, 4, BINS))
+        cell = cells(side, strides, 0.5)
+        told = (share / share.sum(2, keepdims=True)) @ np.arange(BINS) * cell[:, 2:]
+        middle = cell[:, :2] * cell[:, 2:]
+        boxes = np.concatenate([middle - told[:, :2], middle + told[:, 2:]], axis=1)
+        at, label = np.nonzero(scores >= LEAST)
+        return boxes[at], scores[at, label], label, 0.6
+    return read
+
+
+def normed(rgb, scale, mean, std):
+    return lambda bgr, side: stretched(bgr, side, rgb, scale, mean, std)
+
+
+FAMILIES = {
+    "yolox": (corner, yolox),
+    "nanodet": (normed(False, 1.0, [103.53, 116.28, 123.675], [57.375, 57.12, 58.395]), distances((8, 16, 32))),
+    "picodet": (normed(True, 1 / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]), distances((8, 16, 32, 64))),
+}
+
+
+def reference(family, file, pictures):
+    prepare, read = FAMILIES[family]
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 3, 1
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    port, found = session.get_inputs()[0], []
+    for number, path in enumerate(pictures):
+        bgr = cv2.imread(str(path))
+        tensor, (sx, sy) = prepare(bgr, port.shape[2])
+        boxes, scores, labels, iou = read(session.run(None, {port.name: tensor[None]}), port.shape[2])
+        xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+        keep = cv2.dnn.NMSBoxesBatched(xywh.tolist(), scores.tolist(), labels.tolist(), LEAST, iou)
+        for i in keep:
+            x1, y1, x2, y2 = boxes[i] * [sx, sy, sx, sy]
+            x1, x2 = np.clip([x1, x2], 0, bgr.shape[1])
+            y1, y2 = np.clip([y1, y2], 0, bgr.shape[0])
+            found.append({"image_id": number, "category_id": int(labels[i]), "score": float(scores[i]),
+                          "bbox": [float(x1), float(y1), float(x2 - x1), float(y2 - y1)]})
+    return found
+
+
+def groundd(folder, pictures, scratch):
+    told = scratch / "found.json"
+    env = {**os.environ, "GROUNDD_PARITY_MODEL": str(folder), "GROUNDD_PARITY_PICTURES": str(pictures[0].parent),
+           "GROUNDD_PARITY_LEAST": str(LEAST), "GROUNDD_PARITY_FOUND": str(told)}
+    subprocess.run(["cargo", "test", "--locked", "--quiet", "--test", "tests", "heads::real_pictures", "--", "--ignored",
+                    "--exact"], cwd=ROOT, env=env, check=True, stdout=subprocess.DEVNULL)
+    return [{"image_id": number, "category_id": label, "score": score, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+            for number, label, x1, y1, x2, y2, score in json.loads(told.read_text())]
+
+
+def truth(pictures, labels):
+    images, boxes = [], []
+    for number, path in enumerate(pictures):
+        height, width = cv2.imread(str(path)).shape[:2]
+        images.append({"id": number, "width": width, "height": height})
+        file = labels / f"{path.stem}.txt"
+        for line in file.read_text().splitlines() if file.is_file() else ():
+            label, cx, cy, w, h = map(float, line.split()[:5])
+            w, h = w * width, h * height
+            boxes.append({"id": len(boxes) + 1, "image_id": number, "category_id": int(label), "area": w * h,
+                          "iscrowd": 0, "bbox": [cx * width - w / 2, cy * height - h / 2, w, h]})
+    coco = COCO()
+    coco.dataset = {"images": images, "annotations": boxes, "categories": [{"id": i} for i in range(80)], "info": {}}
+    coco.createIndex()
+    return coco
+
+
+def ap(coco, found):
+    with contextlib.redirect_stdout(io.StringIO()):
+        judge = COCOeval(coco, coco.loadRes(found), "bbox")
+        judge.evaluate(), judge.accumulate(), judge.summarize()
+    return judge.stats[1], judge.stats[0]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=pathlib.Path, required=True)
+    parser.add_argument("--detector", action="append", required=True, metavar="FAMILY=FILE")
+    parser.add_argument("--count", type=int, default=400, help="pictures looked at (400)")
+    given = parser.parse_args()
+    cv2.setNumThreads(1)
+    worst = 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = pathlib.Path(folder)
+        (scratch / "pictures").mkdir()
+        pictures = []
+        for path in sorted((given.pictures / "images").iterdir())[:given.count]:
+            pictures.append(scratch / "pictures" / f"{path.stem}.png")
+            cv2.imwrite(str(pictures[-1]), cv2.imread(str(path)), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        with contextlib.redirect_stdout(io.StringIO()):
+            coco = truth(pictures, given.pictures / "labels")
+        for detector in given.detector:
+            family, file = detector.split("=", 1)
+            model = scratch / pathlib.Path(file).stem
+            subprocess.run([sys.executable, ROOT / "tools/export/wrap.py", family, file, model, "--licence", "unknown"],
+                           check=True, stdout=subprocess.DEVNULL)
+            theirs, ours = ap(coco, reference(family, file, pictures)), ap(coco, groundd(model, pictures, scratch))
+            worst = max(worst, abs(theirs[0] - ours[0]))
+            print(f"{family} {pathlib.Path(file).name}, {len(pictures)} pictures: AP50 reference {theirs[0]:.4f}, groundd "
+                  f"{ours[0]:.4f}; AP50:95 {theirs[1]:.4f}, {ours[1]:.4f}", flush=True)
+    sys.exit(1 if worst > ALLOWED else 0)
+
+
+if __name__ == "__main__":
+    main()
