@@ -8,7 +8,12 @@ import transformers
 
 from . import convert
 from .errors import Refused
-from .families import FAMILIES
+from .families import FAMILIES, WRITERS
+
+
+def size(text):
+    width, height = text.split("x")
+    return int(width), int(height)
 
 
 def arguments():
@@ -23,11 +28,23 @@ def arguments():
         one.add_argument("--name", help="the model's name in messages; default is the folder's")
         one.add_argument("--version", default="1", help="the model's version, for people")
         one.add_argument("--licence", help="of the weights; default is what the checkpoint's card says")
+        one.add_argument("--image", type=size, help="width and height of the model's picture, as in 1333x750, for "
+                         "grounding-dino; default is the longest by the shortest side")
+        one.add_argument("--proposer", default="nano", help="where regions come from, for models that rank them: a model's "
+                         "name, or a folder relative to the one written")
         one.add_argument("--provenance", help="where the weights come from; default is the checkpoint folder's name")
     test = commands.add_parser("selftest", help="export small random checkpoints of every kind, and check them")
     test.add_argument("--family", choices=FAMILIES, help="only this one")
     made = commands.add_parser("fixtures", help="write the fixtures of groundd's own tests")
     made.add_argument("out", help="the folder to write; what this command wrote there before is replaced")
+    held = commands.add_parser("parity", help="write what `make parity` holds groundd against")
+    held.add_argument("out", help="the folder to write; it is replaced")
+    held.add_argument("--clip", required=True, help="a film to take pictures from")
+    held.add_argument("--family", choices=WRITERS, help="only this one")
+    made = commands.add_parser("head-fixtures", help="write the fixtures of groundd's tests of scored boxes")
+    made.add_argument("out", help="the folder with the pictures and the detector yolox, as its make.py leaves it")
+    made.add_argument("--only", help="one of the folders")
+    made.add_argument("--more", action="store_true", help="of the sizes that are not kept, instead")
     return parser.parse_args()
 
 
@@ -43,9 +60,16 @@ def main():
         elif given.command == "fixtures":
             from . import fixtures
             fixtures.write(given.out)
+        elif given.command == "parity":
+            from . import parity
+            parity.write(given.out, given.clip, [given.family] if given.family else list(WRITERS))
+        elif given.command == "head-fixtures":
+            from . import heads_fixtures
+            heads_fixtures.write(given.out, more=given.more, only=given.only)
         else:
             options = convert.Options(
-                given.dtype, given.weights, given.name, given.version, given.licence, given.provenance)
+                given.dtype, given.weights, given.name, given.version, given.licence, given.provenance,
+                given.proposer, given.image)
             convert.export(FAMILIES[given.command], given.checkpoint, given.out, options)
     except Refused as e:
         print(f"export: {e}", file=sys.stderr)

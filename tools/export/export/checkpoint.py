@@ -9,13 +9,13 @@ from .errors import Refused
 class Source:
     """What a checkpoint says of itself, besides its weights."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, reads=True):
         self.folder = Path(folder)
         self.config = self.json("config.json", "a checkpoint folder as `hf download` leaves it has one")
         self.preprocessor = self.json("preprocessor_config.json", "take it from the model's repository")
         self.generation = self.optional("generation_config.json")
         tokenizer = self.json(
-            "tokenizer.json", "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) writes it")
+            "tokenizer.json", "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) writes it") if reads else {}
         self.added = {token["content"]: token["id"] for token in tokenizer.get("added_tokens", [])}
         self.vocabulary = tokenizer.get("model", {}).get("vocab", {})
 

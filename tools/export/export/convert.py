@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import blocks, check, manifest, onnx_files
+from . import blocks, manifest, onnx_files
 from .checkpoint import Source
 from .errors import Refused
 
@@ -24,6 +24,8 @@ class Options:
     version: str = "1"
     licence: str | None = None
     provenance: str | None = None
+    proposer: str = "nano"
+    image: tuple | None = None
 
 
 def export(family, checkpoint, out, options, say=print):
@@ -31,11 +33,14 @@ def export(family, checkpoint, out, options, say=print):
     checkpoint, out = Path(checkpoint), Path(out)
     if out.exists():
         raise Refused(f"{out}: exists already; remove it, or name another folder")
-    source = Source(checkpoint)
+    source = Source(checkpoint, family.reads)
+    family.image = options.image
     found = source.config.get("model_type")
     if found != family.model_type:
         raise Refused(f"{checkpoint / 'config.json'}: is a `{found}` checkpoint and {family.name} are "
                       f"`{family.model_type}`, as in {family.hub_example}")
+    if not family.writes and (options.dtype != "fp32" or options.weights):
+        raise Refused(f"--dtype, --weights: {family.name} is exported in single precision only")
     licence = options.licence or source.licence()
     provenance = options.provenance or f"exported from the checkpoint folder {checkpoint.resolve().name}"
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -47,6 +52,8 @@ def export(family, checkpoint, out, options, say=print):
         say(f"asking transformers ({len(cases)} prompts)")
         expected = {case.name: family.reference(model, case) for case in cases}
         sections = family.settings(model, source)
+        if "proposer" in sections:
+            sections["proposer"] |= {"model": options.proposer}
         if options.dtype == "fp16":
             blocks.halve(model)
         roles = []
@@ -58,13 +65,16 @@ def export(family, checkpoint, out, options, say=print):
         del model
         gc.collect()
         say("checking against ONNX Runtime")
-        report = check.verify(family.runner(scratch), cases, expected, options.weights or options.dtype)
+        report = family.verify(scratch, cases, expected, options.weights or options.dtype)
         say(report.line())
-        shutil.copyfile(checkpoint / "tokenizer.json", scratch / "tokenizer.json")
+        if family.reads:
+            shutil.copyfile(checkpoint / "tokenizer.json", scratch / "tokenizer.json")
+            ends = {"end": source.ends()} if family.writes else {}
+            sections["tokens"] = {"vocabulary": "tokenizer.json", **ends, **sections["tokens"]}
         head = {"name": options.name or out.name, "version": options.version, "family": family.name,
                 "methods": list(family.methods), "licence": licence, "provenance": provenance}
-        sections["decoder"] |= {"cache": options.dtype, "weights": options.weights or options.dtype}
-        sections["tokens"] = {"vocabulary": "tokenizer.json", "end": source.ends(), **sections["tokens"]}
+        if "decoder" in sections:
+            sections["decoder"] |= {"cache": options.dtype, "weights": options.weights or options.dtype}
         manifest.write(scratch, head, sections, roles)
         # The daemon runs as a user of its own, and what was made in a private folder is private.
         os.chmod(scratch, 0o755)

@@ -1,9 +1,14 @@
 """Every family by the name the command line uses."""
 
+from .contrast import Clip, Siglip
+from .detection import DFine, GroundingDino, Owlv2, RtDetr
 from .florence2 import Florence2
 from .paligemma import PaliGemma
 from .qwen2_5_vl import Qwen25VL
 from .qwen2_vl import Qwen2VL
 from .qwen3_vl import Qwen3VL
 
-FAMILIES = {family.name: family() for family in (Qwen2VL, Qwen25VL, Qwen3VL, Florence2, PaliGemma)}
+FAMILIES = {family.name: family() for family in (
+    Qwen2VL, Qwen25VL, Qwen3VL, Florence2, PaliGemma, GroundingDino, Owlv2, Clip, Siglip, RtDetr, DFine)}
+# Those that write their answers, a token after the other.
+WRITERS = {name: family for name, family in FAMILIES.items() if family.writes}

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from . import check
 from .errors import Refused
+from .expected import Expected
 from .runner import Runner
 
 
@@ -34,23 +36,22 @@ class Case:
     delta: np.ndarray | None = None
 
 
-@dataclass
-class Expected:
-    """What torch says of a case: logits of the prompt, then of every step; the tokens that were fed; and where in the
-    prompt there is something to compare: what padding says is nobody's business."""
-
-    prompt: np.ndarray
-    steps: np.ndarray
-    tokens: np.ndarray
-    judged: np.ndarray
-
-
 class Family:
     """Base of the families; the attributes are theirs to fill."""
 
     name = model_type = hub_example = ""
     model_class = None
     methods = ()
+    # What the vision encoder takes, by the processor's names.
+    shown = {"pixel_values": "pixel_values"}
+    # Whether it writes its answers: then it has a decoder, a cache, and forms with fewer bits.
+    writes = True
+    # Largest error of a small model in single precision, relative to its largest logit.
+    exact = 5e-6
+    # Whether it reads words: then it has a vocabulary.
+    reads = True
+    # Width and height of the model's picture, where the user has a choice and made it.
+    image = None
 
     def load(self, checkpoint):
         """The checkpoint in single precision; refuses one whose tensors do not all find their place."""
@@ -68,6 +69,10 @@ class Family:
 
     def runner(self, folder):
         return Runner(folder, self)
+
+    def verify(self, folder, cases, expected, exactness):
+        """Checks the graphs in `folder` against what was expected; returns a report, or refuses."""
+        return check.verify(self.runner(folder), cases, expected, exactness)
 
     def impossible(self, case):
         """What the vision encoder must fail on: (what, feeds)."""

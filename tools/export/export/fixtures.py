@@ -2,6 +2,7 @@
 
     DIR/pictures/NAME.png          what goes in
     DIR/FAMILY/model/              a folder as `python -m export FAMILY` writes it
+    DIR/FAMILY/published/*.json    what lies beside the graphs of an export published for transformers.js
     DIR/FAMILY/cases.json          the cases: pictures, text, token ids, what is in tensors.safetensors for each
     DIR/FAMILY/tensors.safetensors `CASE.WHAT` for every case
 """
@@ -9,9 +10,11 @@
 import json
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import PIL
 import torch
 import transformers
 from PIL import Image
@@ -21,7 +24,7 @@ from tokenizers import Tokenizer
 from . import convert, tiny
 from .checkpoint import Source
 from .errors import Refused
-from .families import FAMILIES
+from .families import WRITERS
 from .family import Case
 
 # Width and height. Where a picture meets the tiny Qwen limits: 42x70 falls on ties, 20x12 is scaled up, 300x170 down.
@@ -34,6 +37,19 @@ LAST, FIRST = 3, 10
 SEEDS = 12
 # Two logits closer than this may change places from one machine to another.
 MARGIN = 2e-3
+
+
+@dataclass
+class Wish:
+    """What is asked of a model, and how much of the answers is kept."""
+
+    pictures: dict  # by name
+    cases: dict  # names of pictures, by the case's name
+    followed: tuple  # cases that are followed for STEPS steps, with pixels and LAST positions of the prompt
+    first: int  # steps of which all logits are kept
+    margin: float
+
+
 NARROW = {"heads": 1, "width": 8, "head": 8, "sections": (2, 1, 1), "text": {
     "hidden_size": 24, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}}
 CHECKPOINTS = {
@@ -115,8 +131,7 @@ def prompt(family, tokenizer, source, images):
     return ASKED, ids(f"{system}<|im_start|>user\n{shown}{ASKED}<|im_end|>\n<|im_start|>assistant\n")
 
 
-def case_of(family, model, tokenizer, source, name):
-    shown = [picture(*PICTURES[one], seed) for seed, one in enumerate(PICTURES) if one in CASES[name]]
+def case_of(family, model, tokenizer, source, name, shown):
     qwen = hasattr(family, "grid_name")
     images, resized = (qwen_pixels if qwen else square_pixels)(source, shown)
     text, ids = prompt(family, tokenizer, source, images)
@@ -142,19 +157,23 @@ def features(family, model, images):
     return {"image_features": out.numpy()}
 
 
-def answers(family, model, tokenizer, source):
-    """Every case with what transformers says of it; None where two logits are too close to tell."""
+def answers(family, model, tokenizer, source, wish, runner=None):
+    """Every case with what transformers says of it, or a `runner` of exported graphs if there is one; None where two logits
+    are too close to tell."""
     listed, tensors = [], {}
-    for name in [n for n in CASES if hasattr(family, "grid_name") or len(CASES[n]) == 1]:
-        case, text, resized = case_of(family, model, tokenizer, source, name)
-        followed = name == FOLLOWED
-        expected = family.reference(model, case, greedy=STEPS if followed else FEW)
-        if min(margins(expected.prompt[:, -1]).min(), margins(expected.steps).min()) < MARGIN:
+    for name in [n for n in wish.cases if hasattr(family, "grid_name") or len(wish.cases[n]) == 1]:
+        shown = [wish.pictures[one] for one in wish.cases[name]]
+        case, text, resized = case_of(family, model, tokenizer, source, name, shown)
+        followed = name in wish.followed
+        steps = STEPS if followed else FEW
+        expected = runner.greedy(case, steps) if runner else family.reference(model, case, greedy=steps)
+        if min(margins(expected.prompt[:, -1]).min(), margins(expected.steps).min()) < wish.margin:
             return None
+        seen = runner.seen_by_tower(case) if runner else features(family, model, case.images)
         kept = {"input_ids": case.ids, "tokens": expected.tokens, "step_best": expected.steps.max(axis=-1),
-                "step_logits": expected.steps[:, :FIRST],
+                "step_logits": expected.steps[:, :wish.first],
                 "prompt_logits": expected.prompt[:, -LAST if followed else -1:],
-                **features(family, model, case.images), **{f"resized.{i}": one for i, one in enumerate(resized)}}
+                **seen, **{f"resized.{i}": one for i, one in enumerate(resized)}}
         if followed:
             kept["pixel_values"] = case.images["pixel_values"]
         if case.positions is not None:
@@ -168,50 +187,74 @@ def answers(family, model, tokenizer, source):
             kept["window_index"] = index.numpy()
             kept["cu_window_seqlens"] = torch.unique_consecutive(torch.tensor(lengths)).numpy().astype(np.int64)
         tensors |= {f"{name}.{what}": np.ascontiguousarray(value) for what, value in kept.items()}
-        listed.append({"name": name, "pictures": CASES[name], "text": text, "steps": expected.tokens.shape[1],
+        listed.append({"name": name, "pictures": wish.cases[name], "text": text, "steps": expected.tokens.shape[1],
                        "margin": float(margins(expected.steps).min()),
                        "tensors": {what: [str(value.dtype), *value.shape] for what, value in kept.items()}})
     return listed, tensors
 
 
+def publish(checkpoint, folder):
+    """What a published export has beside its graphs and its vocabulary."""
+    folder.mkdir()
+    for name in ("config.json", "generation_config.json", "preprocessor_config.json"):
+        shutil.copyfile(checkpoint / name, folder / name)
+
+
+def read(family, checkpoint):
+    source = Source(checkpoint)
+    model = family.prepare(family.load(checkpoint), source)
+    return source, model, Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+
+
+def clear(family, make, options, wish, scratch, prepare=lambda checkpoint: None):
+    """A checkpoint whose answers vary and leave no doubt: how many tokens they have, where it lies, and the answers."""
+    best = None
+    for seed in range(SEEDS):
+        checkpoint = scratch / f"tiny-{family.name}-{seed}"
+        checkpoint.mkdir()
+        make(checkpoint, **{**options, "seed": seed})
+        prepare(checkpoint)
+        source, model, tokenizer = read(family, checkpoint)
+        found = answers(family, model, tokenizer, source, wish)
+        variety = 0 if found is None else len(set(found[1][f"{wish.followed[0]}.tokens"].ravel().tolist()))
+        if found and (best is None or variety > best[0]):
+            best = variety, checkpoint, found
+        if best and best[0] > STEPS // 3:
+            break
+    if best is None:
+        raise Refused(f"{family.name}: no seed below {SEEDS} gives answers that are {wish.margin} apart")
+    return best
+
+
+def tell(folder, family, listed, tensors):
+    told = {"family": family.name, "pillow": int(PIL.__version__.split(".")[0]), "cases": listed}
+    (folder / "cases.json").write_text(json.dumps(told, separators=(",", ":")) + "\n")
+    save_file(tensors, folder / "tensors.safetensors")
+
+
 def one(family, folder, say):
     """Writes a family's fixtures, with the first seed whose answers vary and are clear."""
     make, options = CHECKPOINTS[family.name]
-    best = None
+    shown = {name: picture(*size, seed) for seed, (name, size) in enumerate(PICTURES.items())}
+    wish = Wish(shown, CASES, (FOLLOWED,), FIRST, MARGIN)
     with tempfile.TemporaryDirectory() as scratch:
-        for seed in range(SEEDS):
-            checkpoint = Path(scratch) / f"tiny-{family.name}-{seed}"
-            checkpoint.mkdir()
-            make(checkpoint, seed=seed, **options)
-            source = Source(checkpoint)
-            model = family.prepare(family.load(checkpoint), source)
-            tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
-            found = answers(family, model, tokenizer, source)
-            variety = 0 if found is None else len(set(found[1][f"{FOLLOWED}.tokens"].ravel().tolist()))
-            if found and (best is None or variety > best[0]):
-                best = variety, checkpoint, found
-            if best and best[0] > STEPS // 3:
-                break
-        if best is None:
-            raise Refused(f"{family.name}: no seed below {SEEDS} gives answers that are {MARGIN} apart")
-        variety, checkpoint, (listed, tensors) = best
+        variety, checkpoint, (listed, tensors) = clear(family, make, options, wish, Path(scratch))
         options = convert.Options(name=f"tiny-{family.name}", provenance="random weights: for tests only")
         report = convert.export(family, checkpoint, folder / "model", options, say=lambda _: None)
-    told = json.dumps({"family": family.name, "cases": listed}, separators=(",", ":"))
-    (folder / "cases.json").write_text(told + "\n")
-    save_file(tensors, folder / "tensors.safetensors")
+        publish(checkpoint, folder / "published")
+    tell(folder, family, listed, tensors)
     say(f"{family.name}: {variety} different tokens in {STEPS} steps; {report.line()}")
 
 
 def write(out, say=print):
     """Writes every family's fixtures into `out`, replacing those that are there."""
     out = Path(out)
-    for folder in (out / "pictures", *(out / name for name in FAMILIES)):
+    for folder in (out / "pictures", *(out / name for name in WRITERS)):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     for seed, (name, size) in enumerate(PICTURES.items()):
         picture(*size, seed).save(out / "pictures" / f"{name}.png", optimize=True)
-    for name, family in FAMILIES.items():
+    for name, family in WRITERS.items():
         one(family, out / name, say)
     total = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     say(f"{out}: {total / 1e6:.2f} MB")

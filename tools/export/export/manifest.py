@@ -16,6 +16,8 @@ def value(v):
         return "true" if v else "false"
     if isinstance(v, (list, tuple)):
         return "[" + ", ".join(value(e) for e in v) + "]"
+    if isinstance(v, dict):
+        return "{ " + ", ".join(f"{json.dumps(k)} = {value(e)}" for k, e in v.items()) + " }"
     if isinstance(v, float):
         return repr(v)
     return json.dumps(v, ensure_ascii=False)
@@ -35,7 +37,8 @@ def files(folder, roles):
         yield role, f"{role}.onnx"
         if (folder / f"{role}.onnx_data").is_file():
             yield f"{role}_data", f"{role}.onnx_data"
-    yield "vocabulary", "tokenizer.json"
+    if (folder / "tokenizer.json").is_file():
+        yield "vocabulary", "tokenizer.json"
 
 
 def write(folder, head, sections, roles):

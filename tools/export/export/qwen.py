@@ -25,11 +25,19 @@ class Qwen(Family):
     interleaved = False
     coordinates = ""
 
+    @property
+    def shown(self):
+        return {"pixel_values": "pixel_values", self.grid_name: "image_grid_thw"}
+
     def tower(self, model):
         raise NotImplementedError
 
     def deepstack(self, model):
         return 0
+
+    def window(self, config):
+        """The side of the vision tower's windows in pixels, where it has any."""
+        return {}
 
     def graphs(self, model):
         config, text = model.config, model.model.language_model
@@ -166,7 +174,7 @@ class Qwen(Family):
             "input": {
                 "fit": "patches", "patch": config.vision_config.patch_size,
                 "merge": config.vision_config.spatial_merge_size,
-                "temporal_patch": config.vision_config.temporal_patch_size,
+                "temporal_patch": config.vision_config.temporal_patch_size, **self.window(config),
                 "min_pixels": least, "max_pixels": most,
                 **source.normalisation(), "coordinates": self.coordinates,
             },

@@ -39,3 +39,6 @@ class Qwen25VL(Qwen):
 
     def tower(self, model):
         return WindowTower(model.model.visual)
+
+    def window(self, config):
+        return {"window": config.vision_config.window_size}

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from .expected import Expected
+
 DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64, "tensor(bool)": bool}
 
 
@@ -74,3 +76,19 @@ class Runner:
                  **self.family.step_extra(self, batch, length)}
         self.past += length
         return self.decode(feeds)
+
+    def greedy(self, case, steps):
+        """What `Family.reference` tells of transformers, of these graphs."""
+        prompt = self.start(case)
+        last, found, tokens = prompt[:, -1], [], []
+        for _ in range(steps):
+            token = last.argmax(-1)[:, None]
+            last = self.step(token)[:, -1]
+            found.append(last)
+            tokens.append(token)
+        judged = np.ones(prompt.shape[:2], bool)
+        return Expected(prompt, np.stack(found, axis=1), np.concatenate(tokens, axis=1), judged)
+
+    def seen_by_tower(self, case):
+        feeds = {name: case.images[told] for name, told in self.family.shown.items()}
+        return self.sessions.run("vision_encoder", feeds)

@@ -59,6 +59,9 @@ def randomise(model, seed, embedding=0.5):
     with torch.no_grad():
         for name, weight in model.named_parameters():
             noise = torch.randn(weight.shape, generator=generator)
+            if weight.dim() == 0:
+                # A scale or a bias of everything: as it was made.
+                continue
             if weight.dim() == 1:
                 # A norm's scale is drawn around one; Gemma's are stored less one, and stay small either way.
                 centre = 1.0 if "norm" in name and name.endswith("weight") and weight.abs().sum() > 0 else 0.0
@@ -75,6 +78,11 @@ def save(folder, model, tokenizer, picture, end):
     model.generation_config = transformers.GenerationConfig(eos_token_id=end)
     model.save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+    write(folder, picture)
+
+
+def write(folder, picture):
+    """What stands beside the weights."""
     (folder / "preprocessor_config.json").write_text(json.dumps(picture, indent=2))
     (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\nRandom weights, for tests.\n")
 

@@ -1,0 +1,123 @@
+#!/usr/bin/env python3
+"""A ready-made detector in ONNX -> a folder that groundd runs. Needs nothing but Python 3.11.
+
+    python3 tools/export/wrap.py yolox yolox_nano.onnx models/yolox-nano --licence Apache-2.0
+    python3 tools/export/wrap.py rt-detr model.onnx models/rtdetr-r50 --classes names.txt --size 640x640
+
+Writes OUT/model.toml and copies the file. What a family's files usually expect of a picture is filled in; the file
+cannot say whether that is true, so look at model.toml, and at what the detector finds, before relying on it.
+`--classes` is a file with a name a line, in the order of the scores (an empty line is a place that stands for nothing);
+without it the 80 names of COCO, for RF-DETR COCO's 91 places.
+"""
+
+import argparse
+import hashlib
+import json
+import pathlib
+import re
+import shutil
+import sys
+
+COCO = (
+    "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,bench,"
+    "bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,backpack,umbrella,handbag,tie,suitcase,frisbee,skis,snowboard,"
+    "sports ball,kite,baseball bat,baseball glove,skateboard,surfboard,tennis racket,bottle,wine glass,cup,fork,knife,spoon,"
+    "bowl,banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,chair,couch,potted plant,bed,dining table,"
+    "toilet,tv,laptop,mouse,remote,keyboard,cell phone,microwave,oven,toaster,sink,refrigerator,book,clock,vase,scissors,"
+    "teddy bear,hair drier,toothbrush").split(",")
+# Of COCO's ids 0 to 90 these were never used.
+UNUSED = (0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+WORDS = {
+    "people": "person", "man": "person", "woman": "person", "child": "person", "pedestrian": "person", "bike": "bicycle",
+    "motorbike": "motorcycle", "aeroplane": "airplane", "plane": "airplane", "lorry": "truck", "hydrant": "fire hydrant",
+    "sofa": "couch", "television": "tv", "monitor": "tv", "plant": "potted plant", "table": "dining table",
+    "mobile phone": "cell phone", "phone": "cell phone", "fridge": "refrigerator", "doughnut": "donut",
+    "rucksack": "backpack", "teddy": "teddy bear",
+}
+IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "scale": 1 / 255}
+PLAIN = {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}
+NANODET = {"mean": [103.53, 116.28, 123.675], "std": [57.375, 57.12, 58.395], "scale": 1.0, "channels": "bgr"}
+STRETCH = {"fit": "stretch", "resample": "linear"}
+# Size; [input]; [head]; overlap above which the lesser box goes.
+FAMILIES = {
+    "yolox": ("416x416", {"fit": "corner", "pad": 114, "resample": "linear", "channels": "bgr", "scale": 1.0, **PLAIN},
+              {"strides": [8, 16, 32]}, 0.65),
+    "nanodet": ("416x416", {**STRETCH, **NANODET}, {"strides": [8, 16, 32], "centre": 0.5}, 0.6),
+    "picodet": ("416x416", {**STRETCH, **IMAGENET}, {"strides": [8, 16, 32, 64], "centre": 0.5}, 0.6),
+    "rt-detr": ("640x640", {"fit": "stretch", "resample": "bilinear", "scale": 1 / 255, **PLAIN}, {}, 1.0),
+    "d-fine": ("640x640", {"fit": "stretch", "resample": "bilinear", "scale": 1 / 255, **PLAIN}, {}, 1.0),
+    "rf-detr": ("560x560", {"fit": "stretch", "resample": "bilinear", **IMAGENET}, {}, 1.0),
+}
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("family", choices=FAMILIES)
+    parser.add_argument("file", type=pathlib.Path, help="the detector, an .onnx file")
+    parser.add_argument("out", type=pathlib.Path, help="the folder to write; must not exist")
+    parser.add_argument("--classes", type=pathlib.Path, help="a name a line; COCO's unless given")
+    parser.add_argument("--size", help="width x height of the model's picture, as in 640x640")
+    parser.add_argument("--strides", help="steps of the grids in pixels, as in 8,16,32,64")
+    parser.add_argument("--joined-raw", action="store_true",
+                        help="NanoDet-Plus: raw scores, cells told from their corner, four grids")
+    parser.add_argument("--match", type=float, default=0.3, help="least score of a match (0.3)")
+    parser.add_argument("--objectness", type=float, default=0.05, help="least score of a region offered to others (0.05)")
+    parser.add_argument("--name", help="the model's name in messages; default is the folder's")
+    parser.add_argument("--licence", required=True, help="of the weights, as in Apache-2.0")
+    parser.add_argument("--provenance", help="where the file comes from; default is its name")
+    return parser.parse_args()
+
+
+def toml(value):
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(k)} = {toml(v)}" for k, v in value.items()) + " }"
+    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+
+
+def classes(given):
+    if given.classes:
+        names = [line.strip() for line in given.classes.read_text(encoding="utf-8").splitlines()]
+        return names, {}
+    if given.family != "rf-detr":
+        return COCO, WORDS
+    names = iter(COCO)
+    return ["" if i in UNUSED else next(names) for i in range(91)], WORDS
+
+
+def main():
+    given = arguments()
+    size, settings, head, iou = FAMILIES[given.family]
+    name = given.name or given.out.name
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
+        sys.exit(f"wrap: the name `{name}` should be 1 to 64 ASCII letters, digits, `-`, `_` or `.`; pass --name")
+    if given.out.exists():
+        sys.exit(f"wrap: {given.out} exists already; remove it, or name another folder")
+    width, height = (int(side) for side in (given.size or size).split("x"))
+    head = dict(head)
+    if given.joined_raw:
+        head |= {"strides": [8, 16, 32, 64], "centre": 0.0, "activation": "sigmoid"}
+    if given.strides:
+        head["strides"] = [int(step) for step in given.strides.split(",")]
+    names, words = classes(given)
+    data = given.file.read_bytes()
+    text = {"name": name, "version": "1", "family": given.family, "methods": ["detector"], "licence": given.licence,
+            "provenance": given.provenance or given.file.name}
+    tables = {
+        "input": {"width": width, "height": height, **settings}, "limits": {"max_batch": 1},
+        "scores": {"objectness": given.objectness, "match": given.match, "nms_iou": iou},
+        "head": {"classes": names, "words": words, **head}}
+    lines = [f"{key} = {toml(value)}" for key, value in text.items()]
+    for table, entries in tables.items():
+        lines += ["", f"[{table}]", *(f"{key} = {toml(value)}" for key, value in entries.items())]
+    lines += ["", "[[files]]", 'role = "detector"', 'path = "detector.onnx"', f"bytes = {len(data)}",
+              f'sha256 = "{hashlib.sha256(data).hexdigest()}"']
+    given.out.mkdir(parents=True)
+    shutil.copyfile(given.file, given.out / "detector.onnx")
+    (given.out / "model.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(f"{given.out}: written; `groundd models info {given.out}` shows it")
+
+
+if __name__ == "__main__":
+    main()
