@@ -3,13 +3,16 @@ SHELL := /bin/bash
 SECONDS_ARG = $(if $(filter command line environment override,$(origin SECONDS)),--seconds $(SECONDS))
 GROUNDD = target/release/groundd
 
-.PHONY: help demo test build lint setup setup-test setup-gpu soak fuzz
+.PHONY: help demo test build bench bench-gpu lint setup setup-test setup-gpu soak fuzz parity parity-detectors
 
 help:
 	@echo 'make demo [SECONDS=n] [CAMERA=rtsp://…]   see it work: camera, broker, daemon, live view'
 	@echo 'make test                                 every test, on real cameras and brokers'
 	@echo 'make build                                target/release/groundd'
+	@echo 'make bench                                throughput, delay and cost, beside other systems (14 GB of packages)'
+	@echo 'make bench-gpu                            the same on a CUDA device, after make setup-gpu'
 	@echo 'make soak                                 fuzzing, and the tests of cameras and brokers again and again'
+	@echo 'make parity                               exported models against transformers, kind by kind (fetches torch)'
 	@echo 'make setup-gpu                            ONNX Runtime with CUDA and TensorRT'
 
 demo: build
@@ -17,6 +20,13 @@ demo: build
 
 build: setup
 	cargo build --release --locked
+
+# Also BENCH_STREAMS=1,2,4,8, BENCH_SECONDS=10, BENCH_PEERS="plain roboflow ultralytics" (empty: groundd alone).
+bench: build
+	tools/bench/run.sh
+
+bench-gpu:
+	tools/bench/gpu.sh
 
 test: setup-test lint
 	cargo test --locked -- --test-threads=1
@@ -43,6 +53,29 @@ fuzz: setup-test
 		RUSTFLAGS="$(FUZZ_FLAGS)" cargo build --release --target $(FUZZ_TARGET)
 	cd fuzz && target/$(FUZZ_TARGET)/release/codecs corpus/codecs -dict=codecs.dict -max_total_time=$(FUZZ_SECONDS) -max_len=2048
 	cd fuzz && target/$(FUZZ_TARGET)/release/tensors corpus/tensors -max_total_time=$(FUZZ_SECONDS) -max_len=4096
+
+# Small models of every kind, made and exported by the pinned transformers in an environment of its own, and run by the daemon's
+# code on real pictures.
+PARITY = $(CURDIR)/target/parity
+PARITY_VENV = $(CURDIR)/.runtime/venv-parity
+HEADS = grounding-dino owlv2 clip siglip rt-detr d-fine
+
+parity: setup-test
+	rm -rf $(PARITY_VENV) && python3.11 -m venv $(PARITY_VENV)
+	$(PARITY_VENV)/bin/pip install --quiet --disable-pip-version-check -r tools/export/requirements.txt
+	cd tools/export && $(PARITY_VENV)/bin/python -m export parity $(PARITY) --clip ../../assets/demo.mp4
+	GROUNDD_PARITY=$(PARITY) cargo test --locked --test tests parity:: -- --ignored --nocapture
+	cd tools/export && for family in $(HEADS); do $(PARITY_VENV)/bin/python -W ignore -m export selftest --family $$family || exit 1; done
+	mkdir -p $(PARITY)/vlm && cp -r tests/data/heads $(PARITY)/heads && cp -r tests/data/vlm/pictures $(PARITY)/vlm
+	cd tools/export && $(PARITY_VENV)/bin/python -W ignore -m export head-fixtures $(PARITY)/heads --more
+	GROUNDD_PARITY_HEADS=$(PARITY)/heads cargo test --locked --test tests heads::reading::models_of_other -- --ignored --nocapture
+
+# As in: make parity-detectors PICTURES=coco DETECTORS="--detector yolox=yolox_nano.onnx"
+parity-detectors: setup-test
+	test -d $(PARITY_VENV) || python3.11 -m venv $(PARITY_VENV)
+	$(PARITY_VENV)/bin/pip install --quiet --disable-pip-version-check numpy==2.4.6 onnxruntime==1.32.0 \
+		opencv-python-headless==5.0.0.93 pycocotools==2.0.11
+	$(PARITY_VENV)/bin/python tools/parity/detectors.py --pictures $(PICTURES) $(DETECTORS)
 
 setup:
 	@tools/setup/setup.sh run

@@ -7,19 +7,20 @@ use std::{
     collections::BTreeMap,
     ops::Range,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
 use crate::{
-    ground::ModelConfig,
+    ground::{AskConfig, ModelConfig},
     http::HttpConfig,
     ingest::CameraConfig,
     publish::MqttConfig,
     schedule::ScheduleConfig,
     track::TrackConfig,
-    types::{CameraId, Method, Query, QueryId, query},
+    types::{CameraId, Method, Query, QueryId, Worth, query},
 };
 
 /// A configuration that can run: ids are unique, references resolve, relative paths start at the file's folder.
@@ -33,6 +34,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// Batches and deadlines.
     pub schedule: ScheduleConfig,
+    /// When queries are asked.
+    pub ask: AskConfig,
     /// Tracks and events.
     pub track: TrackConfig,
     /// Folder of pipeline templates that replace or add to the built-in ones.
@@ -61,9 +64,32 @@ pub struct QueryConfig {
     /// Matches below this score, 0 to 1, are not reported; unset is the model's own threshold.
     #[serde(default, deserialize_with = "fraction")]
     pub threshold: Option<f32>,
+    /// Under load queries of higher priority are asked first.
+    #[serde(default)]
+    pub priority: i32,
+    /// An answer about pixels older than this, in milliseconds, is not worth the work; unset takes any that is published.
+    #[serde(default)]
+    pub deadline_ms: Option<u64>,
+    /// Most of the device's time, 0 to 1, that goes to this query; unset is no limit.
+    #[serde(default, deserialize_with = "fraction")]
+    pub budget: Option<f32>,
 }
 
 impl QueryConfig {
+    /// A query with every setting at its default.
+    pub fn new(id: QueryId, text: &str) -> Self {
+        Self {
+            id,
+            text: text.to_owned(),
+            cameras: None,
+            method: Method::Auto,
+            threshold: None,
+            priority: 0,
+            deadline_ms: None,
+            budget: None,
+        }
+    }
+
     /// The query in revision `rev`.
     pub fn query(&self, rev: u32) -> Query {
         Query {
@@ -73,6 +99,11 @@ impl QueryConfig {
             cameras: self.cameras.clone(),
             method: self.method,
             threshold: self.threshold,
+            worth: Worth {
+                priority: self.priority,
+                deadline: self.deadline_ms.map(Duration::from_millis),
+                budget: self.budget,
+            },
         }
     }
 }
@@ -142,6 +173,8 @@ struct Raw {
     #[serde(default)]
     schedule: ScheduleConfig,
     #[serde(default)]
+    ask: AskConfig,
+    #[serde(default)]
     track: TrackConfig,
     #[serde(default)]
     ingest: RawIngest,
@@ -175,6 +208,7 @@ impl Config {
             line: line_of(text.as_bytes(), span.start),
             message,
         };
+        raw.ask.check().map_err(|message| invalid(text.find("[ask]").unwrap_or(0)..0, message))?;
         let mut cameras = BTreeMap::new();
         for camera in raw.cameras {
             let span = camera.span();
@@ -209,6 +243,7 @@ impl Config {
             mqtt: raw.mqtt,
             http: raw.http,
             schedule: raw.schedule,
+            ask: raw.ask,
             track: raw.track,
             pipelines: raw.ingest.pipelines,
             cameras,
@@ -283,6 +318,8 @@ mod tests {
         let high = error(&format!("{CAMERA}[[query]]\nid = \"q\"\ntext = \"car\"\nthreshold = 40\n"));
         assert!(high.contains("from 0 to 1"), "{high}");
         assert!(error(&format!("{CAMERA}fps = 0\n")).contains("`fps`"));
+        let rate = error(&format!("{CAMERA}[ask]\nrate = 0\n"));
+        assert!(rate.starts_with("g.toml:4:") && rate.contains("`rate`"), "{rate}");
     }
 
     #[test]

@@ -14,15 +14,19 @@
 //!
 //! One folder a stage. Imports point one way: `types` <- stages <- `daemon` <- `cli` <- `main`, and stages never
 //! import one another: `daemon` connects them through the small traits each stage declares for its needs.
-//! Only `ingest` knows GStreamer, only `ground::engine` knows ONNX Runtime, only `publish` knows the MQTT client.
+//! `eval` is a stage beside the flow: data sets and figures, which the command line connects with `ingest` and `ground`.
+//! Only `ingest` knows GStreamer, only `ground::engine` knows ONNX Runtime, only `publish` knows the MQTT client, only `hub`
+//! knows where models are fetched from.
 //! `tests/architecture.rs` enforces all of this.
 
 pub mod backoff;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod eval;
 pub mod ground;
 pub mod http;
+pub mod hub;
 pub mod ingest;
 pub mod publish;
 pub mod schedule;

@@ -168,7 +168,12 @@ fn a_manifest_with_a_mistake_says_where() {
         ("match = 0.50", "match = nan", "scores.match: is NaN"),
         ("methods = [\"retrieve\"]", "methods = []", "methods: should name"),
         ("methods = [\"retrieve\"]", "methods = [\"auto\"]", "methods: should name"),
-        ("methods = [\"retrieve\"]", "methods = [\"retrieve\", \"zoom\"]", "cannot do `zoom`"),
+        (
+            "methods = [\"retrieve\"]",
+            "methods = [\"retrieve\", \"detector\"]",
+            "exactly one file with role = \"detect\"",
+        ),
+        ("nms_iou = 0.60", "nms_iou = 0.60\nexist = 1.2", "scores.exist: is 1.2"),
         ("name = \"tiny\"", "name = \"a/b\"", "name: should be"),
         ("path = \"text.onnx\"", "path = \"../text.onnx\"", "files[1].path: `../text.onnx` should lie inside"),
         ("path = \"text.onnx\"", "path = \"/text.onnx\"", "inside the model's folder"),
@@ -250,6 +255,7 @@ fn graphs_that_do_not_fit_are_refused_with_what_was_expected() {
         ("width = 16", "width = 32", "pixels u8[?,8,32,3], and are pixels u8[?,8,16,3]"),
         ("regions = 4", "regions = 5", "boxes f32[?,5,4]"),
         ("query_tokens = 5", "query_tokens = 6", "text.onnx: its inputs should be ids i64[?,6]"),
+        ("methods = [\"retrieve\"]", "methods = [\"bins\"]", "select.onnx: its outputs should be states f32[?,4,4]"),
     ] {
         let dir = copy_of_tiny();
         edit_manifest(dir.path(), from, to);

@@ -4,11 +4,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod architecture;
+mod ask;
+mod bench;
 mod cli;
+mod eval;
 mod ground;
+mod heads;
 mod http;
 mod ingest;
+mod nano;
+mod parity;
 mod publish;
+mod pull;
 mod service;
 mod support;
 mod systemd;

@@ -4,11 +4,14 @@
 
 #![no_main]
 
+use std::sync::Arc;
+
 use groundd::{
     ground::codec::{
         Codec, RawBox,
         florence::{Florence, Task},
         guard::{Caps, Guard},
+        nano::{Answers, BINS, Form, Reader},
         ofa::{Ofa, Scale},
         paligemma::PaliGemma,
         pix2seq::Pix2Seq,
@@ -41,8 +44,24 @@ fn sound(b: &RawBox) {
     assert!(b.score.is_some_and(|s| (s - 0.5).abs() < 1e-5), "{b:?}");
 }
 
+/// Whatever the tokens, boxes are sound and were written; and what the grammar allows is what it takes.
+fn answer(form: Form, tokens: &[u8]) {
+    let names = ["<pad>", "<coords>", "<bins>", "<box>", "<end>"].map(str::to_owned).into_iter();
+    let names = names.chain((0..10).map(|d| d.to_string())).chain((0..BINS).map(|b| format!("<bin_{b}>")));
+    let answers = Answers::new(&names.zip(0..).collect()).expect("the list is whole");
+    let mut reader = Reader::new(&Arc::new(answers), form, 10);
+    for pair in tokens.chunks_exact(2) {
+        let token = usize::from(u16::from_le_bytes([pair[0], pair[1]])) % 300;
+        let legal = reader.legal();
+        let found = reader.push(token, 0.5);
+        assert!(legal.contains(&token) || (found.is_none() && reader.is_over()));
+        found.iter().for_each(sound);
+    }
+}
+
 fuzz_target!(|data: &[u8]| {
     let [pick, cut, text @ ..] = data else { return };
+    answer(if pick % 2 == 0 { Form::Coords } else { Form::Bins }, text);
     let text = String::from_utf8_lossy(text);
     let mut whole = codec(*pick);
     let mut expected = whole.push(&text, Some(0.5));

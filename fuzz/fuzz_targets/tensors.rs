@@ -48,7 +48,7 @@ fuzz_target!(|input: Input| {
 
     let grids: Vec<(u32, u32)> =
         input.grids.iter().take(4).map(|&(h, w)| (u32::from(h % 64), u32::from(w % 64))).collect();
-    let windows = Windows::of(&grids);
+    let windows = Windows::of(&grids, u32::from(input.to.0 % 9));
     assert_eq!(windows.restore().len(), windows.index.len());
     let tokens: Vec<i64> = input.tokens.iter().map(|&image| i64::from(image)).collect();
     if let Ok(positions) = Positions::of(&tokens, 1, &grids) {

@@ -8,8 +8,8 @@ use clap::{
 };
 
 use crate::{
-    ground::Provider,
-    types::{Method, query},
+    ground::{Provider, methods::zoom::ZoomConfig},
+    types::{Method, published::Weights, query},
 };
 
 /// Cameras in, words in, boxes out.
@@ -47,14 +47,18 @@ pub(super) enum Command {
     Demo(Demo),
     /// Say now what would fail later: keys, files, codecs, runtime, model, cameras, broker
     Check(Check),
-    /// List, inspect and verify models
+    /// Accuracy and cost of a model's methods on a data set of yours
+    Eval(Box<Eval>),
+    /// Measure throughput, delay and cost on this machine, beside the bare engine and other systems
+    Bench(Box<Bench>),
+    /// List, inspect, verify and fetch models
     Models(Models),
 }
 
 impl Command {
     /// What is logged if nobody says; the demo's table is not to be written over.
     pub(super) fn default_log(&self) -> &'static str {
-        if matches!(self, Self::Demo(_)) { "warn" } else { "info" }
+        if matches!(self, Self::Demo(_) | Self::Bench(_)) { "warn" } else { "info" }
     }
 }
 
@@ -80,7 +84,7 @@ pub(super) struct Watch {
     /// How to look
     #[arg(long, default_value = "auto", value_parser = one_of(&Method::ALL, Method::name))]
     pub(super) method: Method,
-    /// A model's name, or a folder with a model.toml
+    /// A model's name, or a folder with a model.toml or an export published for transformers.js
     #[arg(long, default_value = "nano", value_name = "DIR|NAME")]
     pub(super) model: PathBuf,
     /// Publish to this broker as well, as in `mqtt://user:password@host:1883`
@@ -130,6 +134,144 @@ pub(super) struct Check {
     pub(super) offline: bool,
 }
 
+/// The methods that can be tried: all but `auto`, which is one of the others.
+const METHODS: &[Method] = Method::ALL.split_at(1).1;
+
+/// Accuracy and cost of a model's methods on a data set.
+///
+/// Asks every phrase of every image, prints a table, and on request writes JSON, a plot and drawn examples. Pictures are put
+/// on the model's canvas as those of cameras are.
+#[derive(ClapArgs)]
+#[command(after_long_help = "\
+Data sets, told apart by their content:
+
+COCO-style: a JSON file with
+  images       id, file_name; width and height are checked where given
+  annotations  image_id, category_id, bbox [x, y, width, height]; iscrowd, area
+  categories   id, name
+Each category is asked of each image.
+
+YOLO folders: images/ and labels/, with a text file an image, a line a thing:
+  class cx cy width height         in fractions of the image
+Classes are named by data.yaml or classes.txt and all asked; otherwise they are COCO's 80, and those that occur are asked.
+
+Phrases of your own: a JSON list, or an object with it as `phrases`, of
+  {\"image\": \"a.jpg\", \"phrase\": \"red car\", \"kind\": \"colour\",
+   \"boxes\": [[x1, y1, x2, y2], ...]}
+Boxes are pixels. Several are several things, none says that nothing is there. kind is free: figures are also given by kind.
+
+RefCOCO-style: a JSON list beside the instances.json it refers to, as RefCOCO, RefCOCO+, RefCOCOg and gRefCOCO are published:
+  {\"ref_id\": 1, \"image_id\": 2, \"ann_id\": 3, \"split\": \"testA\",
+   \"sentences\": [{\"sent\": \"red car\"}]}
+ann_id may be a list; an empty one or -1 says that nothing is there. A pickle is made into JSON by
+  python3 -c 'import json, pickle, sys; json.dump(pickle.load(sys.stdin.buffer),
+  sys.stdout)' < 'refs(unc).p' > refs.json
+
+Images, JPEG or PNG, are looked for beside the file, in images/, and where COCO keeps them; --images names another folder.
+
+acc and IoU go by the best-scoring box where one thing is there; F1 by all boxes at IoU 0.5 (F1+: of phrases for several things); \
+miss is silence where nothing is there; AP and AP50 are COCO's. For AP, models with thresholds are asked a second time, for every \
+box they could give. A phrase that the model cannot be asked counts as wrong. Costs are of one image with all its phrases at once, \
+after a first one to warm up; decoding and scaling are not in them.")]
+pub(super) struct Eval {
+    /// A JSON file or a folder, see below
+    #[arg(value_name = "DATASET")]
+    pub(super) dataset: PathBuf,
+    /// Which methods; default is all that the model has
+    #[arg(long, value_name = "A,B,…", value_delimiter = ',', value_parser = one_of(METHODS, Method::name))]
+    pub(super) methods: Vec<Method>,
+    /// A model's name, or a folder with a model.toml
+    #[arg(long, default_value = "nano", value_name = "DIR|NAME")]
+    pub(super) model: PathBuf,
+    /// Only these phrases or categories; may be given several times
+    #[arg(long = "query", value_name = "TEXT", value_parser = query_text)]
+    pub(super) queries: Vec<String>,
+    /// Only this split of the data set
+    #[arg(long, value_name = "NAME")]
+    pub(super) split: Option<String>,
+    /// Only the first N images
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub(super) limit: Option<usize>,
+    /// Where the images are
+    #[arg(long, value_name = "DIR")]
+    pub(super) images: Option<PathBuf>,
+    /// The COCO annotations that referring expressions refer to
+    #[arg(long, value_name = "FILE")]
+    pub(super) instances: Option<PathBuf>,
+    /// Boxes below this score, 0 to 1, are not reported; default is the model's own
+    #[arg(long, value_name = "SCORE", value_parser = score)]
+    pub(super) threshold: Option<f32>,
+    /// Passes that `zoom` may take for a phrase, beyond the whole image's; there is no limit of time
+    #[arg(long, default_value_t = ZoomConfig::default().passes, value_name = "N")]
+    pub(super) zoom_passes: usize,
+    /// No average precision: asks once instead of twice
+    #[arg(long)]
+    pub(super) no_ap: bool,
+    /// Write all figures, also by kind, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(super) json: Option<PathBuf>,
+    /// Write a plot of accuracy against cost, PNG
+    #[arg(long, value_name = "FILE")]
+    pub(super) plot: Option<PathBuf>,
+    /// Draw the best and the worst answers of each method into this folder
+    #[arg(long, value_name = "DIR")]
+    pub(super) examples: Option<PathBuf>,
+    /// CPU threads for the model; 0 is one a core
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(super) threads: usize,
+    /// What computes: never falls back silently
+    #[arg(long, default_value = "cpu", value_parser = one_of(&Provider::ALL, Provider::name))]
+    pub(super) provider: Provider,
+}
+
+/// Measure throughput, delay and cost on this machine.
+///
+/// An RTSP server in this process plays a clip with a number in every picture; the service runs as a process of its own,
+/// as do other systems if named; a subscriber at a broker sees when the answer to which picture comes. The table goes to
+/// stdout, progress to stderr.
+#[derive(ClapArgs)]
+pub(super) struct Bench {
+    /// How many cameras to try, as in 1,2,4
+    #[arg(long, default_value = "1,2,4", value_name = "N,…", value_delimiter = ',', value_parser = streams)]
+    pub(super) streams: Vec<usize>,
+    /// How long to measure each case
+    #[arg(long, default_value_t = 10.0, value_name = "N", value_parser = seconds)]
+    pub(super) seconds: f64,
+    /// How long to let each case run before it is measured
+    #[arg(long, default_value_t = 5.0, value_name = "N", value_parser = seconds)]
+    pub(super) warm_up: f64,
+    /// What to look for; default is person and red car
+    #[arg(long = "query", value_name = "TEXT", value_parser = query_text)]
+    pub(super) queries: Vec<String>,
+    /// The clip that the cameras play; default is the bundled one
+    #[arg(long, value_name = "FILE")]
+    pub(super) clip: Option<PathBuf>,
+    /// A model's name, or a folder with a model.toml
+    #[arg(long, default_value = "nano", value_name = "DIR|NAME")]
+    pub(super) model: PathBuf,
+    /// CPU threads for the model; 0 is one a core
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(super) threads: usize,
+    /// What computes
+    #[arg(long, default_value = "cpu", value_parser = one_of(&Provider::ALL, Provider::name))]
+    pub(super) provider: Provider,
+    /// Another system: gets --onnx FILE --broker HOST:PORT --threads N URL… and publishes bench/<n>/detections
+    #[arg(long = "peer", value_name = "NAME=COMMAND", value_parser = named)]
+    pub(super) peers: Vec<(String, String)>,
+    /// Another system that could not be installed, and why, for the table
+    #[arg(long = "absent", value_name = "NAME=REASON", value_parser = named)]
+    pub(super) absent: Vec<(String, String)>,
+    /// What the other systems run; default is the file that sees every picture of groundd's model
+    #[arg(long, value_name = "FILE")]
+    pub(super) onnx: Option<PathBuf>,
+    /// Write everything measured here
+    #[arg(long, value_name = "FILE")]
+    pub(super) json: Option<PathBuf>,
+    /// Draw throughput, delay and memory against cameras here, as SVG
+    #[arg(long, value_name = "FILE")]
+    pub(super) plot: Option<PathBuf>,
+}
+
 #[derive(ClapArgs)]
 pub(super) struct Models {
     #[command(subcommand)]
@@ -144,6 +286,28 @@ pub(super) enum ModelsCommand {
     Info(ModelName),
     /// Compare every file of a model with its SHA-256
     Verify(ModelName),
+    /// Fetch a model from a hub; without a name: what can be fetched by one
+    Pull(Pull),
+}
+
+/// Fetch a model from a hub, verify it, and put it where `--model NAME` finds it.
+///
+/// What is fetched lies in the hub's own cache and is resumed when it was interrupted. The environment says where from and
+/// how: `HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME`, `HF_HUB_CACHE`, `HF_HUB_OFFLINE`, `HTTPS_PROXY`, `NO_PROXY`.
+#[derive(ClapArgs)]
+pub(super) struct Pull {
+    /// A name of the catalog, or a repository as `owner/name` or `owner/name@revision`
+    #[arg(value_name = "NAME")]
+    pub(super) name: Option<String>,
+    /// Agree to licence and size beforehand
+    #[arg(long, short)]
+    pub(super) yes: bool,
+    /// The form of the weights, where the repository has several; default is the catalog's choice, else the most exact
+    #[arg(long, value_name = "FORM", value_parser = one_of(&Weights::ALL, Weights::name))]
+    pub(super) weights: Option<Weights>,
+    /// The folder of models it goes to; default is `GROUNDD_MODELS`, the service's, or the user's own
+    #[arg(long, value_name = "DIR")]
+    pub(super) into: Option<PathBuf>,
 }
 
 #[derive(ClapArgs)]
@@ -166,10 +330,33 @@ fn query_text(text: &str) -> Result<String, String> {
     query::check_text(text).map(str::to_owned)
 }
 
+fn streams(text: &str) -> Result<usize, String> {
+    match text.trim().parse::<usize>() {
+        Ok(n) if (1..=256).contains(&n) => Ok(n),
+        _ => Err("a number from 1 to 256 is needed".to_owned()),
+    }
+}
+
+fn named(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.trim().is_empty() && !value.trim().is_empty() => {
+            Ok((name.trim().to_owned(), value.trim().to_owned()))
+        }
+        _ => Err("NAME=VALUE is needed".to_owned()),
+    }
+}
+
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(n) if n > 0.0 && n <= 1e9 => Ok(n),
         _ => Err("a number above 0 is needed".to_owned()),
+    }
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if n > 0 => Ok(n),
+        _ => Err("a whole number above 0 is needed".to_owned()),
     }
 }
 

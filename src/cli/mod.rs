@@ -1,10 +1,14 @@
 //! The command line: one file a subcommand, and what all of them share: exit codes, errors, where models are.
 
 mod args;
+mod bench;
+mod broker;
 mod check;
 mod demo;
+mod eval;
 mod models;
 mod progress;
+mod pull;
 mod run;
 mod telemetry;
 mod watch;
@@ -83,7 +87,9 @@ pub fn main() -> ExitCode {
         args::Command::Run(run) => run::run(&run),
         args::Command::Watch(watch) => watch::run(&watch),
         args::Command::Demo(demo) => demo::run(&demo),
+        args::Command::Bench(bench) => bench::run(&bench),
         args::Command::Check(check) => check::run(&check),
+        args::Command::Eval(eval) => eval::run(&eval),
         args::Command::Models(models) => models::run(&models),
     });
     match result {
@@ -116,9 +122,28 @@ fn model_folders() -> Vec<PathBuf> {
         .into_iter()
         .chain([PathBuf::from("models")])
         .chain(beside_executable)
+        .chain(user_models())
         .chain([PathBuf::from("/var/lib/groundd/models"), PathBuf::from("/usr/share/groundd/models")])
         .filter(|dir| dir.canonicalize().is_ok_and(|real| seen.insert(real)))
         .collect()
+}
+
+/// The bundled clip: beside the executable's ancestors in a source tree, else where packages put it.
+fn clip() -> Result<PathBuf, Failure> {
+    let exe = std::env::current_exe().unwrap_or_default();
+    let tree = exe.ancestors().skip(1).take(4).map(|dir| dir.join("assets"));
+    let places: Vec<PathBuf> =
+        tree.chain(["assets", "/usr/share/groundd"].map(PathBuf::from)).map(|dir| dir.join("demo.mp4")).collect();
+    places.iter().find(|path| path.is_file()).cloned().ok_or_else(|| {
+        let looked = places.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ");
+        Failure::new(Exit::Unavailable, format!("the bundled clip is not in any of: {looked}"))
+    })
+}
+
+/// Where this user's own models are.
+fn user_models() -> Option<PathBuf> {
+    let data = std::env::var_os("XDG_DATA_HOME").filter(|v| !v.is_empty()).map(PathBuf::from);
+    data.or_else(|| Some(std::env::home_dir()?.join(".local/share"))).map(|data| data.join("groundd/models"))
 }
 
 impl From<ConfigError> for Failure {

@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use super::{Exit, Failure, args, model_folders, progress};
+use super::{Exit, Failure, args, model_folders, progress, pull};
 use crate::ground::{
     self, GroundError,
     manifest::{self, Manifest},
@@ -16,6 +16,7 @@ pub(super) fn run(args: &args::Models) -> Result<(), Failure> {
         args::ModelsCommand::List => list(),
         args::ModelsCommand::Info(model) => info(&model.name),
         args::ModelsCommand::Verify(model) => verify(&model.name),
+        args::ModelsCommand::Pull(pull) => pull::run(pull),
     }
 }
 
@@ -74,7 +75,7 @@ fn info(name: &Path) -> Result<(), Failure> {
             "file        {:12} {:>10} bytes  sha256 {}  {}\n",
             file.role,
             file.bytes,
-            file.sha256,
+            if file.sha256.is_empty() { "not known: no model.toml" } else { &file.sha256 },
             file.path.display()
         );
     }
@@ -83,6 +84,10 @@ fn info(name: &Path) -> Result<(), Failure> {
 
 fn verify(name: &Path) -> Result<(), Failure> {
     let manifest = find(name)?;
+    if manifest.is_derived() {
+        let text = "there is no model.toml, so nothing says what its files should be; `groundd models pull` writes one";
+        return Err(Failure::new(Exit::Config, format!("{}: {text}", manifest.dir.display())));
+    }
     let bar = progress::bytes(manifest.bytes(), format!("verifying {}", manifest.name));
     let result = manifest.verify(|bytes| bar.inc(bytes));
     bar.finish_and_clear();

@@ -18,6 +18,13 @@ pub(super) fn bytes(total: u64, what: impl Into<Cow<'static, str>>) -> ProgressB
     styled(ProgressBar::new(total), template).with_message(what)
 }
 
+/// A bar for `total` pieces of work, which says how long it will take.
+pub(super) fn items(total: u64, what: impl Into<Cow<'static, str>>) -> ProgressBar {
+    let bar = styled(ProgressBar::new(total), "{msg} {wide_bar} {pos}/{len} [{elapsed} < {eta}]").with_message(what);
+    bar.enable_steady_tick(Duration::from_secs(1));
+    bar
+}
+
 /// A spinner that says what is going on; call `set_message` as it changes.
 pub(super) fn spinner(what: impl Into<Cow<'static, str>>) -> ProgressBar {
     let spinner = styled(ProgressBar::new_spinner(), "{spinner} {msg} [{elapsed}]").with_message(what);

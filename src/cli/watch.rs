@@ -14,7 +14,7 @@ use super::{Exit, Failure, args, model_folders, progress, runtime};
 use crate::{
     config::QueryConfig,
     daemon::{Pipeline, Plan, Revisions, Sinks, new_epoch},
-    ground::{self, Grounder, ModelConfig},
+    ground::{self, AskConfig, Grounder, ModelConfig},
     ingest::{self, CameraConfig},
     publish::{self, MqttConfig, Will},
     schedule::ScheduleConfig,
@@ -79,15 +79,13 @@ fn queries(args: &args::Watch) -> Result<BTreeMap<QueryId, QueryConfig>, Failure
     let query = |text: &String| {
         let id = unique(&slug(text), &mut taken);
         let id = QueryId::new(&id).map_err(|e| Failure::of(Exit::Internal, &e))?;
-        Ok((
-            id.clone(),
-            QueryConfig { id, text: text.clone(), cameras: None, method: args.method, threshold: args.threshold },
-        ))
+        Ok((id.clone(), QueryConfig { method: args.method, threshold: args.threshold, ..QueryConfig::new(id, text) }))
     };
     args.queries.iter().map(query).collect()
 }
 
-fn slug(text: &str) -> String {
+/// A text as a part of a name: letters, digits and hyphens.
+pub(super) fn slug(text: &str) -> String {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty());
     let slug: String = words.collect::<Vec<_>>().join("-").to_ascii_lowercase().chars().take(40).collect();
     if slug.is_empty() { "query".to_owned() } else { slug }
@@ -105,8 +103,11 @@ async fn watch(
     args: &args::Watch,
     cameras: BTreeMap<CameraId, CameraConfig>,
     queries: &BTreeMap<QueryId, QueryConfig>,
-    grounder: Box<dyn Grounder>,
+    mut grounder: Box<dyn Grounder>,
 ) -> Result<(), Failure> {
+    if !args.every_frame {
+        grounder.ask(&AskConfig::default(), false);
+    }
     let publisher = match &args.broker {
         Some(url) => {
             let config = MqttConfig { url: url.clone(), ..MqttConfig::default() };

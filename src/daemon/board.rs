@@ -15,7 +15,7 @@ use crate::{
         Publisher, Topics, discovery,
         payload::{self, SetState},
     },
-    types::{CameraId, Ledger, Pulse, Query, QueryId, QuerySet},
+    types::{CameraId, Ledger, Pulse, Query, QueryId, QuerySet, Work},
 };
 
 /// The notice board; see the module.
@@ -25,6 +25,8 @@ pub(super) struct Board {
     pub(super) hub: Hub,
     pub(super) epoch: String,
     pub(super) checker: QueryCheck,
+    /// What the model did, and was spared.
+    pub(super) work: Arc<Work>,
     /// Prefix of Home Assistant's discovery topics; `None` is off.
     pub(super) discovery: Option<String>,
     /// Whether there are snapshots to discover.
@@ -39,6 +41,7 @@ impl Board {
     /// The model is loaded.
     pub(super) fn model(&self, model: &ModelInfo) {
         self.hub.set_state("model", json!(model.to_string()));
+        self.hub.metrics().work(Arc::clone(&self.work));
         self.hub.ready("model", Ok(()));
     }
 
@@ -98,7 +101,7 @@ impl Board {
     /// Publishes the counters.
     pub(super) fn stats(&self, accounts: &[(CameraId, Arc<Ledger>)]) {
         let cameras = accounts.iter().map(|(id, ledger)| (id, ledger.as_ref()));
-        let stats = payload::stats(&self.epoch, self.started.elapsed(), cameras, &self.publisher.stats());
+        let stats = payload::stats(&self.epoch, self.started.elapsed(), cameras, &self.work, &self.publisher.stats());
         self.publisher.state(self.topics.stats(), stats);
     }
 

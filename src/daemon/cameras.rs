@@ -87,6 +87,9 @@ impl Cameras {
         }
         // A camera that will not let go must not hold up the others, but its successor must not meet it either.
         while stops.join_next().await.is_some() {}
+        // Decoders of many cameras must not have more threads together than there are cores.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        self.options.decoder_threads = u32::try_from((cores / wanted.len().max(1)).max(1)).unwrap_or(1);
         for (id, config) in wanted {
             if !self.running.contains_key(id) {
                 let camera = supervisor::start(config.clone(), &self.options, Arc::clone(&self.opener));

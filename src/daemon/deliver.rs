@@ -16,7 +16,7 @@ use crate::{
     http::Hub,
     publish::{Publisher, Topics, payload},
     track::{TrackConfig, Tracker},
-    types::{CameraId, DropReason, Grounding, Pulse, QueryId, QuerySet, TrackEvent},
+    types::{CameraId, DropReason, Followed, Grounding, Pulse, QueryId, QuerySet, TrackEvent},
 };
 
 /// Prints one detections message; an error ends the delivery (nobody reads any more).
@@ -49,6 +49,8 @@ pub(super) struct Delivery {
     pub(super) last_batch: Option<Instant>,
     pub(super) queries: watch::Receiver<Arc<QuerySet>>,
     pub(super) pulse: Pulse,
+    /// Where the tracks are, for the model to look there first.
+    pub(super) followed: Arc<Followed>,
 }
 
 /// What is known of one camera between its frames.
@@ -113,6 +115,7 @@ impl Delivery {
     /// Ends every open event: nobody looks at this camera any more.
     fn end(&mut self, camera: &CameraId, view: &mut View) {
         let events = view.tracker.update(&mut [], Instant::now(), SystemTime::now());
+        self.followed.set(camera, Vec::new());
         self.announce(camera, view, &events);
     }
 
@@ -127,6 +130,7 @@ impl Delivery {
         let frame = Arc::clone(&grounding.frame);
         let seen_at = self.stream_start.map_or_else(|| frame.arrived_at(), |start| start + frame.pts);
         let events = view.tracker.update(&mut grounding.answers, seen_at, captured);
+        self.followed.set(&frame.camera, view.tracker.predicted(seen_at));
         self.announce(&frame.camera, view, &events);
         if self.staleness.is_some_and(|limit| now.saturating_duration_since(frame.arrived_at()) > limit) {
             frame.ticket.drop_for(DropReason::Stale);

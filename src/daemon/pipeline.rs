@@ -27,7 +27,7 @@ use crate::{
     },
     schedule::Scheduler,
     track::TrackConfig,
-    types::{CameraId, Ledger, Pulse, QuerySet},
+    types::{CameraId, Followed, Ledger, Pulse, QuerySet},
 };
 
 /// How a pipeline is to run.
@@ -78,7 +78,7 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// Starts everything but cameras; give it those with [`Pipeline::set_cameras`].
-    pub fn start(grounder: Box<dyn Grounder>, plan: Plan, sinks: Sinks, queries: QuerySet, epoch: String) -> Self {
+    pub fn start(mut grounder: Box<dyn Grounder>, plan: Plan, sinks: Sinks, queries: QuerySet, epoch: String) -> Self {
         let limits = grounder.limits();
         let ready = Arc::new(Notify::new());
         let policy = if plan.every_frame { Policy::Every { capacity: EVERY_FRAME_QUEUE } } else { Policy::Latest };
@@ -88,6 +88,7 @@ impl Pipeline {
             restart: if plan.finite { Restart::Once } else { Restart::Forever },
             ready: Arc::clone(&ready),
             pipelines: plan.pipelines,
+            decoder_threads: 0,
         };
         let announce = Announce { publisher: sinks.publisher.clone(), hub: sinks.hub.clone() };
         let cameras = Cameras::new(options, Arc::new(GstOpener), announce);
@@ -111,6 +112,11 @@ impl Pipeline {
             finish: plan.finite,
             pulse: cutting.clone(),
         };
+        let followed = Arc::new(Followed::default());
+        if !plan.every_frame {
+            // Tracking may be a frame behind or not: a file's answers must not depend on it.
+            grounder.follow(Arc::clone(&followed));
+        }
         let worker = worker::spawn(grounder, grounding.clone());
         let delivery = Delivery {
             sinks,
@@ -123,6 +129,7 @@ impl Pipeline {
             last_batch: None,
             queries: queries.subscribe(),
             pulse: delivering.clone(),
+            followed,
         };
         let done = CancellationToken::new();
         let ended = done.clone().drop_guard();

@@ -37,13 +37,11 @@ impl Revisions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::Method;
 
     fn wanted(queries: &[(&str, &str)]) -> BTreeMap<QueryId, QueryConfig> {
         let make = |(id, text): &(&str, &str)| {
             let id = QueryId::new(id).unwrap();
-            let text = (*text).to_owned();
-            (id.clone(), QueryConfig { id, text, cameras: None, method: Method::Auto, threshold: None })
+            (id.clone(), QueryConfig::new(id, text))
         };
         queries.iter().map(make).collect()
     }

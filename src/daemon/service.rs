@@ -113,7 +113,7 @@ pub async fn serve(path: &Path, models: Vec<PathBuf>, stop: CancellationToken) -
 impl Service {
     async fn start(
         config: Config,
-        grounder: Box<dyn Grounder>,
+        mut grounder: Box<dyn Grounder>,
         publisher: Publisher,
         topics: Topics,
         hub: Hub,
@@ -130,12 +130,14 @@ impl Service {
             pipelines: config.pipelines.clone(),
         };
         let sinks = Sinks { publisher: Some((publisher.clone(), topics.clone())), hub: Some(hub.clone()), lines: None };
+        grounder.ask(&config.ask, false);
         let mut board = Board {
             publisher,
             topics,
             hub,
             epoch: epoch.clone(),
             checker: grounder.checker(),
+            work: grounder.work(),
             discovery: config.mqtt.discovery_prefix.clone(),
             snapshots: snapshot_every.is_some(),
             queries: QuerySet::default(),
@@ -223,6 +225,7 @@ fn fixed_tables_changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[mqtt]", old.mqtt != new.mqtt),
         ("[http]", old.http != new.http),
         ("[schedule]", old.schedule != new.schedule),
+        ("[ask]", old.ask != new.ask),
         ("[track]", old.track != new.track),
         ("[ingest]", old.pipelines != new.pipelines),
     ];

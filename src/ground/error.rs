@@ -9,7 +9,8 @@ use super::{engine::EngineError, manifest::ManifestError, vision::VisionError};
 pub enum GroundError {
     /// No folder with a manifest answers to the configured name or path.
     #[error(
-        "there is no model `{}`; looked for model.toml in {}. `groundd models list` shows what is installed",
+        "there is no model `{}`; looked for model.toml, or config.json and onnx/, in {}. `groundd models list` shows what is \
+         installed, `groundd models pull` fetches more",
         .wanted.display(), places(.looked)
     )]
     NotFound {

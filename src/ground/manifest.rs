@@ -7,20 +7,24 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::types::{Method, Size};
 
+mod heads;
+mod json;
+pub mod published;
 mod tables;
 
-pub use tables::{Coordinates, Decoder, File, Fit, Input, Positions, Resample, Scores, Sizes, Tokens};
+pub use heads::{Activation, Contrast, Head, Proposer, TextInput};
+pub use tables::{Channels, Coordinates, Decoder, File, Fit, Input, Positions, Resample, Scores, Sizes, Tokens};
 
 /// The manifest's name in a model's folder.
 pub const FILE_NAME: &str = "model.toml";
 
 /// What a model's folder says of itself, checked.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// Name in messages: ASCII letters, digits, `-`, `_` and `.`.
@@ -43,7 +47,16 @@ pub struct Manifest {
     pub scores: Option<Scores>,
     /// Its language model, where it writes its answers.
     pub decoder: Option<Decoder>,
-    /// How words become numbers.
+    /// Its classes, where it has some of its own.
+    pub head: Option<Head>,
+    /// How it reads a text, where it reads it as a whole.
+    pub text: Option<TextInput>,
+    /// What offers it regions, where it takes those of another model.
+    pub proposer: Option<Proposer>,
+    /// How likeness becomes a score, where it compares pictures with texts.
+    pub contrast: Option<Contrast>,
+    /// How words become numbers, where they do.
+    #[serde(default)]
     pub tokens: Tokens,
     /// Every file it needs; the order matters for [`Manifest::hash8`].
     pub files: Vec<File>,
@@ -59,6 +72,15 @@ pub enum ManifestError {
     #[error("{}: cannot be read; `groundd models pull` fetches a model anew", .file.display())]
     Read {
         /// The file.
+        file: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The manifest cannot be written.
+    #[error("{}: cannot be written", .file.display())]
+    Write {
+        /// The manifest.
         file: PathBuf,
         /// What the system said.
         #[source]
@@ -100,21 +122,34 @@ pub enum ManifestError {
 }
 
 impl Manifest {
-    /// Reads and checks the manifest in `dir`, without touching the files it lists.
+    /// Whether `dir` is a model's folder: one with a manifest, or one whose manifest can be derived.
+    pub fn is_in(dir: &Path) -> bool {
+        dir.join(FILE_NAME).is_file() || published::is_one(dir)
+    }
+
+    /// Reads and checks the manifest in `dir`, without touching the files it lists. A folder without one that is laid out as
+    /// published for transformers.js gets one derived.
     pub fn load(dir: &Path) -> Result<Self, ManifestError> {
         let file = dir.join(FILE_NAME);
+        if !file.is_file() && published::is_one(dir) {
+            return published::derive(dir);
+        }
         let text = match fs::read_to_string(&file) {
             Ok(text) => text,
             Err(source) => return Err(ManifestError::Read { file, source }),
         };
         let parsed: Result<Self, _> = toml::from_str(&text);
-        let manifest = match parsed {
-            Ok(manifest) => Self { dir: dir.to_owned(), ..manifest },
-            Err(e) => return Err(ManifestError::Syntax { file, reason: e.to_string().trim_end().to_owned() }),
-        };
-        match manifest.check() {
-            Ok(()) => Ok(manifest),
-            Err((key, reason)) => Err(ManifestError::Value { file, key, reason }),
+        match parsed {
+            Ok(manifest) => Self { dir: dir.to_owned(), ..manifest }.checked(&file),
+            Err(e) => Err(ManifestError::Syntax { file, reason: e.to_string().trim_end().to_owned() }),
+        }
+    }
+
+    /// Itself, if it makes sense; otherwise an error that names the `file` it was read from.
+    fn checked(self, file: &Path) -> Result<Self, ManifestError> {
+        match self.check() {
+            Ok(()) => Ok(self),
+            Err((key, reason)) => Err(ManifestError::Value { file: file.to_owned(), key, reason }),
         }
     }
 
@@ -133,15 +168,19 @@ impl Manifest {
             }
         }
         let scores = self.scores.iter().flat_map(|s| {
-            [("scores.objectness", s.objectness), ("scores.match", s.matching), ("scores.nms_iou", s.nms_iou)]
+            let own = [("objectness", s.objectness), ("match", s.matching), ("nms_iou", s.nms_iou)];
+            let more = [("detector", s.detector), ("write", s.write), ("exist", s.exist)];
+            own.into_iter().chain(more.into_iter().filter_map(|(key, value)| Some((key, value?))))
         });
         for (key, value) in scores {
+            let key = &format!("scores.{key}");
             if !(0.0..=1.0).contains(&value) {
                 return complain(key, &format!("is {value}; should be 0 to 1"));
             }
         }
         self.files.iter().enumerate().try_for_each(|(i, file)| self.check_file(i, file))?;
-        if !self.files.iter().any(|f| f.path == self.tokens.vocabulary) {
+        let names = self.head.is_some() && self.tokens.vocabulary.as_os_str().is_empty();
+        if !names && !self.files.iter().any(|f| f.path == self.tokens.vocabulary) {
             return complain("tokens.vocabulary", "should be the path of one of the [[files]]");
         }
         Ok(())
@@ -151,6 +190,15 @@ impl Manifest {
     /// sizes than those that choose among regions.
     fn counts(&self) -> Vec<(&'static str, usize, usize)> {
         let mut counts = vec![("limits.max_batch", self.limits.max_batch, 256)];
+        if let Some(text) = &self.text {
+            counts.push(("text.length", text.length, 4096));
+        }
+        if let Some(proposer) = &self.proposer {
+            counts.push(("proposer.regions", proposer.regions, 4096));
+        }
+        if let Some(contrast) = &self.contrast {
+            counts.push(("contrast.batch", contrast.batch, 1024));
+        }
         if self.input.fit != Fit::Patches {
             counts.push(("input.width", self.input.width as usize, 8192));
             counts.push(("input.height", self.input.height as usize, 8192));
@@ -158,7 +206,7 @@ impl Manifest {
         if self.input.fit == Fit::Letterbox {
             counts.push(("limits.regions", self.limits.regions, 4096));
             counts.push(("limits.query_tokens", self.limits.query_tokens, 4096));
-        } else {
+        } else if self.decoder.is_some() {
             counts.push(("limits.context", self.limits.context, 1 << 20));
             counts.push(("limits.image_tokens", self.limits.image_tokens, 1 << 18));
             counts.push(("limits.answer_tokens", self.limits.answer_tokens, 1 << 16));
@@ -177,15 +225,29 @@ impl Manifest {
             return complain("path", format!("`{}` is listed twice", file.path.display()));
         }
         let hex = |c: char| c.is_ascii_digit() || matches!(c, 'a'..='f');
-        if file.sha256.len() != 64 || !file.sha256.chars().all(hex) {
+        let derived = self.is_derived() && file.sha256.is_empty();
+        if !derived && (file.sha256.len() != 64 || !file.sha256.chars().all(hex)) {
             return complain("sha256", "should be 64 lower-case hex digits".to_owned());
         }
         Ok(())
     }
 
-    /// Where the manifest lies.
+    /// Where the manifest lies, or what it was derived from.
     pub fn path(&self) -> PathBuf {
-        self.dir.join(FILE_NAME)
+        self.dir.join(if self.is_derived() { published_name() } else { FILE_NAME })
+    }
+
+    /// Whether there is no `model.toml`, so that nothing vouches for the files.
+    pub fn is_derived(&self) -> bool {
+        !self.dir.join(FILE_NAME).is_file()
+    }
+
+    /// Computes the hashes of a derived manifest. `progress` is told the bytes of each piece as it was read.
+    pub fn seal(&mut self, mut progress: impl FnMut(u64)) -> Result<(), ManifestError> {
+        for file in &mut self.files {
+            file.sha256 = digest_of(&self.dir.join(&file.path), &mut progress)?;
+        }
+        Ok(())
     }
 
     /// The canvas frames must be scaled to. A model that takes pictures of any size gets the full one; its canvas, of
@@ -219,8 +281,13 @@ impl Manifest {
 
     /// First 8 hex digits of the SHA-256 over the files' `sha256` texts, one after the other in the manifest's order.
     pub fn hash8(&self) -> String {
+        Self::hash8_of(&[self])
+    }
+
+    /// The same over several folders' files, for a model that another one works for.
+    pub fn hash8_of(manifests: &[&Self]) -> String {
         let mut hasher = Sha256::new();
-        self.files.iter().for_each(|f| hasher.update(&f.sha256));
+        manifests.iter().flat_map(|m| &m.files).for_each(|f| hasher.update(&f.sha256));
         hex(&hasher.finalize()[..4])
     }
 }
@@ -229,26 +296,36 @@ fn verify_file(path: &Path, file: &File, progress: &mut impl FnMut(u64)) -> Resu
     let unreadable = |source| ManifestError::Read { file: path.to_owned(), source };
     let damaged =
         |what, expected: String, found| ManifestError::Damaged { file: path.to_owned(), what, expected, found };
-    let mut reader = fs::File::open(path).map_err(unreadable)?;
-    let length = reader.metadata().map_err(unreadable)?.len();
+    let length = fs::metadata(path).map_err(unreadable)?.len();
     if length != file.bytes {
         return Err(damaged("its length", format!("{} bytes", file.bytes), format!("{length} bytes")));
     }
+    match digest_of(path, progress)? {
+        found if found == file.sha256 => Ok(()),
+        found => Err(damaged("its SHA-256", file.sha256.clone(), found)),
+    }
+}
+
+/// The SHA-256 of a file, in hex. `progress` is told the bytes of each piece as it was read.
+fn digest_of(path: &Path, progress: &mut impl FnMut(u64)) -> Result<String, ManifestError> {
+    let unreadable = |source| ManifestError::Read { file: path.to_owned(), source };
+    let mut reader = fs::File::open(path).map_err(unreadable)?;
     let mut hasher = Sha256::new();
     let mut piece = vec![0; 1 << 20];
     loop {
         match reader.read(&mut piece).map_err(unreadable)? {
-            0 => break,
+            0 => return Ok(hex(&hasher.finalize())),
             n => {
                 hasher.update(&piece[..n]);
                 progress(n as u64);
             }
         }
     }
-    match hex(&hasher.finalize()) {
-        found if found == file.sha256 => Ok(()),
-        found => Err(damaged("its SHA-256", file.sha256.clone(), found)),
-    }
+}
+
+/// What stands for the manifest of a folder without one.
+fn published_name() -> &'static str {
+    crate::types::published::CONFIGURATION[0]
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -259,12 +336,13 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Every folder with a manifest directly inside `folders`, sorted by folder within each.
+/// Every model's folder directly inside `folders`, sorted within each. A hidden one is a model in the making.
 pub fn list(folders: &[PathBuf]) -> Vec<(PathBuf, Result<Manifest, ManifestError>)> {
     let mut found = Vec::new();
     for folder in folders {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
-        let mut dirs: Vec<_> = entries.filter(|dir| dir.join(FILE_NAME).is_file()).collect();
+        let hidden = |dir: &Path| dir.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        let mut dirs: Vec<_> = entries.filter(|dir| !hidden(dir) && Manifest::is_in(dir)).collect();
         dirs.sort();
         found.extend(dirs);
     }

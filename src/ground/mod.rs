@@ -11,39 +11,54 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::types::{Answer, Batch, Method, Query, Rgb, Size};
+use crate::types::{Answer, Batch, Followed, Method, Query, Rgb, Size, Work};
 
+pub mod ask;
+pub mod bare;
 pub mod codec;
+pub mod effort;
 pub mod engine;
 pub mod error;
+mod heads;
 pub mod manifest;
 pub mod methods;
 pub mod models;
+mod offering;
 mod router;
 pub mod vision;
 pub mod worker;
+pub mod zoom;
 
+pub use ask::AskConfig;
+pub use effort::Effort;
 pub use error::GroundError;
+pub use offering::Keep;
 
+use effort::Meter;
 use engine::{
-    Engine, library,
+    library,
     local::{Compute, Local, Runtime},
 };
 use manifest::Manifest;
-use methods::{regions::Bar, written::Writer};
+use methods::{
+    regions::Bar,
+    together::Bars,
+    written::Writer,
+    zoom::{Zoom, ZoomConfig},
+};
 use models::{
     florence::{self, Florence},
     nano::{self, Nano},
     paligemma::{self, PaliGemma},
     qwen::{self, Qwen},
 };
-use router::{Router, Selecting, Writing};
+use router::{Finding, Router, Searching, Together, Writing};
 
 /// The `[model]` table: which model runs, and on what.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
-    /// A folder with a `model.toml`, or the name of one in the models folder.
+    /// A folder with a `model.toml` or laid out as published for transformers.js, or the name of one in the models folder.
     pub path: PathBuf,
     /// What computes.
     pub provider: Provider,
@@ -53,11 +68,20 @@ pub struct ModelConfig {
     pub threads: usize,
     /// The ONNX Runtime shared library; unset looks at `ORT_DYLIB_PATH`, then at the `.runtime` folder.
     pub library: Option<PathBuf>,
+    /// What queries with the method `zoom` may take.
+    pub zoom: ZoomConfig,
 }
 
 impl Default for ModelConfig {
     fn default() -> Self {
-        Self { path: "nano".into(), provider: Provider::Cpu, device: 0, threads: 0, library: None }
+        Self {
+            path: "nano".into(),
+            provider: Provider::Cpu,
+            device: 0,
+            threads: 0,
+            library: None,
+            zoom: ZoomConfig::default(),
+        }
     }
 }
 
@@ -149,20 +173,45 @@ pub trait Grounder: Send {
     fn describe(&self) -> ModelInfo;
     /// Tells whether it can answer a query at all; see [`QueryCheck`].
     fn checker(&self) -> QueryCheck;
+    /// What it has done so far; for who compares costs.
+    fn effort(&self) -> Effort {
+        Effort::default()
+    }
+    /// Where to read, from now on, where tracked objects are: methods that search look there first.
+    fn follow(&mut self, _followed: Arc<Followed>) {}
     /// Answers every query of every job: one vector a job, one answer a query, in order. A query the model cannot
     /// answer gets an error status; an `Err` means the whole batch failed.
     fn ground(&mut self, batch: &Batch) -> Result<Vec<Vec<Answer>>, GroundError>;
+    /// From now on queries are asked as `config` says, and answers reused. Unless this was called every query is asked on
+    /// every frame, whatever it costs. With `stream_time` what is remembered ages by the frames' presentation times
+    /// instead of their arrivals: for files that are read faster or slower than they were taken.
+    fn ask(&mut self, config: &AskConfig, stream_time: bool) {
+        let _: (&AskConfig, bool) = (config, stream_time);
+    }
+    /// The account of its work.
+    fn work(&self) -> Arc<Work> {
+        Arc::default()
+    }
 }
 
 /// Loads the configured model: finds it in `folders` or where the path says, verifies its files, loads the runtime,
 /// opens a session a file, and runs each once, so that what can fail fails now.
 pub fn load(config: &ModelConfig, folders: &[PathBuf]) -> Result<Box<dyn Grounder>, GroundError> {
-    let manifest = find(&config.path, folders)?;
+    let meter = Meter::default();
+    let grounder = open(config, folders, &meter)?;
+    Ok(meter.grounder(grounder))
+}
+
+fn open(config: &ModelConfig, folders: &[PathBuf], meter: &Meter) -> Result<Box<dyn Grounder>, GroundError> {
+    let mut manifest = find(&config.path, folders)?;
+    if manifest.is_derived() {
+        tracing::warn!("{}: no model.toml vouches for these files; they are taken as they are", manifest.dir.display());
+        manifest.seal(|_| ())?;
+    }
     manifest.verify(|_| ())?;
     let runtime = Runtime::load(&library_path(config)?)?;
     let compute = Compute { provider: config.provider, device: config.device, threads: config.threads };
-    let open = |file: &Path| Ok(Box::new(Local::open(&runtime, file, compute)?) as Box<dyn Engine>);
-    let mut open = open;
+    let mut open = |file: &Path| Ok(meter.count(Local::open(&runtime, file, compute)?));
     let limits = Limits { max_batch: manifest.limits.max_batch, canvas: manifest.canvas() };
     let info = |methods| ModelInfo {
         name: manifest.name.clone(),
@@ -176,54 +225,70 @@ pub fn load(config: &ModelConfig, folders: &[PathBuf]) -> Result<Box<dyn Grounde
     };
     match manifest.family.as_str() {
         nano::FAMILY => {
-            let mut model = Nano::open(&manifest, open)?;
+            let mut model = Nano::open(&manifest, &mut open)?;
             model.warm_up()?;
-            let bar = bar(&manifest)?;
+            let bars = bars(&manifest)?;
+            let zoom = Zoom::new(config.zoom, limits.max_batch);
             let info = info(manifest.methods.clone());
-            Ok(Box::new(Router::new(Selecting { model, bar, canvas: limits.canvas }, info, limits)))
+            Ok(Box::new(Router::new(Together { model, bars, canvas: limits.canvas, zoom }, info, limits)))
         }
         qwen::QWEN2 | qwen::QWEN2_5 | qwen::QWEN3 => {
-            let info = info(only(&manifest, Method::Coords)?);
-            written(Qwen::open(&manifest, &mut open)?, info, limits)
+            let info = info(among(&manifest, &[Method::Coords, Method::Zoom])?);
+            let model = tried(Qwen::open(&manifest, &mut open)?)?;
+            let zoom = Zoom::new(config.zoom, limits.max_batch);
+            Ok(Box::new(Router::new(Searching { model, zoom }, info, limits)))
         }
         florence::FAMILY => {
-            let info = info(only(&manifest, Method::Bins)?);
+            let info = info(among(&manifest, &[Method::Bins])?);
             written(Florence::open(&manifest, &mut open)?, info, limits)
         }
         paligemma::FAMILY => {
-            let info = info(only(&manifest, Method::Bins)?);
+            let info = info(among(&manifest, &[Method::Bins])?);
             written(PaliGemma::open(&manifest, &mut open)?, info, limits)
+        }
+        family if heads::known(family) => {
+            let heads::Opened { model, method, least, other } = heads::open(&manifest, folders, &mut open)?;
+            let mut info = info(among(&manifest, &[method])?);
+            if let Some(other) = other {
+                info.hash8 = Manifest::hash8_of(&[&manifest, &other]);
+            }
+            Ok(Box::new(Router::new(Finding { model, least }, info, limits)))
         }
         _ => Err(GroundError::Family { manifest: manifest.path(), family: manifest.family, known: models::FAMILIES }),
     }
 }
 
 /// A model that writes its answers, once it has been tried.
-fn written<M: Writer + 'static>(
-    mut model: M,
-    info: ModelInfo,
-    limits: Limits,
-) -> Result<Box<dyn Grounder>, GroundError> {
-    let size = Size::new(64, 64);
-    model.warm_up(&Rgb { size, data: vec![128; size.area() * 3].into() })?;
-    Ok(Box::new(Router::new(Writing(model), info, limits)))
+fn written<M: Writer + 'static>(model: M, info: ModelInfo, limits: Limits) -> Result<Box<dyn Grounder>, GroundError> {
+    Ok(Box::new(Router::new(Writing(tried(model)?), info, limits)))
 }
 
-/// Of the manifest's methods the one that its family can do here. A folder may promise more than this build can do.
-fn only(manifest: &Manifest, method: Method) -> Result<Vec<Method>, GroundError> {
-    if manifest.methods.contains(&method) {
-        return Ok(vec![method]);
+fn tried<M: Writer>(mut model: M) -> Result<M, GroundError> {
+    let size = Size::new(64, 64);
+    model.warm_up(&Rgb { size, data: vec![128; size.area() * 3].into() })?;
+    Ok(model)
+}
+
+/// Of the manifest's methods those that its family can do here, in the manifest's order. A folder may promise more than
+/// this build can do.
+fn among(manifest: &Manifest, methods: &[Method]) -> Result<Vec<Method>, GroundError> {
+    let can: Vec<_> = manifest.methods.iter().filter(|method| methods.contains(method)).copied().collect();
+    if !can.is_empty() {
+        return Ok(can);
     }
-    let reason = format!("methods: the family {} can do: {method}; name it", manifest.family);
+    let known: Vec<_> = methods.iter().map(|method| method.name()).collect();
+    let reason = format!("methods: the family {} can do: {}; name it", manifest.family, known.join(", "));
     Err(GroundError::Unfit { manifest: manifest.path(), reason })
 }
 
-fn bar(manifest: &Manifest) -> Result<Bar, GroundError> {
+fn bars(manifest: &Manifest) -> Result<Bars, GroundError> {
     let Some(scores) = &manifest.scores else {
         let reason = format!("the family {} needs the table [scores]", manifest.family);
         return Err(GroundError::Unfit { manifest: manifest.path(), reason });
     };
-    Ok(Bar { objectness: scores.objectness, score: scores.matching, nms_iou: scores.nms_iou })
+    let retrieve = Bar { objectness: scores.objectness, score: scores.matching, nms_iou: scores.nms_iou };
+    let [detector, write, exist] = [scores.detector, scores.write, scores.exist].map(|bar| bar.unwrap_or(0.5));
+    Ok(Bars { retrieve, detector, write, exist })
 }
 
 /// The ONNX Runtime library that [`load`] will use; see [`library::find`] for where it looks.
@@ -231,12 +296,16 @@ pub fn library_path(config: &ModelConfig) -> Result<PathBuf, GroundError> {
     Ok(library::find(config.library.as_deref())?)
 }
 
-/// The manifest of the model `wanted`: a bare name is looked up in `folders` first, anything else is a folder.
+/// The manifest of the model `wanted`: a bare name is looked up in `folders` first, anything else is a folder; one that is
+/// not there may be a repository, `owner/name`, which lies in `folders` as `owner--name`.
 pub fn find(wanted: &Path, folders: &[PathBuf]) -> Result<Manifest, GroundError> {
-    let bare = wanted.components().count() == 1 && !wanted.has_root();
-    let named = folders.iter().filter(|_| bare).map(|folder| folder.join(wanted));
-    let looked: Vec<_> = named.chain([wanted.to_owned()]).collect();
-    match looked.iter().find(|dir| dir.join(manifest::FILE_NAME).is_file()) {
+    let depth = if wanted.has_root() { 0 } else { wanted.components().count() };
+    let named = folders.iter().filter(|_| depth == 1).map(|folder| folder.join(wanted));
+    let text = wanted.to_str().unwrap_or_default();
+    let repository = text.split_once('@').map_or(text, |(repository, _)| repository).replace('/', "--");
+    let pulled = folders.iter().filter(|_| depth == 2).map(|folder| folder.join(&repository));
+    let looked: Vec<_> = named.chain([wanted.to_owned()]).chain(pulled).collect();
+    match looked.iter().find(|dir| Manifest::is_in(dir)) {
         Some(dir) => Ok(Manifest::load(dir)?),
         None => Err(GroundError::NotFound { wanted: wanted.to_owned(), looked }),
     }

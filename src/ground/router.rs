@@ -1,53 +1,91 @@
 //! Sends every query to the method that answers it, and puts the answers back in order. Knows the methods' traits, no
 //! family and no runtime.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use super::{
-    GroundError, Grounder, Limits, ModelInfo, QueryCheck,
+    AskConfig, Effort, GroundError, Grounder, Keep, Limits, ModelInfo, QueryCheck,
+    ask::desk::{Desk, Offering, Reply},
     methods::{
-        regions::{Bar, Pick},
-        retrieve::{self, Ask, Selector, TextCheck},
-        written::{self, Found, Writer},
+        Hit, Told,
+        find::{self, Finder},
+        regions::Pick,
+        retrieve::{Ask, TextCheck},
+        together::{self, AllRound, Asked, Bars},
+        written::{self, Writer},
+        zoom::{
+            Zoom,
+            views::{self, Judge},
+        },
     },
 };
-use crate::types::{Answer, Batch, Frame, Match, Method, Query, ScoreKind, Size, Status, Via};
+use crate::types::{Answer, Batch, Followed, Frame, Match, Method, Query, ScoreKind, Size, Status, Via, Work};
 
 /// A model behind the methods it can do.
 pub(super) trait Able: Send {
     /// Tells from any thread whether words can be asked.
     fn words(&self) -> TextCheck;
-    /// Answers questions by one of its methods; those about the same frame stand next to each other.
-    fn answer(&mut self, method: Method, asks: &[Ask<'_>]) -> Result<Vec<Found>, GroundError>;
+    /// Tokens written so far; `None` if it does not count them.
+    fn tokens(&self) -> Option<u64> {
+        None
+    }
+    /// Where tracked objects are, for methods that search.
+    fn follow(&mut self, _followed: Arc<Followed>) {}
+    /// Answers questions, each by one of its methods; those about the same frame stand next to each other.
+    fn answer(&mut self, asks: &[Asked<'_>]) -> Result<Vec<Told>, GroundError>;
+    /// The same on looks that are kept between frames, if it can.
+    fn offering(&mut self) -> Option<&mut dyn Offering> {
+        None
+    }
 }
 
-/// A model that selects among regions: `retrieve`.
-pub(super) struct Selecting<M> {
+/// A model that can do several methods from one look at the picture.
+pub(super) struct Together<M> {
     pub(super) model: M,
-    pub(super) bar: Bar,
+    pub(super) bars: Bars,
     /// The only canvas the model takes.
     pub(super) canvas: Size,
+    pub(super) zoom: Zoom,
 }
 
-impl<M: Selector + Send> Able for Selecting<M> {
+impl<M> Together<M> {
+    /// Whether the model can take a frame, or why not.
+    pub(super) fn takes(&self, frame: &Frame) -> Result<(), String> {
+        match (self.canvas, frame.canvas.size) {
+            (want, got) if got == want => Ok(()),
+            (want, got) => Err(format!(
+                "the model takes pictures of {}x{}, this one is {}x{}",
+                want.width, want.height, got.width, got.height
+            )),
+        }
+    }
+}
+
+impl<M: AllRound + Send> Able for Together<M>
+where
+    M::Features: Keep,
+{
     fn words(&self) -> TextCheck {
         self.model.checker()
     }
 
-    fn answer(&mut self, _method: Method, asks: &[Ask<'_>]) -> Result<Vec<Found>, GroundError> {
-        let want = self.canvas;
-        let fits = |frame: &Frame| match frame.canvas.size {
-            got if got == want => Ok(()),
-            got => Err(format!(
-                "the model takes pictures of {}x{}, this one is {}x{}",
-                want.width, want.height, got.width, got.height
-            )),
-        };
-        let fitting: Vec<_> = asks.iter().filter(|ask| fits(ask.frame).is_ok()).copied().collect();
-        let mut picks = retrieve::answer(&mut self.model, &fitting, self.bar)?.into_iter();
-        // The selection's own probability: how sure the proposal network was decides what is offered, not what fits.
-        let scored = |picks: Vec<Pick>| picks.into_iter().map(|pick| (pick, ScoreKind::TokenProb)).collect();
-        Ok(asks.iter().map(|ask| fits(ask.frame).map(|()| scored(picks.next().unwrap_or_default()))).collect())
+    fn tokens(&self) -> Option<u64> {
+        Some(self.model.tokens())
+    }
+
+    fn follow(&mut self, followed: Arc<Followed>) {
+        self.zoom.follow(followed);
+    }
+
+    fn answer(&mut self, asks: &[Asked<'_>]) -> Result<Vec<Told>, GroundError> {
+        let fitting: Vec<_> = asks.iter().filter(|(_, ask)| self.takes(ask.frame).is_ok()).copied().collect();
+        let mut told = together::answer(&mut self.model, &fitting, self.bars, &mut self.zoom)?.into_iter();
+        let mut next = || told.next().unwrap_or_else(|| Ok(Vec::new()));
+        Ok(asks.iter().map(|(_, ask)| self.takes(ask.frame).and_then(|()| next())).collect())
+    }
+
+    fn offering(&mut self) -> Option<&mut dyn Offering> {
+        Some(self)
     }
 }
 
@@ -59,8 +97,68 @@ impl<M: Writer> Able for Writing<M> {
         self.0.checker()
     }
 
-    fn answer(&mut self, _method: Method, asks: &[Ask<'_>]) -> Result<Vec<Found>, GroundError> {
-        written::answer(&mut self.0, asks)
+    fn tokens(&self) -> Option<u64> {
+        self.0.tokens()
+    }
+
+    fn answer(&mut self, asks: &[Asked<'_>]) -> Result<Vec<Told>, GroundError> {
+        let asks: Vec<_> = asks.iter().map(|(_, ask)| *ask).collect();
+        write(&mut self.0, &asks)
+    }
+}
+
+/// A model that writes its answers and can be asked yes or no: `coords` or `bins`, and `zoom`.
+pub(super) struct Searching<M> {
+    pub(super) model: M,
+    pub(super) zoom: Zoom,
+}
+
+impl<M: Judge> Able for Searching<M> {
+    fn words(&self) -> TextCheck {
+        self.model.checker()
+    }
+
+    fn tokens(&self) -> Option<u64> {
+        self.model.tokens()
+    }
+
+    fn follow(&mut self, followed: Arc<Followed>) {
+        self.zoom.follow(followed);
+    }
+
+    fn answer(&mut self, asks: &[Asked<'_>]) -> Result<Vec<Told>, GroundError> {
+        let of = |zoom: bool| -> Vec<Ask<'_>> {
+            asks.iter().filter(|(method, _)| (*method == Method::Zoom) == zoom).map(|(_, ask)| *ask).collect()
+        };
+        let mut written = write(&mut self.model, &of(false))?.into_iter();
+        let mut zoomed = views::answer(&mut self.zoom, &mut self.model, &of(true))?.into_iter();
+        let next = |(method, _): &Asked<'_>| if *method == Method::Zoom { zoomed.next() } else { written.next() };
+        Ok(asks.iter().filter_map(next).collect())
+    }
+}
+
+/// Answers in the whole picture.
+fn write<M: Writer>(model: &mut M, asks: &[Ask<'_>]) -> Result<Vec<Told>, GroundError> {
+    let hit = |(pick, kind): (Pick, ScoreKind)| Hit { pick, kind, crop: None };
+    let told = written::answer(model, asks)?.into_iter();
+    Ok(told.map(|found| Ok(found?.into_iter().map(hit).collect())).collect())
+}
+
+/// A model that scores boxes by words: `detector`, or `retrieve` on regions of the whole picture.
+pub(super) struct Finding {
+    pub(super) model: Box<dyn Finder>,
+    /// Least score of a match, where a query has no threshold of its own.
+    pub(super) least: f32,
+}
+
+impl Able for Finding {
+    fn words(&self) -> TextCheck {
+        self.model.checker()
+    }
+
+    fn answer(&mut self, asks: &[Asked<'_>]) -> Result<Vec<Told>, GroundError> {
+        let asks: Vec<_> = asks.iter().map(|(_, ask)| *ask).collect();
+        find::answer(self.model.as_mut(), &asks, self.least)
     }
 }
 
@@ -72,6 +170,9 @@ pub(super) struct Router {
     /// `name@hash8`, shared by every match.
     id: Arc<str>,
     check: QueryCheck,
+    /// Decides what is asked; `None` asks everything.
+    desk: Option<Desk>,
+    work: Arc<Work>,
 }
 
 /// The method that answers a query: the one it names, if the model can do it; the model's best for `auto`.
@@ -92,12 +193,13 @@ impl Router {
     pub(super) fn new(model: impl Able + 'static, info: ModelInfo, limits: Limits) -> Self {
         let (id, known, words) = (info.id().into(), info.clone(), model.words());
         let check = Arc::new(move |query: &Query| route(&known, query.method).and_then(|_| words(&query.text)));
-        Self { model: Box::new(model), info, limits, id, check }
+        Self { model: Box::new(model), info, limits, id, check, desk: None, work: Arc::default() }
     }
 
-    fn report(&self, method: Method, (pick, score_kind): &(Pick, ScoreKind)) -> Match {
-        let via = Via { method, model: Arc::clone(&self.id), crop: None, fresh: true };
-        Match { bbox: pick.bbox, score: pick.score, score_kind: *score_kind, track: None, via }
+    fn report(&self, method: Method, hit: &Hit, fresh: bool) -> Match {
+        let Hit { pick, kind, crop } = *hit;
+        let via = Via { method, model: Arc::clone(&self.id), crop, fresh };
+        Match { bbox: pick.bbox, score: pick.score, score_kind: kind, track: None, via }
     }
 }
 
@@ -114,20 +216,38 @@ impl Grounder for Router {
         Arc::clone(&self.check)
     }
 
+    fn effort(&self) -> Effort {
+        Effort { passes: None, tokens: self.model.tokens() }
+    }
+
+    fn ask(&mut self, config: &AskConfig, stream_time: bool) {
+        let start = stream_time.then(Instant::now);
+        self.desk = Some(Desk::new(config.clone(), start, Arc::clone(&self.work)));
+    }
+
+    fn work(&self) -> Arc<Work> {
+        Arc::clone(&self.work)
+    }
+
+    fn follow(&mut self, followed: Arc<Followed>) {
+        self.model.follow(followed);
+    }
+
     fn ground(&mut self, batch: &Batch) -> Result<Vec<Vec<Answer>>, GroundError> {
         let (frames, most) = (batch.jobs.len(), self.limits.max_batch);
         if frames > most {
             return Err(GroundError::Batch { frames, most });
         }
         let mut answers = Vec::with_capacity(frames);
-        let mut routed = Vec::new();
+        let (mut routed, mut places) = (Vec::new(), Vec::new());
         for (j, job) in batch.jobs.iter().enumerate() {
             let mut row = Vec::with_capacity(job.queries.len());
             for (q, query) in job.queries.iter().enumerate() {
                 let method = (self.check)(query).and_then(|()| route(&self.info, query.method));
                 let status = match method {
                     Ok(method) => {
-                        routed.push((method, (j, q), Ask { frame: &job.frame, query }));
+                        routed.push((method, Ask { frame: &job.frame, query }));
+                        places.push((j, q));
                         Status::Ok
                     }
                     Err(reason) => Status::Error(reason),
@@ -136,15 +256,18 @@ impl Grounder for Router {
             }
             answers.push(row);
         }
-        for method in self.info.methods.clone() {
-            let (places, asks): (Vec<_>, Vec<_>) =
-                routed.iter().filter(|(m, ..)| *m == method).map(|(_, place, ask)| (*place, *ask)).unzip();
-            for ((j, q), reply) in places.into_iter().zip(self.model.answer(method, &asks)?) {
-                match reply {
-                    Ok(picks) => answers[j][q].matches = picks.iter().map(|pick| self.report(method, pick)).collect(),
-                    Err(reason) => answers[j][q].status = Status::Error(reason),
-                }
-            }
+        if routed.is_empty() {
+            return Ok(answers);
+        }
+        let replies = if let Some(desk) = &mut self.desk {
+            desk.answer(self.model.as_mut(), &routed)?
+        } else {
+            self.work.look_all(frames, routed.len());
+            self.model.answer(&routed)?.into_iter().map(Reply::fresh).collect()
+        };
+        for (((j, q), (method, _)), Reply { status, hits, fresh }) in places.into_iter().zip(&routed).zip(replies) {
+            answers[j][q].matches = hits.iter().map(|hit| self.report(*method, hit, fresh)).collect();
+            answers[j][q].status = status;
         }
         Ok(answers)
     }

@@ -17,7 +17,7 @@ use super::{
     metrics::{Broker, CameraNumbers, Cameras, Label},
     process::Usage,
 };
-use crate::types::{CameraId, DropReason};
+use crate::types::{CameraId, DropReason, ShedReason, Work};
 
 /// States a camera can be in, as its status message names them.
 const STATES: [&str; 4] = ["live", "connecting", "stalled", "failed"];
@@ -127,6 +127,32 @@ impl Collector for BrokerCollector {
         single(e, "outbox_events", "Events waiting for the broker", None, &waiting)?;
         let lost = ConstCounter::new(broker.outbox_dropped);
         single(e, "outbox_dropped", "Events given up because the outbox was full", None, &lost)
+    }
+}
+
+/// What the model did, and was spared.
+#[derive(Debug)]
+pub(super) struct WorkCollector(pub(super) Arc<Mutex<Arc<Work>>>);
+
+impl Collector for WorkCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let work = Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let table = |name: &'static str, rows: &[(&str, u64)]| Table {
+            rows: rows.iter().map(|(value, n)| (with(Vec::new(), name, value), ConstCounter::new(*n))).collect(),
+        };
+        let e = &mut encoder;
+        table("look", &[("looked", work.looked()), ("still", work.still())]).write(
+            e,
+            "frames",
+            "Frames the model looked at, or need not",
+        )?;
+        table("answer", &[("asked", work.asked()), ("reused", work.reused())]).write(
+            e,
+            "questions",
+            "Queries on frames, asked or answered from what was known",
+        )?;
+        let shed = ShedReason::ALL.map(|reason| (reason.name(), work.shed(reason)));
+        table("reason", &shed).write(e, "shed", "Queries on frames that were not asked, to save work")
     }
 }
 

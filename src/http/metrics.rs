@@ -17,6 +17,9 @@
 //! | `groundd_broker_messages_total` | | messages handed to the broker |
 //! | `groundd_outbox_events` | | events waiting for the broker |
 //! | `groundd_outbox_dropped_total` | | events given up because the outbox was full |
+//! | `groundd_frames_total` | `look` = looked, still | frames the model looked at; need not, since the picture had not changed |
+//! | `groundd_questions_total` | `answer` = asked, reused | queries on frames: asked of the model; answered from what was known |
+//! | `groundd_shed_total` | `reason` | queries on frames that were not asked, to save work |
 //! | `groundd_live_viewers`, `groundd_live_pictures_total` | | live view: who watches, what it cost |
 //! | `groundd_process_*`, `groundd_build_info` | | the process |
 
@@ -36,8 +39,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::collect::{BrokerCollector, CameraCollector, ProcessCollector};
-use crate::types::{Answer, CameraId, Grounding, Ledger, QueryId, Status};
+use super::collect::{BrokerCollector, CameraCollector, ProcessCollector, WorkCollector};
+use crate::types::{Answer, CameraId, Grounding, Ledger, QueryId, Status, Work};
 
 /// A single label: its name and value.
 pub(super) type Label = (&'static str, String);
@@ -95,6 +98,7 @@ pub struct Metrics {
     matches: Family<[Label; 1], Counter>,
     cameras: Cameras,
     broker: Arc<Mutex<Broker>>,
+    work: Arc<Mutex<Arc<Work>>>,
     pub(super) viewers: Gauge,
     pub(super) pictures: Counter,
 }
@@ -114,6 +118,7 @@ impl Metrics {
             matches: Family::default(),
             cameras: Cameras::default(),
             broker: Arc::default(),
+            work: Arc::default(),
             viewers: Gauge::default(),
             pictures: Counter::default(),
         };
@@ -133,6 +138,7 @@ impl Metrics {
         r.register("live_pictures", "Pictures compressed for the live view", self.pictures.clone());
         r.register_collector(Box::new(CameraCollector(Arc::clone(&self.cameras))));
         r.register_collector(Box::new(BrokerCollector(Arc::clone(&self.broker))));
+        r.register_collector(Box::new(WorkCollector(Arc::clone(&self.work))));
         r.register_collector(Box::new(ProcessCollector));
         self
     }
@@ -212,6 +218,11 @@ impl Metrics {
     /// The broker's numbers as they are now; kept until the next call.
     pub fn broker(&self, numbers: Broker) {
         *self.broker.lock().unwrap_or_else(PoisonError::into_inner) = numbers;
+    }
+
+    /// Where the model's work is counted.
+    pub fn work(&self, work: Arc<Work>) {
+        *self.work.lock().unwrap_or_else(PoisonError::into_inner) = work;
     }
 
     fn cameras(&self) -> MutexGuard<'_, BTreeMap<CameraId, CameraNumbers>> {

@@ -15,7 +15,7 @@ mod hub;
 mod live;
 mod metrics;
 mod picture;
-mod process;
+pub mod process;
 mod rate;
 mod routes;
 mod server;

@@ -1,4 +1,4 @@
-//! What the kernel knows of this process: memory, processor time, threads, open files. Linux's `/proc` only.
+//! What the kernel knows of a process: memory, processor time, threads, open files. Linux's `/proc` only.
 
 use std::fs;
 
@@ -7,28 +7,68 @@ const TICKS: f64 = 100.0;
 
 /// A reading; a field the kernel did not give is `None`.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Usage {
+pub struct Usage {
     /// Resident memory in bytes.
-    pub(super) resident: Option<u64>,
+    pub resident: Option<u64>,
     /// User and system time in seconds.
-    pub(super) cpu: Option<f64>,
+    pub cpu: Option<f64>,
     /// Threads.
-    pub(super) threads: Option<u64>,
+    pub threads: Option<u64>,
     /// Open file descriptors.
-    pub(super) files: Option<u64>,
+    pub files: Option<u64>,
 }
 
 impl Usage {
-    /// Reads the numbers now.
-    pub(super) fn now() -> Self {
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    /// This process, now.
+    pub fn now() -> Self {
+        Self::of_folder("/proc/self")
+    }
+
+    /// The process `pid`, now; of one that is gone nothing is known.
+    pub fn of(pid: u32) -> Self {
+        Self::of_folder(&format!("/proc/{pid}"))
+    }
+
+    /// Memory and processor time of `pid` and everything it started, together.
+    pub fn of_tree(pid: u32) -> Self {
+        let family = descendants(pid).into_iter().map(Self::of);
+        family.fold(Self::of(pid), |sum, one| Self {
+            resident: add(sum.resident, one.resident),
+            cpu: sum.cpu.map(|cpu| cpu + one.cpu.unwrap_or_default()),
+            threads: add(sum.threads, one.threads),
+            files: add(sum.files, one.files),
+        })
+    }
+
+    fn of_folder(folder: &str) -> Self {
+        let status = fs::read_to_string(format!("{folder}/status")).unwrap_or_default();
         Self {
             resident: field(&status, "VmRSS:").map(|kib| kib * 1024),
-            cpu: fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(cpu_seconds),
+            cpu: fs::read_to_string(format!("{folder}/stat")).ok().as_deref().and_then(cpu_seconds),
             threads: field(&status, "Threads:"),
-            files: fs::read_dir("/proc/self/fd").ok().and_then(|dir| u64::try_from(dir.count()).ok()),
+            files: fs::read_dir(format!("{folder}/fd")).ok().and_then(|dir| u64::try_from(dir.count()).ok()),
         }
     }
+}
+
+fn add(sum: Option<u64>, one: Option<u64>) -> Option<u64> {
+    sum.map(|sum| sum + one.unwrap_or_default())
+}
+
+/// Children, their children, and so on.
+fn descendants(pid: u32) -> Vec<u32> {
+    let mut found = Vec::new();
+    let mut open = vec![pid];
+    while let Some(pid) = open.pop() {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+        let children: Vec<u32> = lists
+            .flat_map(|list| list.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<_>>())
+            .collect();
+        found.extend(&children);
+        open.extend(children);
+    }
+    found
 }
 
 fn field(status: &str, name: &str) -> Option<u64> {

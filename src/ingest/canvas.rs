@@ -1,6 +1,6 @@
 //! Decoded picture -> model canvas, and crops from the full-size picture.
 //!
-//! The converter is told where the picture goes (`Letterbox::fit`) instead of leaving the borders to an element: the
+//! The converters are told where the picture goes (`Letterbox::fit`) instead of leaving the borders to an element: the
 //! stock scaler rounds borders its own way, and then boxes would be off by a pixel.
 
 use std::sync::Arc;
@@ -8,29 +8,48 @@ use std::sync::Arc;
 use gstreamer as gst;
 use gstreamer_video as gst_video;
 
+use super::planes::Planes;
 use crate::types::{BBox, FullFrame, Letterbox, Rgb, Size};
 
 /// A picture on the canvas, and the picture itself.
 pub(super) type Painted = (Letterbox, Rgb, Arc<dyn FullFrame>);
 
-/// Paints one stream's pictures on canvases; follows changes of size and format.
+/// Canvases that are kept to be painted again: one in the slot, one in a batch, one with the subscribers, some to spare.
+const POOL: usize = 6;
+
+/// Paints one stream's pictures on canvases; follows changes of size and format. Once it has warmed up no picture costs
+/// memory that was not there before.
 pub(super) struct Painter {
     canvas: Size,
     setup: Option<Setup>,
+    pool: Vec<Arc<[u8]>>,
 }
 
 /// What stays the same while the stream's caps do.
 struct Setup {
     caps: gst::Caps,
     info: gst_video::VideoInfo,
-    target: gst_video::VideoInfo,
     view: Letterbox,
+    way: Way,
+}
+
+/// How pictures get onto the canvas.
+enum Way {
+    /// Planar YUV of 8 bits.
+    Quick(Box<Planes>),
+    /// Everything else.
+    General(General),
+}
+
+/// GStreamer's converter, told where the picture goes.
+struct General {
     converter: gst_video::VideoConverter,
+    target: gst_video::VideoInfo,
 }
 
 impl Painter {
     pub(super) fn new(canvas: Size) -> Self {
-        Self { canvas, setup: None }
+        Self { canvas, setup: None, pool: Vec::new() }
     }
 
     /// Paints `sample`; errors are for people.
@@ -38,15 +57,32 @@ impl Painter {
         let (Some(caps), Some(buffer)) = (sample.caps(), sample.buffer_owned()) else {
             return Err("the decoder gave a picture without data or format".to_owned());
         };
-        let setup = match self.setup.take().filter(|s| s.caps.as_ref() == caps) {
-            Some(setup) => setup,
-            None => Setup::new(caps, self.canvas)?,
+        let setup = match &mut self.setup {
+            Some(setup) if setup.caps.as_ref() == caps => setup,
+            other => {
+                // Other borders: canvases that carry the old ones are of no use.
+                self.pool.clear();
+                other.insert(Setup::new(caps, self.canvas)?)
+            }
         };
-        let canvas = setup.paint(&buffer);
+        let mut pixels = blank(&mut self.pool, self.canvas);
+        if let Some(bytes) = Arc::get_mut(&mut pixels) {
+            setup.paint(&buffer, bytes)?;
+        }
+        if self.pool.len() < POOL {
+            self.pool.push(Arc::clone(&pixels));
+        }
+        let canvas = Rgb { size: self.canvas, data: pixels };
         let full = Full { buffer, info: setup.info.clone() };
-        let view = setup.view;
-        self.setup = Some(setup);
-        Ok((view, canvas?, Arc::new(full)))
+        Ok((setup.view, canvas, Arc::new(full)))
+    }
+}
+
+/// A canvas nobody else holds: one of the pool that has come back, else a new black one.
+fn blank(pool: &mut Vec<Arc<[u8]>>, size: Size) -> Arc<[u8]> {
+    match pool.iter_mut().position(|canvas| Arc::get_mut(canvas).is_some()) {
+        Some(free) => pool.swap_remove(free),
+        None => vec![0; size.area() * 3].into(),
     }
 }
 
@@ -56,7 +92,32 @@ impl Setup {
             .map_err(|_| format!("the decoder gave {caps}, which is not raw video in system memory"))?;
         let source = Size::new(info.width(), info.height());
         let view = Letterbox::fit(source, pixel_aspect(&info), canvas);
-        let target = rgb_like(&info, canvas)?;
+        let way = match Planes::new(&info, view) {
+            Some(planes) => Way::Quick(Box::new(planes)),
+            None => Way::General(General::new(&info, view)?),
+        };
+        Ok(Self { caps: caps.to_owned(), info, view, way })
+    }
+
+    fn paint(&mut self, buffer: &gst::Buffer, canvas: &mut [u8]) -> Result<(), String> {
+        match &mut self.way {
+            Way::Quick(planes) => {
+                let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &self.info)
+                    .map_err(|_| "the decoder's picture cannot be read".to_owned())?;
+                planes.paint(&frame, canvas)
+            }
+            Way::General(general) => {
+                let painted = convert(&general.converter, (buffer, &self.info), &general.target)?;
+                canvas.copy_from_slice(&painted.data);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl General {
+    fn new(info: &gst_video::VideoInfo, view: Letterbox) -> Result<Self, String> {
+        let target = rgb_like(info, view.canvas)?;
         let mut config = config();
         config.set_dest_x(view.left.cast_signed());
         config.set_dest_y(view.top.cast_signed());
@@ -64,13 +125,15 @@ impl Setup {
         config.set_dest_height(Some(view.inner.height.cast_signed()));
         config.set_fill_border(true);
         config.set_border_argb(0xff00_0000);
-        let converter = converter(&info, &target, config)?;
-        Ok(Self { caps: caps.to_owned(), info, target, view, converter })
+        Ok(Self { converter: converter(info, &target, config)?, target })
     }
+}
 
-    fn paint(&self, buffer: &gst::Buffer) -> Result<Rgb, String> {
-        convert(&self.converter, (buffer, &self.info), &self.target)
-    }
+/// A picture on its canvas by the general way: what the quick one is compared with.
+#[cfg(test)]
+pub(super) fn general(info: &gst_video::VideoInfo, view: Letterbox, buffer: &gst::Buffer) -> Result<Vec<u8>, String> {
+    let general = General::new(info, view)?;
+    Ok(convert(&general.converter, (buffer, info), &general.target)?.data.to_vec())
 }
 
 /// The decoder's picture. It keeps one of the decoder's buffers alive.

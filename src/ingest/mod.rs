@@ -8,20 +8,25 @@
 //! A [`Source`] runs one connection and says why it ended; the [`supervisor`] owns all retrying; the [`Slot`] owns the
 //! overflow policy. Nothing here knows models, queries or brokers.
 
+pub mod bare;
 mod canvas;
 mod check;
 mod clock;
 mod diagnose;
+pub mod mark;
 mod outlet;
 mod pipeline;
+mod planes;
 mod rtsp_clip;
 pub mod rtsp_server;
 mod secrets;
 pub mod slot;
 mod source;
 mod status;
+mod still;
 pub mod supervisor;
 mod template;
+pub mod timeline;
 
 use std::{
     future::Future,
@@ -41,6 +46,7 @@ pub use self::{
     slot::{Flow, Policy, Slot},
     source::GstOpener,
     status::{CameraStatus, End, RestartReason, Restarts, State},
+    still::Stills,
     supervisor::{Camera, Options, Restart, start},
 };
 use crate::types::CameraId;

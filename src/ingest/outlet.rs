@@ -48,6 +48,8 @@ struct CameraOutlet {
     policy: Policy,
     /// Shortest time between two analysed pictures; zero is no limit.
     period: Duration,
+    /// Threads for a software decoder; 0 leaves it to the decoder.
+    decoder_threads: u32,
     slot: Arc<Slot>,
     ledger: Arc<Ledger>,
     next_seq: AtomicU64,
@@ -77,8 +79,31 @@ impl Outlet {
     ) -> Self {
         let period = fps.filter(|f| *f > 0.0).and_then(|f| Duration::try_from_secs_f32(1.0 / f).ok());
         let period = period.unwrap_or_default();
-        let camera = CameraOutlet { id, canvas, policy, period, slot, ledger, next_seq: AtomicU64::new(0) };
+        let camera =
+            CameraOutlet { id, canvas, policy, period, decoder_threads: 0, slot, ledger, next_seq: AtomicU64::new(0) };
         Self { camera: Arc::new(camera), run: Arc::new(Run::new()) }
+    }
+
+    /// The same for a source whose software decoder shall have this many threads.
+    #[must_use]
+    pub fn with_decoder_threads(self, decoder_threads: u32) -> Self {
+        let old = &self.camera;
+        let camera = CameraOutlet {
+            id: old.id.clone(),
+            canvas: old.canvas,
+            policy: old.policy,
+            period: old.period,
+            decoder_threads,
+            slot: Arc::clone(&old.slot),
+            ledger: Arc::clone(&old.ledger),
+            next_seq: AtomicU64::new(old.next_seq.load(SeqCst)),
+        };
+        Self { camera: Arc::new(camera), run: self.run }
+    }
+
+    /// Threads that a software decoder shall have; 0 leaves it to the decoder.
+    pub fn decoder_threads(&self) -> u32 {
+        self.camera.decoder_threads
     }
 
     /// The outlet for the next connection; the present one is retired.

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use gstreamer::{self as gst, prelude::*};
+use gstreamer::{self as gst, glib::types::StaticType, prelude::*};
 use gstreamer_app as gst_app;
 use gstreamer_rtsp_server::gio;
 use gstreamer_video as gst_video;
@@ -110,7 +110,7 @@ pub(super) fn build(
     let sink = sink.ok_or_else(|| wrong("has no appsink named `out`".to_owned()))?;
     set_source(&source, config).map_err(|text| End::new(RestartReason::Open, text))?;
     watch_source(&source, facts);
-    watch_decoders(&pipeline, facts);
+    watch_decoders(&pipeline, facts, outlet.decoder_threads());
     set_sink(&sink, outlet, facts);
     Ok(pipeline)
 }
@@ -267,7 +267,7 @@ fn sender_time(pad: &gst::Pad, packet: &gst::BufferRef, facts: &Facts) -> Option
 }
 
 /// Notes which decoder is at work, on what, and when data reached it.
-fn watch_decoders(pipeline: &gst::Pipeline, facts: &Arc<Facts>) {
+fn watch_decoders(pipeline: &gst::Pipeline, facts: &Arc<Facts>, threads: u32) {
     let known = Arc::clone(facts);
     pipeline.connect_deep_element_added(move |_, _, element| {
         let (Some(factory), class) = (element.factory(), element.metadata("klass").unwrap_or_default()) else { return };
@@ -277,6 +277,9 @@ fn watch_decoders(pipeline: &gst::Pipeline, facts: &Arc<Facts>) {
         }
         if !class.starts_with("Codec/Decoder") || !(class.contains("Video") || class.contains("Image")) {
             return;
+        }
+        if threads > 0 && element.find_property("max-threads").is_some_and(|p| p.value_type() == i32::static_type()) {
+            element.set_property("max-threads", i32::try_from(threads).unwrap_or(i32::MAX));
         }
         let Some(pad) = element.static_pad("sink") else { return };
         let known = Arc::clone(&known);

@@ -1,11 +1,23 @@
 //! A clip read into memory, still encoded, to be played again and again without a seam in its time stamps.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use gstreamer::{self as gst, prelude::*};
 use gstreamer_app as gst_app;
+use gstreamer_video as gst_video;
 
-use super::IngestError;
+use super::{IngestError, mark};
+
+/// Takes the stream out of its file as it is.
+const AS_IT_IS: &str = "filesrc name=source ! parsebin ! appsink name=out sync=false \
+                        caps=\"video/x-h264,alignment=au;video/x-h265,alignment=au;image/jpeg\"";
+
+/// Decodes it and encodes it again, as cameras do: no reordering, one slice, a keyframe every 15 pictures.
+const MARKED: &str = "filesrc name=source ! \
+    decodebin force-sw-decoders=true expose-all-streams=false caps=video/x-raw(ANY) ! videoconvert ! \
+    video/x-raw,format=I420 ! identity name=mark ! \
+    x264enc tune=zerolatency speed-preset=veryfast threads=1 pass=qual quantizer=23 key-int-max=15 ! \
+    video/x-h264,profile=main ! h264parse ! appsink name=out sync=false caps=video/x-h264,alignment=au";
 
 /// One encoded video stream.
 pub(super) struct Clip {
@@ -18,11 +30,11 @@ pub(super) struct Clip {
 }
 
 impl Clip {
-    /// Reads the first video stream of the file at `path`.
-    pub(super) fn load(path: &Path) -> Result<Self, IngestError> {
+    /// Reads the first video stream of the file at `path`; `marked` draws a number into every picture (see
+    /// [`mark`]), for which the stream is encoded anew.
+    pub(super) fn load(path: &Path, marked: bool) -> Result<Self, IngestError> {
         let wrong = |what: &str| IngestError::Server(format!("play {}: {what}", path.display()));
-        let text = "filesrc name=source ! parsebin ! appsink name=out sync=false \
-                    caps=\"video/x-h264,alignment=au;video/x-h265,alignment=au;image/jpeg\"";
+        let text = if marked { MARKED } else { AS_IT_IS };
         let element = gst::parse::launch(text).map_err(|e| wrong(e.message()))?;
         let pipeline = element.downcast::<gst::Pipeline>().map_err(|_| wrong("no pipeline"))?;
         let (source, sink) = (pipeline.by_name("source"), pipeline.by_name("out"));
@@ -30,12 +42,32 @@ impl Clip {
         if let Some(source) = source {
             source.set_property("location", path.to_string_lossy().as_ref());
         }
+        if let Some(pad) = pipeline.by_name("mark").and_then(|m| m.static_pad("src")) {
+            draw_marks(&pad);
+        }
         let read = pipeline
             .set_state(gst::State::Playing)
             .map_err(|_| wrong("it cannot be read"))
             .and_then(|_| read(&sink).ok_or_else(|| wrong("it holds no H.264, H.265 or MJPEG video that can be read")));
         pipeline.set_state(gst::State::Null).map_err(|_| wrong("it cannot be closed"))?;
         read
+    }
+
+    /// How many pictures it has.
+    pub(super) fn pictures(&self) -> u64 {
+        u64::try_from(self.units.len()).unwrap_or_default()
+    }
+
+    /// From one pass to the next.
+    pub(super) fn length(&self) -> Duration {
+        Duration::from_nanos(self.length.nseconds())
+    }
+
+    /// When, counted from the beginning of a pass, the picture numbered `mark` is shown. Only for clips without
+    /// reordering, as marked ones are.
+    pub(super) fn offset(&self, mark: u64) -> Option<Duration> {
+        let (unit, _) = self.units.get(usize::try_from(mark).ok()?)?;
+        Some(Duration::from_nanos(unit.pts()?.saturating_sub(self.start).nseconds()))
     }
 
     /// The `count`th unit of an endless play, stamped so that time goes on across passes and starts at zero.
@@ -64,6 +96,19 @@ impl Clip {
             _ => "( appsrc name=feed format=time ! h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1 )",
         }
     }
+}
+
+/// Numbers the raw pictures that leave `pad`.
+fn draw_marks(pad: &gst::Pad) {
+    let count = std::sync::atomic::AtomicU64::new(0);
+    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+        let video = pad.current_caps().and_then(|caps| gst_video::VideoInfo::from_caps(&caps).ok());
+        if let (Some(buffer), Some(video)) = (info.buffer_mut(), video) {
+            let number = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            mark::draw(buffer.make_mut(), &video, number);
+        }
+        gst::PadProbeReturn::Ok
+    });
 }
 
 fn read(sink: &gst_app::AppSink) -> Option<Clip> {

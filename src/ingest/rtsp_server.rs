@@ -3,6 +3,7 @@
 //! Each server has a thread and a main context of its own, so several can run side by side and be stopped alone.
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, mpsc},
     thread::JoinHandle,
@@ -17,7 +18,7 @@ use gstreamer_rtsp_server::{
 };
 use tracing::warn;
 
-use super::{IngestError, rtsp_clip::Clip};
+use super::{IngestError, bare::Bare, rtsp_clip::Clip, timeline::Timeline};
 
 /// The role of everybody who may watch.
 const VIEWER: &str = "viewer";
@@ -37,6 +38,8 @@ pub struct RtspServerOptions {
     pub credentials: Option<(String, String)>,
     /// Certificate and key (PEM) for RTSPS.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// Draw a number into every picture (see [`mark`](super::mark)), for which the clip is encoded anew as H.264.
+    pub marked: bool,
 }
 
 /// A running server. Dropping it stops it.
@@ -45,23 +48,27 @@ pub struct RtspServer {
     secure: bool,
     main_loop: glib::MainLoop,
     thread: Option<JoinHandle<()>>,
+    clip: Arc<Clip>,
+    timelines: BTreeMap<String, Timeline>,
 }
 
 impl RtspServer {
     /// Starts serving; the server answers when this returns.
     pub fn start(options: RtspServerOptions) -> Result<Self, IngestError> {
         super::init()?;
-        let clip = Arc::new(Clip::load(&options.clip)?);
+        let clip = Arc::new(Clip::load(&options.clip, options.marked)?);
+        let timelines: BTreeMap<String, Timeline> =
+            options.mounts.iter().map(|mount| (mount.clone(), Timeline::new(Arc::clone(&clip)))).collect();
         let secure = options.tls.is_some();
         let context = glib::MainContext::new();
         let main_loop = glib::MainLoop::new(Some(&context), false);
         let (up, started) = mpsc::channel();
-        let running = main_loop.clone();
+        let (running, served, followed) = (main_loop.clone(), Arc::clone(&clip), timelines.clone());
         let thread = std::thread::Builder::new()
             .name("rtsp-server".to_owned())
-            .spawn(move || serve(&options, &clip, &running, &up))
+            .spawn(move || serve(&options, &served, &followed, &running, &up))
             .map_err(|e| IngestError::Server(format!("start: {e}")))?;
-        let mut server = Self { port: 0, secure, main_loop, thread: Some(thread) };
+        let mut server = Self { port: 0, secure, main_loop, thread: Some(thread), clip, timelines };
         server.port = started
             .recv_timeout(START_LIMIT)
             .map_err(|_| IngestError::Server("start: it does not come up".to_owned()))??;
@@ -77,6 +84,16 @@ impl RtspServer {
     /// The port it listens on.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// When the pictures of `mount` are sent.
+    pub fn timeline(&self, mount: &str) -> Option<&Timeline> {
+        self.timelines.get(mount)
+    }
+
+    /// The clip itself, to be measured without a server.
+    pub fn bare(&self) -> Bare {
+        Bare::new(Arc::clone(&self.clip))
     }
 
     /// Hangs up on everybody and frees the port.
@@ -97,11 +114,12 @@ impl Drop for RtspServer {
 fn serve(
     options: &RtspServerOptions,
     clip: &Arc<Clip>,
+    timelines: &BTreeMap<String, Timeline>,
     main_loop: &glib::MainLoop,
     up: &mpsc::Sender<Result<u16, IngestError>>,
 ) {
     let context = main_loop.context();
-    let served = context.with_thread_default(|| match configure(options, clip) {
+    let served = context.with_thread_default(|| match configure(options, clip, timelines) {
         Err(e) => drop(up.send(Err(e))),
         Ok(server) => match server.attach(Some(&context)) {
             Err(_) => {
@@ -134,20 +152,24 @@ fn hang_up(server: &GstRtspServer) {
     }
 }
 
-fn configure(options: &RtspServerOptions, clip: &Arc<Clip>) -> Result<GstRtspServer, IngestError> {
+fn configure(
+    options: &RtspServerOptions,
+    clip: &Arc<Clip>,
+    timelines: &BTreeMap<String, Timeline>,
+) -> Result<GstRtspServer, IngestError> {
     let server = GstRtspServer::new();
     server.set_address("127.0.0.1");
     server.set_service(&options.port.to_string());
     server.set_auth(auth(options)?.as_ref());
     let mounts = server.mount_points().ok_or_else(|| IngestError::Server("start: no mount points".to_owned()))?;
-    for mount in &options.mounts {
-        mounts.add_factory(&format!("/{mount}"), factory(clip));
+    for (mount, timeline) in timelines {
+        mounts.add_factory(&format!("/{mount}"), factory(clip, timeline.clone()));
     }
     Ok(server)
 }
 
 /// A factory whose media is shared by all viewers and fed from the clip.
-fn factory(clip: &Arc<Clip>) -> RTSPMediaFactory {
+fn factory(clip: &Arc<Clip>, timeline: Timeline) -> RTSPMediaFactory {
     let factory = RTSPMediaFactory::new();
     factory.set_launch(clip.launch());
     factory.set_shared(true);
@@ -158,9 +180,11 @@ fn factory(clip: &Arc<Clip>) -> RTSPMediaFactory {
     factory.add_role_from_structure(&role);
     let clip = Arc::clone(clip);
     factory.connect_media_configure(move |_, media| {
-        let bin = media.element().downcast::<gst::Bin>().ok();
-        let feed = bin.and_then(|b| b.by_name("feed")).and_then(|f| f.downcast::<gst_app::AppSrc>().ok());
-        if let Some(feed) = feed {
+        let Ok(bin) = media.element().downcast::<gst::Bin>() else { return };
+        if let Some(pay) = bin.by_name("pay0") {
+            timeline.follow(&pay);
+        }
+        if let Some(feed) = bin.by_name("feed").and_then(|f| f.downcast::<gst_app::AppSrc>().ok()) {
             supply(&feed, Arc::clone(&clip));
         }
     });

@@ -46,6 +46,8 @@ pub struct Options {
     pub ready: Arc<Notify>,
     /// Folder of user templates.
     pub pipelines: Option<PathBuf>,
+    /// Threads for each camera's software decoder; 0 leaves it to the decoder, which takes one a core.
+    pub decoder_threads: u32,
 }
 
 /// What happens when a source ends.
@@ -78,7 +80,8 @@ pub fn start(config: CameraConfig, options: &Options, opener: Arc<dyn Opener>) -
     let slot = Arc::new(Slot::new(options.policy, Arc::clone(&options.ready)));
     let ledger = Arc::new(Ledger::default());
     let account = (Arc::clone(&slot), Arc::clone(&ledger));
-    let outlet = Outlet::new(config.id.clone(), options.canvas, options.policy, config.fps, account);
+    let outlet = Outlet::new(config.id.clone(), options.canvas, options.policy, config.fps, account)
+        .with_decoder_threads(options.decoder_threads);
     let span = info_span!("camera", camera = %config.id);
     let shared = Arc::new(Shared { config, slot, ledger, restarts: Restarts::default(), ended: Mutex::default() });
     let (publish, status) =

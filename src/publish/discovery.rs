@@ -126,6 +126,7 @@ mod tests {
             cameras: None,
             method: Method::Auto,
             threshold: None,
+            worth: crate::types::Worth::default(),
         }
     }
 

@@ -12,8 +12,8 @@ use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::forma
 
 use super::PublishStats;
 use crate::types::{
-    Answer, BBox, CameraId, Clock, DropReason, EventKind, Grounding, Ledger, Match, QueryId, ScoreKind, Status,
-    TrackEvent, Via,
+    Answer, BBox, CameraId, Clock, DropReason, EventKind, Grounding, Ledger, Match, QueryId, ScoreKind, ShedReason,
+    Status, TrackEvent, Via, Work,
 };
 
 /// Version of every message below that has one.
@@ -251,14 +251,24 @@ pub fn stats<'a>(
     epoch: &str,
     uptime: Duration,
     cameras: impl IntoIterator<Item = (&'a CameraId, &'a Ledger)>,
+    work: &Work,
     mqtt: &PublishStats,
 ) -> Bytes {
+    #[derive(Serialize)]
+    struct Spared {
+        looked: u64,
+        still: u64,
+        asked: u64,
+        reused: u64,
+        shed: BTreeMap<&'static str, u64>,
+    }
     #[derive(Serialize)]
     struct Stats<'a> {
         v: u32,
         epoch: &'a str,
         uptime_s: u64,
         cameras: BTreeMap<&'a CameraId, Account>,
+        work: Spared,
         mqtt: &'a PublishStats,
     }
     #[derive(Serialize)]
@@ -275,7 +285,14 @@ pub fn stats<'a>(
         dropped: DropReason::ALL.iter().map(|r| (r.name(), ledger.dropped(*r))).collect(),
     };
     let cameras = cameras.into_iter().map(|(id, ledger)| (id, account(ledger))).collect();
-    json(&Stats { v: VERSION, epoch, uptime_s: uptime.as_secs(), cameras, mqtt })
+    let work = Spared {
+        looked: work.looked(),
+        still: work.still(),
+        asked: work.asked(),
+        reused: work.reused(),
+        shed: ShedReason::ALL.iter().map(|r| (r.name(), work.shed(*r))).collect(),
+    };
+    json(&Stats { v: VERSION, epoch, uptime_s: uptime.as_secs(), cameras, work, mqtt })
 }
 
 /// Every type above serialises: strings, numbers, and maps with string keys. An empty payload would clear a retained

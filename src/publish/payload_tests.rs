@@ -36,6 +36,7 @@ fn query(id: &str) -> Arc<Query> {
         cameras: None,
         method: Method::Auto,
         threshold: None,
+        worth: crate::types::Worth::default(),
     })
 }
 
@@ -158,9 +159,15 @@ fn small_messages_say_what_the_contract_says() {
     assert_eq!(text(set_state(2, SetState::Active, None)), r#"{"rev":2,"status":"active","reason":null}"#);
     let (id, ledger) = (CameraId::new("gate").unwrap(), Arc::new(Ledger::default()));
     ledger.open().drop_for(DropReason::Broker);
-    let stats = stats("e", Duration::from_secs(90), [(&id, &*ledger)], &PublishStats::default());
+    let work = Work::default();
+    work.look(false);
+    work.answer(true);
+    work.leave(ShedReason::Deadline);
+    let stats = stats("e", Duration::from_secs(90), [(&id, &*ledger)], &work, &PublishStats::default());
     let stats: Value = serde_json::from_slice(&stats).unwrap();
     assert_eq!(stats["cameras"]["gate"]["dropped"]["broker"], 1);
+    assert_eq!((&stats["work"]["still"], &stats["work"]["asked"]), (&1.into(), &1.into()));
+    assert_eq!((&stats["work"]["shed"]["deadline"], &stats["work"]["shed"]["busy"]), (&1.into(), &0.into()));
     assert_eq!((&stats["uptime_s"], &stats["mqtt"]["events_lost"]), (&90.into(), &0.into()));
 }
 

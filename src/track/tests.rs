@@ -19,6 +19,7 @@ fn query_rev(id: &str, rev: u32) -> Arc<Query> {
         cameras: None,
         method: Method::Auto,
         threshold: None,
+        worth: crate::types::Worth::default(),
     })
 }
 
@@ -310,6 +311,25 @@ proptest! {
             bench.update(ms.into(), &mut [ok(&query("q"), matches.collect())]);
             bench.expire(u64::from(ms) / 2);
         }
+    }
+}
+
+#[test]
+fn objects_are_where_they_were_going_for_each_query_they_answer() {
+    let (start, mut tracker) = (Instant::now(), Tracker::new(TrackConfig::default()));
+    let (a, b) = (query("a"), query("b"));
+    for step in 0..10u8 {
+        let x = f32::from(step) * 10.0;
+        let mut answers = vec![ok(&a, vec![found([x, 0.0, x + 20.0, 40.0], 0.9)]), ok(&b, vec![])];
+        if step < 5 {
+            answers[1].matches.push(found([x, 0.0, x + 20.0, 40.0], 0.9));
+        }
+        tracker.update(&mut answers, start + Duration::from_millis(100) * u32::from(step), SystemTime::now());
+    }
+    let predicted = tracker.predicted(start + Duration::from_millis(1100));
+    assert_eq!(predicted.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    for (_, bbox) in predicted {
+        assert!((bbox.corners()[0] - 110.0).abs() < 6.0, "{bbox:?}");
     }
 }
 

@@ -110,6 +110,15 @@ impl Tracker {
         })
     }
 
+    /// Where every object should be at `now`, once for each query it answers.
+    pub fn predicted(&self, now: Instant) -> Vec<(QueryId, BBox)> {
+        let of = |track: &Track| {
+            let bbox = track.motion.predict(now);
+            track.links.keys().map(move |query| (query.clone(), bbox)).collect::<Vec<_>>()
+        };
+        self.tracks.iter().flat_map(of).collect()
+    }
+
     fn drop_queries(&mut self, answers: &[Answer]) -> Vec<TrackEvent> {
         self.queries = answers.iter().map(|a| a.query.id.clone()).collect();
         let asked: BTreeMap<&QueryId, &Arc<Query>> = answers.iter().map(|a| (&a.query.id, &a.query)).collect();

@@ -5,20 +5,25 @@
 
 pub mod batch;
 pub mod event;
+pub mod followed;
 pub mod frame;
 pub mod geometry;
 pub mod grounding;
 pub mod id;
 pub mod ledger;
+pub mod published;
 pub mod pulse;
 pub mod query;
+pub mod work;
 
 pub use batch::{Batch, Job};
 pub use event::{Best, EventKind, TrackEvent};
+pub use followed::Followed;
 pub use frame::{Capture, Clock, Frame, FullFrame, Rgb};
 pub use geometry::{BBox, Letterbox, Size};
 pub use grounding::{Answer, Grounding, Match, ScoreKind, Status, Timings, Via};
 pub use id::{CameraId, IdError, QueryId};
 pub use ledger::{DropReason, Ledger, Ticket};
 pub use pulse::{Busy, Pulse};
-pub use query::{Method, Query, QuerySet};
+pub use query::{Method, Query, QuerySet, Worth};
+pub use work::{ShedReason, Work};

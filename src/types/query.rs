@@ -1,6 +1,6 @@
 //! What a user asks for.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +51,17 @@ impl fmt::Display for Method {
     }
 }
 
+/// What a query is worth when not everything can be asked.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Worth {
+    /// Queries of higher priority are asked first; 0 is as good as any.
+    pub priority: i32,
+    /// An answer about pixels older than this is worthless to the user; `None` takes any that is published.
+    pub deadline: Option<Duration>,
+    /// Most of the device's time, 0 to 1, that goes to this query; `None` is no limit.
+    pub budget: Option<f32>,
+}
+
 /// One query, as checked configuration. A change of anything makes a new one with a higher `rev`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Query {
@@ -66,6 +77,8 @@ pub struct Query {
     pub method: Method,
     /// Matches below this score are not reported; `None` is the model's own threshold.
     pub threshold: Option<f32>,
+    /// What it is worth when the device is busy.
+    pub worth: Worth,
 }
 
 impl Query {

@@ -165,6 +165,7 @@ async fn a_camera_whose_teardown_hangs_is_left_behind() {
         restart: Restart::Forever,
         ready: Arc::default(),
         pipelines: None,
+        decoder_threads: 1,
     };
     let camera = ingest::start(config("test://", ""), &options, Arc::new(Hangs));
     tokio::time::sleep(Duration::from_millis(100)).await;

@@ -13,6 +13,7 @@ use groundd::{
     ground::{self, GroundError, Grounder, ModelConfig},
     types::{
         Answer, Batch, CameraId, Capture, Clock, Frame, Job, Ledger, Letterbox, Method, Query, QueryId, Rgb, Size,
+        Worth,
     },
 };
 
@@ -107,7 +108,15 @@ pub(crate) fn frame(ledger: &Arc<Ledger>, canvas: Rgb) -> Arc<Frame> {
 /// A query for `text`.
 pub(crate) fn query(text: &str) -> Arc<Query> {
     let id = QueryId::new("q").unwrap();
-    Arc::new(Query { id, rev: 1, text: text.to_owned(), cameras: None, method: Method::Auto, threshold: None })
+    Arc::new(Query {
+        id,
+        rev: 1,
+        text: text.to_owned(),
+        cameras: None,
+        method: Method::Auto,
+        threshold: None,
+        worth: Worth::default(),
+    })
 }
 
 /// A job with a query for each text.

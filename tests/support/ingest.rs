@@ -77,7 +77,8 @@ pub(super) struct Rig {
 impl Rig {
     pub(super) fn new(config: CameraConfig, policy: Policy, restart: Restart) -> Self {
         let ready = Arc::new(Notify::new());
-        let options = Options { canvas: CANVAS, policy, restart, ready: Arc::clone(&ready), pipelines: None };
+        let options =
+            Options { canvas: CANVAS, policy, restart, ready: Arc::clone(&ready), pipelines: None, decoder_threads: 1 };
         Self { camera: ingest::start(config, &options, Arc::new(GstOpener)), ready }
     }
 

@@ -1,6 +1,7 @@
 //! What several tests need: video clips, running processes, patience with a limit.
 
 pub mod ground;
+pub mod hub;
 pub mod process;
 pub mod vlm;
 

@@ -35,7 +35,8 @@ use super::ground::config;
 /// Every family with fixtures.
 pub(crate) const FAMILIES: [&str; 5] = ["qwen2-vl", "qwen2.5-vl", "qwen3-vl", "florence-2", "paligemma"];
 
-fn folder() -> PathBuf {
+/// The folder of the fixtures.
+pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vlm")
 }
 
@@ -54,9 +55,42 @@ pub(crate) fn copy_of(family: &str) -> tempfile::TempDir {
     dir
 }
 
+/// A family's tiny model laid out as exports published for transformers.js are: no manifest, graphs in `onnx/`.
+pub(crate) fn published(family: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("onnx")).unwrap();
+    let model = fs::read_dir(model_dir(family)).unwrap();
+    for entry in model.chain(fs::read_dir(folder().join(family).join("published")).unwrap()) {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap();
+        match path.extension().and_then(|e| e.to_str()) {
+            Some("onnx") => _ = fs::copy(&path, dir.path().join("onnx").join(name)).unwrap(),
+            Some("json") => _ = fs::copy(&path, dir.path().join(name)).unwrap(),
+            _ => {}
+        }
+    }
+    dir
+}
+
+/// The tiny Qwen2.5-VL as a published export in half precision, to the last port.
+pub(crate) fn half() -> tempfile::TempDir {
+    let dir = published("qwen2.5-vl");
+    for role in ["vision_encoder", "embed_tokens", "decoder_model_merged"] {
+        let graph = |form: &str| dir.path().join(format!("onnx/{role}{form}.onnx"));
+        fs::remove_file(graph("")).unwrap();
+        fs::copy(folder().join(format!("half/{role}.onnx")), graph("_fp16")).unwrap();
+    }
+    dir
+}
+
 /// A picture of the fixtures.
 pub(crate) fn picture(name: &str) -> Rgb {
-    let image = image::open(folder().join("pictures").join(format!("{name}.png"))).unwrap().to_rgb8();
+    picture_in(&folder(), name)
+}
+
+/// A picture of those in `folder`.
+pub(crate) fn picture_in(folder: &Path, name: &str) -> Rgb {
+    let image = image::open(folder.join("pictures").join(format!("{name}.png"))).unwrap().to_rgb8();
     let size = Size::new(image.width(), image.height());
     Rgb::new(size, image.into_raw()).unwrap()
 }
@@ -73,6 +107,8 @@ pub(crate) struct Case {
 /// What transformers says of a family's tiny model.
 pub(crate) struct Reference {
     pub(crate) cases: Vec<Case>,
+    /// The version of Pillow that resized the pictures.
+    pub(crate) pillow: u32,
     tensors: HashMap<String, (Vec<usize>, String, Vec<u8>)>,
 }
 
@@ -85,12 +121,21 @@ struct Listed {
 
 impl Reference {
     pub(crate) fn of(family: &str) -> Self {
+        Self::at(&folder().join(family))
+    }
+
+    /// What lies in a folder: `cases.json` and `tensors.safetensors`.
+    pub(crate) fn at(dir: &Path) -> Self {
         #[derive(Deserialize)]
         struct Cases {
             cases: Vec<Case>,
+            #[serde(default = "thirteen")]
+            pillow: u32,
         }
-        let dir = folder().join(family);
-        let Cases { cases } = serde_json::from_slice(&fs::read(dir.join("cases.json")).unwrap()).unwrap();
+        fn thirteen() -> u32 {
+            13
+        }
+        let Cases { cases, pillow } = serde_json::from_slice(&fs::read(dir.join("cases.json")).unwrap()).unwrap();
         // safetensors: the length of a JSON header, the header, the data.
         let bytes = fs::read(dir.join("tensors.safetensors")).unwrap();
         let header = usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
@@ -100,7 +145,7 @@ impl Reference {
             let Listed { dtype, shape, data_offsets: [from, to] } = serde_json::from_value(value).unwrap();
             (name, (shape, dtype, data[from..to].to_vec()))
         });
-        Self { cases, tensors: tensors.collect() }
+        Self { cases, pillow, tensors: tensors.collect() }
     }
 
     pub(crate) fn case(&self, name: &str) -> &Case {
@@ -121,6 +166,11 @@ impl Reference {
     pub(crate) fn i64s(&self, case: &Case, what: &str) -> Option<Vec<i64>> {
         let (_, data) = self.raw(case, what, "I64")?;
         Some(data.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect())
+    }
+
+    /// Of how many steps all logits are there.
+    pub(crate) fn rows(&self, case: &Case) -> usize {
+        self.tensors[&format!("{}.step_logits", case.name)].0[1]
     }
 
     /// A resized picture.
@@ -153,8 +203,9 @@ pub(crate) enum Looked {
 }
 
 impl Model {
-    pub(crate) fn open(family: &str) -> Self {
-        Self::with(family, |_, engine| Box::new(engine))
+    /// The model in a folder.
+    pub(crate) fn at(dir: &Path) -> Self {
+        Self::with(dir, |_, engine| Box::new(engine))
     }
 
     /// A model whose decoder runs, but says `said` whatever it is shown, each token with a probability of 0.9.
@@ -163,7 +214,7 @@ impl Model {
         let tokenizer = tokenizers::Tokenizer::from_file(model_dir(family).join("tokenizer.json")).unwrap();
         let mut script = tokenizer.encode(said, false).unwrap().get_ids().to_vec();
         script.push(manifest.tokens.end[0]);
-        Self::with(family, |file, engine| {
+        Self::with(&model_dir(family), |file, engine| {
             if file.ends_with("decoder_model_merged.onnx") {
                 Box::new(Scripted { engine, script: script.clone().into() })
             } else {
@@ -172,28 +223,14 @@ impl Model {
         })
     }
 
-    /// The tiny Qwen2.5-VL with a half-precision cache.
-    pub(crate) fn half() -> Self {
-        let library = ground::library_path(&config(&model_dir("qwen2.5-vl"))).unwrap();
-        let runtime = Runtime::load(&library).unwrap();
-        Self::with("qwen2.5-vl", |file, engine| {
-            if file.ends_with("decoder_model_merged.onnx") {
-                let half = folder().join("half/decoder_model_merged.onnx");
-                Box::new(Local::open(&runtime, &half, COMPUTE).unwrap())
-            } else {
-                Box::new(engine)
-            }
-        })
-    }
-
-    fn with(family: &str, wrap: impl Fn(&Path, Local) -> Box<dyn Engine>) -> Self {
-        let manifest = Manifest::load(&model_dir(family)).unwrap();
-        let library = ground::library_path(&config(&model_dir(family))).unwrap();
+    fn with(dir: &Path, wrap: impl Fn(&Path, Local) -> Box<dyn Engine>) -> Self {
+        let manifest = Manifest::load(dir).unwrap_or_else(|e| panic!("{e}"));
+        let library = ground::library_path(&config(dir)).unwrap();
         let runtime = Runtime::load(&library).unwrap();
         let mut open = |file: &Path| -> Result<Box<dyn Engine>, EngineError> {
             Ok(wrap(file, Local::open(&runtime, file, COMPUTE)?))
         };
-        match family {
+        match manifest.family.as_str() {
             "florence-2" => Self::Florence(Box::new(Florence::open(&manifest, &mut open).unwrap())),
             "paligemma" => Self::PaliGemma(Box::new(PaliGemma::open(&manifest, &mut open).unwrap())),
             _ => Self::Qwen(Box::new(Qwen::open(&manifest, &mut open).unwrap())),

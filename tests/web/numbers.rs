@@ -8,7 +8,7 @@ use std::{
 
 use groundd::{
     http::Broker,
-    types::{Answer, DropReason, Grounding, Ledger, Method, Query, QueryId, Status, Timings},
+    types::{Answer, DropReason, Grounding, Ledger, Method, Query, QueryId, Status, Timings, Worth},
 };
 
 use super::{camera, client::get, gate, shot};
@@ -16,7 +16,15 @@ use super::{camera, client::get, gate, shot};
 fn grounding(ledger: &Arc<Ledger>, status: Status) -> Grounding {
     let (frame, _) = shot("gate", 0, ledger);
     let (id, text) = (QueryId::new("red").unwrap(), "\"red\"\nhalf".to_owned());
-    let query = Arc::new(Query { id, rev: 1, text, cameras: None, method: Method::Auto, threshold: None });
+    let query = Arc::new(Query {
+        id,
+        rev: 1,
+        text,
+        cameras: None,
+        method: Method::Auto,
+        threshold: None,
+        worth: Worth::default(),
+    });
     let timings = Timings {
         queued: Duration::from_millis(2),
         inferred: Duration::from_millis(18),

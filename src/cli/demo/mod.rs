@@ -3,20 +3,19 @@
 //! Nothing is faked: an RTSP server plays the bundled clip, a real broker carries the messages, the daemon runs from a
 //! configuration file, and the table shows what `mosquitto_sub` received.
 
-mod broker;
 mod table;
 
-use std::{
-    net::TcpListener,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::{broker::Broker, table::Table};
-use super::{Exit, Failure, args, model_folders, runtime};
+use self::table::Table;
+use super::{
+    Exit, Failure, args,
+    broker::{Broker, free_port},
+    clip, model_folders, runtime,
+};
 use crate::{
     daemon,
     ingest::{
@@ -33,6 +32,9 @@ const QUERIES: [(&str, &str); 5] = [
     ("dog", "dog"),
 ];
 
+/// What the table is made of.
+const TOPICS: [&str; 3] = ["groundd/+/detections", "groundd/status", "groundd/+/status"];
+
 pub(super) fn run(args: &args::Demo) -> Result<(), Failure> {
     let clip = clip()?;
     ingest::init()?;
@@ -44,19 +46,7 @@ pub(super) fn run(args: &args::Demo) -> Result<(), Failure> {
     result
 }
 
-/// The bundled clip: beside the executable's ancestors in a source tree, else where packages put it.
-fn clip() -> Result<PathBuf, Failure> {
-    let exe = std::env::current_exe().unwrap_or_default();
-    let tree = exe.ancestors().skip(1).take(4).map(|dir| dir.join("assets"));
-    let places: Vec<PathBuf> =
-        tree.chain(["assets", "/usr/share/groundd"].map(PathBuf::from)).map(|dir| dir.join("demo.mp4")).collect();
-    places.iter().find(|path| path.is_file()).cloned().ok_or_else(|| {
-        let looked = places.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ");
-        Failure::new(Exit::Unavailable, format!("the demo's clip is not in any of: {looked}"))
-    })
-}
-
-async fn demo(args: &args::Demo, clip: PathBuf, folder: &Path) -> Result<(), Failure> {
+async fn demo(args: &args::Demo, clip: std::path::PathBuf, folder: &Path) -> Result<(), Failure> {
     let camera = RtspServer::start(RtspServerOptions { clip, mounts: vec!["street".into()], ..Default::default() })?;
     let mut broker = Broker::start(folder).await?;
     let http = free_port()?;
@@ -69,7 +59,8 @@ async fn demo(args: &args::Demo, clip: PathBuf, folder: &Path) -> Result<(), Fai
         let stop = stop.clone();
         async move { daemon::serve(&config, model_folders(), stop).await }
     });
-    let mut table = Table::new(broker.subscribe()?, banner(&camera.url("street"), broker.port(), http));
+    let mut table =
+        Table::new(broker.subscribe(&TOPICS, &["%t", "%p"])?, banner(&camera.url("street"), broker.port(), http));
     let shown = show(args.seconds, &mut table, &mut broker, &daemon).await;
     stop.cancel();
     let served = daemon.await.map_err(|e| Failure::new(Exit::Internal, format!("the daemon failed: {e}")))?;
@@ -115,14 +106,6 @@ fn configuration(street: &str, own: Option<&str>, mqtt: u16, http: u16) -> Strin
         text += &format!("\n[[query]]\nid = \"{id}\"\ntext = \"{words}\"\n");
     }
     text
-}
-
-/// A port nobody uses now. Between this and its use it could be taken; the error would say so.
-fn free_port() -> Result<u16, Failure> {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .map(|address| address.port())
-        .map_err(|e| Failure::new(Exit::Unavailable, format!("no free port on 127.0.0.1: {e}")))
 }
 
 #[cfg(test)]

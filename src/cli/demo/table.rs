@@ -12,8 +12,10 @@ use console::Term;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::broker::{SEPARATOR, Subscription};
-use crate::cli::{Exit, Failure};
+use crate::cli::{
+    Exit, Failure,
+    broker::{SEPARATOR, Subscription},
+};
 
 /// How often a terminal is redrawn, and how often a log gets another table.
 const REDRAW: Duration = Duration::from_millis(250);
@@ -51,7 +53,7 @@ impl Table {
 
     /// Takes in what has arrived and draws when it is time.
     pub(super) async fn step(&mut self) -> Result<(), Failure> {
-        let line = tokio::time::timeout(Duration::from_millis(100), self.subscription.lines.next_line()).await;
+        let line = tokio::time::timeout(Duration::from_millis(100), self.subscription.next()).await;
         match line {
             Ok(Ok(Some(line))) => self.take(&line),
             Ok(_) => return Err(Failure::new(Exit::Unavailable, "mosquitto_sub ended; is the broker still there?")),

@@ -3,7 +3,7 @@
 //! A codec reads what a language model writes, piece by piece, and hands out each box as soon as its text is complete,
 //! so that the first box of a long answer need not wait for the last. It also writes boxes the way the family was
 //! taught to, where a formula exists. It knows nothing of tokenisers, engines or frames: pieces are text (for
-//! [`pix2seq`] token ids), boxes are fractions of the *model's input image*, and [`Placement`] carries them back to
+//! [`pix2seq`] and [`nano`] token ids), boxes are fractions of the *model's input image*, and [`Placement`] carries them back to
 //! source pixels.
 //!
 //! | family | file | numbers in the text | fraction of the model's image |
@@ -15,6 +15,8 @@
 //! | `Pix2Seq` | [`pix2seq`] | bins 0..=999, y first | bin / 999 |
 //! | Florence-2 | [`florence`] | bins 0..=999 | (bin + 0.5) / 1000 |
 //! | `PaliGemma` | [`paligemma`] | bins 0..=1023, y first | bin / 1024 |
+//! | nano | [`nano`] | digits 000..=999 | v / 1000 |
+//! | nano | [`nano`] | bins 0..=255 | (bin + 0.5) / 256 |
 //!
 //! # Rules every codec keeps
 //!
@@ -25,7 +27,7 @@
 //!
 //! # Scores
 //!
-//! None of these families (`Pix2Seq` apart) gives a score, so a box carries the **geometric mean of the probabilities
+//! None of these families (`Pix2Seq` and nano apart) gives a score, so a box carries the **geometric mean of the probabilities
 //! of the pieces that hold its four coordinates** ([`ScoreKind::TokenProb`](crate::types::ScoreKind)). Coordinates only,
 //! because brackets and keys are near certain and would drown the rest; the geometric mean and not the minimum, because
 //! the number of tokens in a coordinate differs by family and by value (`7` or `1234`), and the minimum of more numbers
@@ -34,6 +36,7 @@
 pub mod florence;
 pub mod guard;
 mod json;
+pub mod nano;
 pub mod ofa;
 pub mod paligemma;
 pub mod pix2seq;

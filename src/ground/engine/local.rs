@@ -9,6 +9,7 @@ use std::{
     thread,
 };
 
+use half::f16;
 use ort::{
     environment::Environment,
     ep,
@@ -179,6 +180,7 @@ fn port(outlet: &Outlet) -> Port {
 fn element(ty: TensorElementType) -> Element {
     match ty {
         TensorElementType::Float32 => Element::F32,
+        TensorElementType::Float16 => Element::F16,
         TensorElementType::Int64 => Element::I64,
         TensorElementType::Uint8 => Element::U8,
         TensorElementType::Bool => Element::Bool,
@@ -201,7 +203,10 @@ impl Engine for Local {
 
     fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Outputs, EngineError> {
         let failed = |e: ort::Error| EngineError::Run { file: self.file.clone(), reason: e.to_string() };
-        let values = inputs.iter().map(|(name, tensor)| Ok(((*name).to_owned(), borrow(tensor)?)));
+        let value = |name: &str, tensor| {
+            if takes_halves(&self.inputs, name) { Ok(owned(tensor, true)?.into()) } else { borrow(tensor) }
+        };
+        let values = inputs.iter().map(|(name, tensor)| Ok(((*name).to_owned(), value(name, tensor)?)));
         let values = values.collect::<ort::Result<Vec<_>>>().map_err(failed)?;
         let results = self.session.run(values).map_err(failed)?;
         let tensors =
@@ -211,8 +216,10 @@ impl Engine for Local {
 
     fn run_keeping(&mut self, inputs: &[(&str, Input<'_>)], keep: &dyn Fn(&str) -> bool) -> Result<Mixed, EngineError> {
         let failed = |e: ort::Error| EngineError::Run { file: self.file.clone(), reason: e.to_string() };
+        let given: Vec<_> =
+            inputs.iter().map(|(name, input)| (*name, *input, takes_halves(&self.inputs, name))).collect();
         let (session, names, memory) = (&mut self.session, &self.names, &self.memory);
-        bound_run(session, names, memory, inputs, keep).map_err(failed)
+        bound_run(session, names, memory, &given, keep).map_err(failed)
     }
 
     fn blank(&self, name: &str, shape: &[usize]) -> Result<Kept, EngineError> {
@@ -228,18 +235,23 @@ impl Engine for Local {
     }
 }
 
-/// A binding lives for one run: one that lives on would hand out the same memory again.
+fn takes_halves(ports: &[Port], name: &str) -> bool {
+    ports.iter().any(|port| port.name == name && port.element == Element::F16)
+}
+
+/// A binding lives for one run: one that lives on would hand out the same memory again. An input is its name, the value, and
+/// whether the graph takes it in half precision.
 fn bound_run(
     session: &mut Session,
     names: &[Arc<str>],
     memory: &MemoryInfo<'static>,
-    inputs: &[(&str, Input<'_>)],
+    inputs: &[(&str, Input<'_>, bool)],
     keep: &dyn Fn(&str) -> bool,
 ) -> ort::Result<Mixed> {
     let mut binding = session.create_binding()?;
-    for (name, input) in inputs {
+    for (name, input, half) in inputs {
         match input {
-            Input::Tensor(tensor) => binding.bind_input(*name, &owned(tensor)?)?,
+            Input::Tensor(tensor) => binding.bind_input(*name, &owned(tensor, *half)?)?,
             Input::Kept(kept) => match kept.value.downcast_ref::<DynValue>() {
                 Some(value) => binding.bind_input(*name, value)?,
                 None => return Err(ort::Error::new(format!("the value kept for `{name}` is another engine's"))),
@@ -273,17 +285,24 @@ fn borrow(tensor: &Tensor) -> ort::Result<SessionInputValue<'_>> {
         Data::F32(data) => TensorRef::from_array_view((shape, data.as_slice()))?.into(),
         Data::I64(data) => TensorRef::from_array_view((shape, data.as_slice()))?.into(),
         Data::U8(data) => TensorRef::from_array_view((shape, data.as_slice()))?.into(),
+        Data::Shared(data) => TensorRef::from_array_view((shape, &**data))?.into(),
         Data::Bool(data) => TensorRef::from_array_view((shape, data.as_slice()))?.into(),
     })
 }
 
-/// A copy, for bindings: `ort` 2.0.0-rc.15 copies borrowed data by a session of its own and locks itself out doing so.
-fn owned(tensor: &Tensor) -> ort::Result<DynValue> {
+/// A copy, for bindings: `ort` 2.0.0-rc.15 copies borrowed data by a session of its own and locks itself out doing so. Floats
+/// become halves where that is asked for.
+fn owned(tensor: &Tensor, half: bool) -> ort::Result<DynValue> {
     let shape = tensor.shape.as_slice();
     Ok(match &tensor.data {
+        Data::F32(data) if half => {
+            let halves: Vec<f16> = data.iter().map(|value| f16::from_f32(*value)).collect();
+            ort::value::Tensor::from_array((shape, halves))?.into_dyn()
+        }
         Data::F32(data) => ort::value::Tensor::from_array((shape, data.clone()))?.into_dyn(),
         Data::I64(data) => ort::value::Tensor::from_array((shape, data.clone()))?.into_dyn(),
         Data::U8(data) => ort::value::Tensor::from_array((shape, data.clone()))?.into_dyn(),
+        Data::Shared(data) => ort::value::Tensor::from_array((shape, data.to_vec()))?.into_dyn(),
         Data::Bool(data) => ort::value::Tensor::from_array((shape, data.clone()))?.into_dyn(),
     })
 }
@@ -294,6 +313,9 @@ fn copy(value: &DynValue) -> ort::Result<Tensor> {
     };
     let data = match ty {
         TensorElementType::Float32 => Data::F32(value.try_extract_tensor()?.1.to_vec()),
+        TensorElementType::Float16 => {
+            Data::F32(value.try_extract_tensor::<f16>()?.1.iter().map(|half| half.to_f32()).collect())
+        }
         TensorElementType::Int64 => Data::I64(value.try_extract_tensor()?.1.to_vec()),
         TensorElementType::Uint8 => Data::U8(value.try_extract_tensor()?.1.to_vec()),
         TensorElementType::Bool => Data::Bool(value.try_extract_tensor()?.1.to_vec()),

@@ -16,6 +16,8 @@ pub enum Data {
     I64(Vec<i64>),
     /// Bytes.
     U8(Vec<u8>),
+    /// Bytes that somebody else holds as well: a picture need not be copied to be looked at.
+    Shared(Arc<[u8]>),
     /// Truth values.
     Bool(Vec<bool>),
 }
@@ -35,7 +37,7 @@ impl Tensor {
         match self.data {
             Data::F32(_) => Element::F32,
             Data::I64(_) => Element::I64,
-            Data::U8(_) => Element::U8,
+            Data::U8(_) | Data::Shared(_) => Element::U8,
             Data::Bool(_) => Element::Bool,
         }
     }
@@ -51,6 +53,8 @@ impl Tensor {
 pub enum Element {
     /// 32-bit float.
     F32,
+    /// 16-bit float. The engine turns what goes in and what comes out of it into 32-bit floats.
+    F16,
     /// 64-bit signed integer.
     I64,
     /// Byte.
@@ -65,6 +69,7 @@ impl fmt::Display for Element {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::F32 => "f32",
+            Self::F16 => "f16",
             Self::I64 => "i64",
             Self::U8 => "u8",
             Self::Bool => "bool",
@@ -91,11 +96,11 @@ impl Port {
     }
 
     /// Whether this declared port can serve where `wanted` is expected. An axis that must be free has to be free;
-    /// an axis of known length may be declared free.
+    /// an axis of known length may be declared free. Half precision serves for single.
     pub fn serves(&self, wanted: &Self) -> bool {
         let axis = |(have, want): (&Option<usize>, &Option<usize>)| have.is_none() || have == want;
         self.name == wanted.name
-            && self.element == wanted.element
+            && (self.element == wanted.element || (self.element == Element::F16 && wanted.element == Element::F32))
             && self.shape.len() == wanted.shape.len()
             && self.shape.iter().zip(&wanted.shape).all(axis)
     }

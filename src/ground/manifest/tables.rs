@@ -2,17 +2,17 @@
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// `[input]`: what frames must look like.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
     /// Width in pixels, unless the model takes any.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub width: u32,
     /// Height in pixels, unless the model takes any.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub height: u32,
     /// How a picture is laid on the model's image.
     pub fit: Fit,
@@ -22,12 +22,23 @@ pub struct Input {
     pub merge: Option<u32>,
     /// Frames in a patch; with `patches`.
     pub temporal_patch: Option<usize>,
+    /// Side in pixels of the windows that attention is kept to; with `patches`, where the model has them.
+    pub window: Option<u32>,
     /// Fewest pixels of a resized picture; with `patches`.
     pub min_pixels: Option<u64>,
     /// Most pixels of a resized picture; with `patches`.
     pub max_pixels: Option<u64>,
     /// How pixels are interpolated.
     pub resample: Option<Resample>,
+    /// The byte around the picture; with `corner`.
+    pub pad: Option<u8>,
+    /// Shorter side of the scaled picture; with `shortest`.
+    pub shortest: Option<u32>,
+    /// Longer side of the scaled picture at most; with `shortest`.
+    pub longest: Option<u32>,
+    /// Which colour is the tensor's first; red unless said.
+    #[serde(default)]
+    pub channels: Channels,
     /// What a byte is multiplied by, first of all.
     pub scale: Option<f64>,
     /// What is subtracted from each channel.
@@ -39,7 +50,7 @@ pub struct Input {
 }
 
 /// How a picture is laid on the model's image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fit {
     /// Scaled by one factor and centred on black.
@@ -48,6 +59,12 @@ pub enum Fit {
     Stretch,
     /// Resized to whole patches, near its own size.
     Patches,
+    /// Scaled by one factor, in the top left corner, the rest filled with one value.
+    Corner,
+    /// In the top left corner with its shorter side at a given length, the rest masked out.
+    Shortest,
+    /// Made square with grey to the right or below, then scaled.
+    Square,
 }
 
 impl Fit {
@@ -57,22 +74,38 @@ impl Fit {
             Self::Letterbox => "letterbox",
             Self::Stretch => "stretch",
             Self::Patches => "patches",
+            Self::Corner => "corner",
+            Self::Shortest => "shortest",
+            Self::Square => "square",
         }
     }
 }
 
 /// How pixels are interpolated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Resample {
     /// Pillow's bilinear.
     Bilinear,
     /// Pillow's bicubic.
     Bicubic,
+    /// Straight lines between neighbours, whatever the scale: `OpenCV`'s bilinear.
+    Linear,
+}
+
+/// The order of a tensor's colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Channels {
+    /// Red, green, blue.
+    #[default]
+    Rgb,
+    /// Blue, green, red: `OpenCV`'s.
+    Bgr,
 }
 
 /// What the numbers in an answer count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Coordinates {
     /// Thousandths of the image.
@@ -86,14 +119,14 @@ pub enum Coordinates {
 }
 
 /// `[limits]`: the sizes the files were made for. Which ones are needed depends on the family; 0 is none given.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sizes {
     /// Regions proposed on every frame.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub regions: usize,
     /// Tokens a query can have.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub query_tokens: usize,
     /// Most frames in one batch.
     #[serde(default = "one")]
@@ -112,6 +145,10 @@ pub struct Sizes {
     pub boxes: usize,
 }
 
+fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 fn one() -> usize {
     1
 }
@@ -125,8 +162,22 @@ fn boxes() -> usize {
     100
 }
 
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            regions: 0,
+            query_tokens: 0,
+            max_batch: one(),
+            context: 0,
+            image_tokens: 0,
+            answer_tokens: answer_tokens(),
+            boxes: boxes(),
+        }
+    }
+}
+
 /// `[decoder]`: the language model's shape, to check the files against.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Decoder {
     /// Layers with a cache.
@@ -151,7 +202,7 @@ pub struct Decoder {
 }
 
 /// How a language model is told where a token stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Positions {
     /// Three numbers a token: time, row and column.
@@ -162,8 +213,19 @@ pub enum Positions {
     InGraph,
 }
 
+impl Positions {
+    /// The name in manifests.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mrope => "mrope",
+            Self::FromOne => "from-one",
+            Self::InGraph => "in-graph",
+        }
+    }
+}
+
 /// `[scores]`: thresholds, 0 to 1, as tuned on the model's own validation data.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scores {
     /// Proposals below are not offered.
@@ -173,13 +235,21 @@ pub struct Scores {
     pub matching: f32,
     /// Of two matches that overlap more than this, the better one stays.
     pub nms_iou: f32,
+    /// Likewise for `detector`; unset is 0.5.
+    pub detector: Option<f32>,
+    /// Likewise for `coords` and `bins`: how sure the model was that there is another box. Unset is 0.5, below which it
+    /// writes none.
+    pub write: Option<f32>,
+    /// How sure the model must be that a crop shows what is asked for, for `zoom` to look at its boxes. Unset is 0.5.
+    pub exist: Option<f32>,
 }
 
 /// `[tokens]`: how words become numbers.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tokens {
     /// The vocabulary's path; one of the files.
+    #[serde(default)]
     pub vocabulary: PathBuf,
     /// Every token that ends an answer.
     #[serde(default)]
@@ -242,7 +312,7 @@ impl Tokens {
 }
 
 /// One `[[files]]` entry.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
     /// What it is for; families define their roles.

@@ -1,8 +1,38 @@
 //! The ways to turn words into boxes, each over traits that a model family implements. None knows a runtime or a family.
 //!
 //! `coords` and `bins` differ only in what the model writes, text or location tokens, which its family's code reads: both
-//! are [`written`].
+//! are [`written`]. Likewise `detector`, and `retrieve` by models that are shown the whole picture: both are [`find`]. A
+//! model that can do several methods from one look at the picture is asked [`together`].
 
+use crate::types::{BBox, ScoreKind};
+
+pub mod find;
+pub mod propose;
 pub mod regions;
 pub mod retrieve;
+pub mod together;
 pub mod written;
+pub mod zoom;
+
+use regions::Pick;
+
+/// A match: where, how well, what that means, and in which crop it was found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Hit {
+    /// Where and how well.
+    pub pick: Pick,
+    /// What the score means.
+    pub kind: ScoreKind,
+    /// The crop it was found in, in source pixels; `None` is the whole picture.
+    pub crop: Option<BBox>,
+}
+
+impl Hit {
+    /// Matches in the whole picture.
+    fn all(picks: impl IntoIterator<Item = Pick>, kind: ScoreKind) -> Vec<Self> {
+        picks.into_iter().map(|pick| Self { pick, kind, crop: None }).collect()
+    }
+}
+
+/// A query's matches, best first; or why it could not be asked.
+pub type Told = Result<Vec<Hit>, String>;

@@ -36,12 +36,16 @@ pub struct Offer<'a> {
 /// The regions that pass the bar, best first; of equals the one proposed earlier comes first. Boxes are clipped to the
 /// picture; those in the border, and anything that is not a number, are not reported.
 pub fn choose(view: &Letterbox, offer: Offer<'_>, bar: Bar) -> Vec<Pick> {
+    choose_in(|corners| view.to_source(corners), offer, bar)
+}
+
+/// The same for a canvas that shows something else than a whole picture: `to_source` maps fractions of it to source
+/// pixels.
+pub fn choose_in(to_source: impl Fn([f32; 4]) -> Option<BBox>, offer: Offer<'_>, bar: Bar) -> Vec<Pick> {
     let regions = offer.boxes.iter().zip(offer.objectness).zip(offer.scores);
     let passing = regions.filter(|((_, objectness), score)| **objectness >= bar.objectness && **score >= bar.score);
     let mut picks: Vec<_> = passing
-        .filter_map(|((corners, _), score)| {
-            Some(Pick { bbox: view.to_source(*corners)?, score: score.clamp(0.0, 1.0) })
-        })
+        .filter_map(|((corners, _), score)| Some(Pick { bbox: to_source(*corners)?, score: score.clamp(0.0, 1.0) }))
         .collect();
     // The sort is stable, which is what settles ties.
     picks.sort_by(|a, b| b.score.total_cmp(&a.score));

@@ -1,13 +1,11 @@
 //! `retrieve`: a proposal network offers regions, the language side selects among them.
-//!
-//! The pixels are looked at once a frame, however many queries are asked of it.
 
-use super::regions::{self, Bar, Offer, Pick};
 use std::sync::Arc;
 
+use super::regions::{self, Bar, Offer, Pick};
 use crate::{
     ground::GroundError,
-    types::{Frame, Query, Rgb},
+    types::{BBox, Frame, Query, Rgb},
 };
 
 /// Regions proposed on some canvases: the same number on each, canvas after canvas.
@@ -19,12 +17,12 @@ pub struct Proposals<F> {
     pub boxes: Vec<[f32; 4]>,
     /// How sure the network is that a region holds a thing at all, 0 to 1.
     pub objectness: Vec<f32>,
-    /// What the selector wants to know of the regions.
+    /// What the language side wants to know of the canvases besides.
     pub features: F,
 }
 
 /// One query on one canvas.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pair<'a> {
     /// Which of the proposals' canvases.
     pub canvas: usize,
@@ -32,9 +30,21 @@ pub struct Pair<'a> {
     pub text: &'a str,
 }
 
+/// What was selected for some pairs.
+#[derive(Debug)]
+pub struct Selection<S> {
+    /// How well every region of each pair's canvas fits the pair's words: a probability a region, as many as there are
+    /// proposals on a canvas, pair after pair.
+    pub scores: Vec<f32>,
+    /// How sure it is that nothing on the canvas is meant: a probability a pair.
+    pub none: Vec<f32>,
+    /// What the regions are once the words were read; for those who write about them.
+    pub states: S,
+}
+
 /// Offers regions.
 pub trait Proposer {
-    /// What is carried from the proposals to the selection.
+    /// What is carried from the proposals to the language side.
     type Features;
 
     /// Proposes regions on every canvas; there is at least one.
@@ -46,12 +56,18 @@ pub type TextCheck = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
 /// Selects among the regions of a [`Proposer`].
 pub trait Selector: Proposer {
+    /// What is known of the regions once the words were read.
+    type States;
+
     /// Tells from any thread whether words can be asked; says why not, for people.
     fn checker(&self) -> TextCheck;
 
-    /// How well every region of each pair's canvas fits the pair's words: a probability a region, `each` of them a
-    /// pair, pair after pair. The words have passed the checker.
-    fn select(&mut self, proposals: &Proposals<Self::Features>, pairs: &[Pair<'_>]) -> Result<Vec<f32>, GroundError>;
+    /// Selects for every pair. The words have passed the checker.
+    fn select(
+        &mut self,
+        proposals: &Proposals<Self::Features>,
+        pairs: &[Pair<'_>],
+    ) -> Result<Selection<Self::States>, GroundError>;
 }
 
 /// One question: a query on a frame.
@@ -63,28 +79,16 @@ pub struct Ask<'a> {
     pub query: &'a Query,
 }
 
-/// Answers all questions with one look at each frame: the matches of each, best first. Questions about the same frame
-/// stand next to each other. `bar.score` holds where a query has no threshold of its own.
-pub fn answer<S: Selector>(selector: &mut S, asks: &[Ask<'_>], bar: Bar) -> Result<Vec<Vec<Pick>>, GroundError> {
-    if asks.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut canvases: Vec<&Rgb> = Vec::new();
-    let mut pairs = Vec::with_capacity(asks.len());
-    for (i, ask) in asks.iter().enumerate() {
-        if i == 0 || !std::ptr::eq(asks[i - 1].frame, ask.frame) {
-            canvases.push(&ask.frame.canvas);
-        }
-        pairs.push(Pair { canvas: canvases.len() - 1, text: &ask.query.text });
-    }
-    let proposals = selector.propose(&canvases)?;
-    let scores = selector.select(&proposals, &pairs)?;
-    let picks = asks.iter().zip(&pairs).zip(scores.chunks(proposals.each)).map(|((ask, pair), scores)| {
-        let regions = pair.canvas * proposals.each..(pair.canvas + 1) * proposals.each;
-        let offer =
-            Offer { boxes: &proposals.boxes[regions.clone()], objectness: &proposals.objectness[regions], scores };
-        let bar = Bar { score: ask.query.threshold.unwrap_or(bar.score), ..bar };
-        regions::choose(&ask.frame.view, offer, bar)
-    });
-    Ok(picks.collect())
+/// The matches on one canvas, best first: `scores` are those of its regions, `to_source` maps fractions of it to source
+/// pixels.
+pub fn picks<F>(
+    proposals: &Proposals<F>,
+    canvas: usize,
+    scores: &[f32],
+    to_source: impl Fn([f32; 4]) -> Option<BBox>,
+    bar: Bar,
+) -> Vec<Pick> {
+    let regions = canvas * proposals.each..(canvas + 1) * proposals.each;
+    let (boxes, objectness) = (&proposals.boxes[regions.clone()], &proposals.objectness[regions]);
+    regions::choose_in(to_source, Offer { boxes, objectness, scores }, bar)
 }

@@ -23,6 +23,11 @@ pub trait Writer: Send {
     /// Tells from any thread whether words can be asked; says why not, for people.
     fn checker(&self) -> TextCheck;
 
+    /// Tokens written so far; `None` if they are not counted.
+    fn tokens(&self) -> Option<u64> {
+        None
+    }
+
     /// Looks at `picture` and says a word about it: what would fail on the first frame fails now.
     fn warm_up(&mut self, picture: &Rgb) -> Result<(), GroundError>;
 
@@ -58,7 +63,7 @@ pub fn answer<W: Writer>(writer: &mut W, asks: &[Ask<'_>]) -> Result<Vec<Found>,
 }
 
 /// The whole picture, as large as there is.
-fn picture(frame: &Frame) -> Result<Rgb, String> {
+pub(super) fn picture(frame: &Frame) -> Result<Rgb, String> {
     let source = frame.source();
     match (&frame.full, BBox::new(0.0, 0.0, source.width as f32, source.height as f32)) {
         (Some(full), Some(whole)) => full.crop(&whole, source),
@@ -80,7 +85,7 @@ fn inner(canvas: &Rgb, view: &Letterbox) -> Result<Rgb, String> {
 }
 
 /// Boxes in source pixels, best first; of equals the one written first. A box written twice counts once.
-fn chosen(raw: &[RawBox], source: Size, threshold: f32) -> Vec<(Pick, ScoreKind)> {
+pub(super) fn chosen(raw: &[RawBox], source: Size, threshold: f32) -> Vec<(Pick, ScoreKind)> {
     let (w, h) = (source.width as f32, source.height as f32);
     let mut picks: Vec<(Pick, ScoreKind)> = Vec::with_capacity(raw.len());
     for RawBox { fractions: [x1, y1, x2, y2], score, .. } in raw {

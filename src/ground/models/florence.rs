@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::{
     Open,
     decoder::Decoder,
-    need, open_role, picture,
+    need, open_role, picture, positions,
     speech::{Manner, Rules, Talk},
     tokens::Vocabulary,
     unfit,
@@ -62,7 +62,8 @@ impl Florence {
         let tokens = &manifest.tokens;
         let mark = |key: &str, value: Option<u32>| need(manifest, &format!("tokens.{key}"), value).map(i64::from);
         let marks = Marks {
-            image: mark("image", tokens.image)?,
+            // Published exports have no token for the picture; nothing is embedded in its places, so any will do.
+            image: tokens.image.map_or(0, i64::from),
             begin: mark("begin", tokens.begin)?,
             end: mark("end", tokens.end.first().copied())?,
             first: mark("first", tokens.first)?,
@@ -70,9 +71,7 @@ impl Florence {
         if manifest.input.coordinates != Some(Coordinates::BinsXyxy) {
             return Err(unfit(manifest, "input.coordinates: should be \"bins-xyxy\"".to_owned()));
         }
-        if need(manifest, "decoder", manifest.decoder.as_ref())?.positions != Positions::InGraph {
-            return Err(unfit(manifest, "decoder.positions: should be \"in-graph\"".to_owned()));
-        }
+        positions(manifest, Positions::InGraph)?;
         let limits = &manifest.limits;
         Ok(Self {
             fit: picture::stretch(manifest)?,
@@ -123,7 +122,8 @@ impl Florence {
         let states = Tensor { shape: shape.to_vec(), data: Data::F32(states) };
         let first = self.decoder.embed(&[self.marks.first])?;
         let manner = Manner::Encoder { states, mask };
-        Talk::begin(&mut self.decoder, manner, &[("inputs_embeds", &first)], 1, 1)
+        let mask = Tensor { shape: vec![1, 1], data: Data::I64(vec![1]) };
+        Talk::begin(&mut self.decoder, manner, &[("inputs_embeds", &first), ("attention_mask", &mask)], 1, 1)
     }
 
     /// Says `token` in a talk of this model.
@@ -137,6 +137,10 @@ impl Writer for Florence {
 
     fn checker(&self) -> TextCheck {
         self.vocabulary.checker()
+    }
+
+    fn tokens(&self) -> Option<u64> {
+        Some(self.decoder.written())
     }
 
     fn warm_up(&mut self, picture: &Rgb) -> Result<(), GroundError> {

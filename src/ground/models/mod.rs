@@ -1,28 +1,39 @@
 //! One file a model family: which files it has, how its words become numbers, what its tensors mean.
 //!
 //! [`qwen`], [`florence`] and [`paligemma`] write their answers; what they share is in [`decoder`] (the language model
-//! and its cache), [`speech`] (from one token to the next until the answer is over) and [`tokens`].
+//! and its cache), [`speech`] (from one token to the next until the answer is over) and [`tokens`]. [`closed`] are
+//! detectors with classes of their own, [`dino`] and [`owl`] read words; [`contrast`] ranks the regions of a [`proposer`] by
+//! words.
 
 use std::path::Path;
 
 use super::{
     GroundError,
     engine::{Engine, EngineError},
-    manifest::Manifest,
+    manifest::{Manifest, Positions},
 };
 
+pub mod closed;
+pub mod contrast;
 pub mod decoder;
+pub mod dino;
 pub mod florence;
 pub mod nano;
+pub mod owl;
 pub mod paligemma;
+mod phrases;
 mod picture;
+pub mod proposer;
 pub mod qwen;
+mod reader;
+mod recent;
 pub mod speech;
 pub mod tokens;
 pub mod words;
 
 /// The families [`crate::ground::load`] knows, for the message that says which.
-pub const FAMILIES: &str = "nano, qwen2-vl, qwen2.5-vl, qwen3-vl, florence-2, paligemma";
+pub const FAMILIES: &str = "nano, qwen2-vl, qwen2.5-vl, qwen3-vl, florence-2, paligemma, yolox, \
+    nanodet, picodet, rt-detr, d-fine, rf-detr, clip, siglip, grounding-dino, owlv2";
 
 /// Opens one file of a model.
 pub type Open<'a> = dyn FnMut(&Path) -> Result<Box<dyn Engine>, EngineError> + 'a;
@@ -45,4 +56,14 @@ fn unfit(manifest: &Manifest, reason: String) -> GroundError {
 /// A key that the family needs.
 fn need<T>(manifest: &Manifest, key: &str, value: Option<T>) -> Result<T, GroundError> {
     value.ok_or_else(|| unfit(manifest, format!("{key}: the family {} needs it", manifest.family)))
+}
+
+/// Refuses a manifest that says the positions of tokens are told otherwise than the family does.
+fn positions(manifest: &Manifest, own: Positions) -> Result<(), GroundError> {
+    match &manifest.decoder {
+        Some(facts) if facts.positions != own => {
+            Err(unfit(manifest, format!("decoder.positions: should be \"{}\"", own.name())))
+        }
+        _ => Ok(()),
+    }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{
     Open,
     decoder::Decoder,
-    need, open_role, picture,
+    need, open_role, picture, positions,
     speech::{Manner, Rules, Talk},
     tokens::Vocabulary,
     unfit,
@@ -49,9 +49,7 @@ impl PaliGemma {
         if manifest.input.coordinates != Some(Coordinates::BinsYxyx) {
             return Err(unfit(manifest, "input.coordinates: should be \"bins-yxyx\"".to_owned()));
         }
-        if need(manifest, "decoder", manifest.decoder.as_ref())?.positions != Positions::FromOne {
-            return Err(unfit(manifest, "decoder.positions: should be \"from-one\"".to_owned()));
-        }
+        positions(manifest, Positions::FromOne)?;
         let limits = &manifest.limits;
         Ok(Self {
             fit: picture::stretch(manifest)?,
@@ -111,6 +109,10 @@ impl Writer for PaliGemma {
 
     fn checker(&self) -> TextCheck {
         self.vocabulary.checker()
+    }
+
+    fn tokens(&self) -> Option<u64> {
+        Some(self.decoder.written())
     }
 
     fn warm_up(&mut self, picture: &Rgb) -> Result<(), GroundError> {

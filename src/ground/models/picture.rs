@@ -5,8 +5,8 @@ use crate::{
     ground::{
         GroundError,
         engine::{Data, Tensor},
-        manifest::{Fit, Manifest, Resample},
-        vision::{self, Filter, Normalise, Resampler, SmartResize, qwen},
+        manifest::{Channels, Fit, Manifest, Resample},
+        vision::{self, Filter, Laid, Lay, Normalise, Resampler, SmartResize, Values, qwen, windows},
     },
     types::{Rgb, Size},
 };
@@ -19,10 +19,14 @@ fn normalise(manifest: &Manifest) -> Result<Normalise, GroundError> {
         return Err(unfit(manifest, format!("input.scale: is {scale}; only 1/255 is known here")));
     }
     let (mean, std) = (need(manifest, "input.mean", input.mean)?, need(manifest, "input.std", input.std)?);
-    if mean.iter().any(|v| !v.is_finite()) || std.iter().any(|v| !v.is_finite() || *v <= 0.0) {
+    if !usable(mean, std) {
         return Err(unfit(manifest, "input.mean, input.std: should be numbers, and std above 0".to_owned()));
     }
     Ok(Normalise { mean, std })
+}
+
+fn usable(mean: [f32; 3], std: [f32; 3]) -> bool {
+    mean.iter().all(|v| v.is_finite()) && std.iter().all(|v| v.is_finite() && *v > 0.0)
 }
 
 fn fits(manifest: &Manifest, fit: Fit) -> Result<(), GroundError> {
@@ -33,13 +37,39 @@ fn fits(manifest: &Manifest, fit: Fit) -> Result<(), GroundError> {
     Err(unfit(manifest, format!("input.fit: is `{is}`; the family {family} needs `{want}`")))
 }
 
+fn filter(manifest: &Manifest) -> Result<Filter, GroundError> {
+    Ok(match need(manifest, "input.resample", manifest.input.resample)? {
+        Resample::Bilinear => Filter::Bilinear,
+        Resample::Bicubic => Filter::Bicubic,
+        Resample::Linear => Filter::Linear,
+    })
+}
+
+/// A picture as a detector with classes of its own takes it: stretched or in a corner, in any numbers.
+pub(super) fn lay(manifest: &Manifest) -> Result<Lay, GroundError> {
+    let input = &manifest.input;
+    let laid = match input.fit {
+        Fit::Stretch => Laid::Stretch,
+        Fit::Corner => Laid::Corner(need(manifest, "input.pad", input.pad)?),
+        other => {
+            let (family, is) = (&manifest.family, other.name());
+            let reason = format!("input.fit: is `{is}`; the family {family} needs `stretch` or `corner`");
+            return Err(unfit(manifest, reason));
+        }
+    };
+    let scale = need(manifest, "input.scale", input.scale)?;
+    let (mean, std) = (need(manifest, "input.mean", input.mean)?, need(manifest, "input.std", input.std)?);
+    if !scale.is_finite() || !usable(mean, std) {
+        return Err(unfit(manifest, "input.scale, mean, std: should be numbers, and std above 0".to_owned()));
+    }
+    let values = Values { scale, mean, std, bgr: input.channels == Channels::Bgr };
+    Ok(Lay::new(Size::new(input.width, input.height), laid, filter(manifest)?, &values))
+}
+
 /// A picture stretched to a fixed size.
 pub(super) fn stretch(manifest: &Manifest) -> Result<vision::Fit, GroundError> {
     fits(manifest, Fit::Stretch)?;
-    let filter = match need(manifest, "input.resample", manifest.input.resample)? {
-        Resample::Bilinear => Filter::Bilinear,
-        Resample::Bicubic => Filter::Bicubic,
-    };
+    let filter = filter(manifest)?;
     let image = Size::new(manifest.input.width, manifest.input.height);
     Ok(vision::Fit { image, filter, normalise: normalise(manifest)? })
 }
@@ -57,7 +87,7 @@ pub(super) fn patches(manifest: &Manifest) -> Result<(SmartResize, Normalise), G
     fits(manifest, Fit::Patches)?;
     let input = &manifest.input;
     let (merge, frames) = (input.merge.unwrap_or(qwen::MERGE), input.temporal_patch.unwrap_or(qwen::TEMPORAL));
-    if merge != qwen::MERGE || frames != qwen::TEMPORAL || input.resample == Some(Resample::Bilinear) {
+    if merge != qwen::MERGE || frames != qwen::TEMPORAL || input.resample.is_some_and(|r| r != Resample::Bicubic) {
         let reason = "input: only merge = 2, temporal_patch = 2 and resample = \"bicubic\" are known here";
         return Err(unfit(manifest, reason.to_owned()));
     }
@@ -69,6 +99,9 @@ pub(super) fn patches(manifest: &Manifest) -> Result<(SmartResize, Normalise), G
         let reason =
             format!("input: patch {patch}, min_pixels {min_pixels} and max_pixels {max_pixels} do not go together");
         return Err(unfit(manifest, reason));
+    }
+    if let Some(window) = input.window.filter(|window| windows::units(*window, patch) == 0) {
+        return Err(unfit(manifest, format!("input.window: {window} pixels do not hold one merged patch of {patch}")));
     }
     Ok((SmartResize { patch, min_pixels, max_pixels }, normalise(manifest)?))
 }

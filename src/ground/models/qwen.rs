@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::{
     Open,
     decoder::Decoder,
-    need, open_role, picture,
+    need, open_role, picture, positions,
     speech::{Manner, Rules, Talk},
     tokens::Vocabulary,
     unfit,
@@ -29,9 +29,12 @@ use crate::{
             Normalise, Resampler, SmartResize, mrope,
             qwen::{MERGE, TEMPORAL, patches},
         },
+        zoom::wording::Part,
     },
     types::{Rgb, Size},
 };
+
+mod judge;
 
 /// Qwen2-VL's name in manifests.
 pub const QWEN2: &str = "qwen2-vl";
@@ -113,14 +116,11 @@ impl Qwen {
             vision: [mark("vision_start", tokens.vision_start)?, mark("vision_end", tokens.vision_end)?],
             turn: [mark("turn_start", tokens.turn_start)?, mark("turn_end", tokens.turn_end)?],
         };
-        let thinks = need(manifest, "decoder", manifest.decoder.as_ref())?;
-        if thinks.positions != Positions::Mrope {
-            return Err(unfit(manifest, "decoder.positions: should be \"mrope\"".to_owned()));
-        }
-        let deepstack = thinks.deepstack;
+        positions(manifest, Positions::Mrope)?;
         let decoder = Decoder::open(manifest, open)?;
-        if decoder.takes("deepstack_embeds") != (deepstack > 0) {
-            let reason = format!("decoder.deepstack: is {deepstack}, which is not what the decoder's inputs say");
+        let deepstack = decoder.deepstack();
+        if let Some(said) = manifest.decoder.as_ref().map(|facts| facts.deepstack).filter(|said| *said != deepstack) {
+            let reason = format!("decoder.deepstack: is {said}; the decoder's inputs say {deepstack}");
             return Err(unfit(manifest, reason));
         }
         let vision = open_role(manifest, "vision_encoder", open)?;
@@ -160,35 +160,67 @@ impl Qwen {
 
     /// The prompt that shows some pictures and says `asked`.
     pub fn prompt(&self, pictures: &[&Seen], asked: &str) -> Result<Prompt, GroundError> {
-        let Marks { image, vision: [vision_start, vision_end], turn: [turn_start, turn_end] } = self.marks;
-        let words = |text: &str| self.vocabulary.encode(text);
-        let mut ids = Vec::new();
-        if !self.system.is_empty() {
-            ids.push(turn_start);
-            ids.extend(words(self.system)?);
-            ids.push(turn_end);
-            ids.extend(words("\n")?);
+        self.prompt_of(pictures, &shown_first(pictures.len(), asked))
+    }
+
+    /// The prompt that shows pictures and says words, in the order of the parts.
+    fn prompt_of(&self, pictures: &[&Seen], parts: &[Part]) -> Result<Prompt, GroundError> {
+        let Marks { image, vision: [vision_start, vision_end], .. } = self.marks;
+        let mut said = Vec::new();
+        let mut rest = pictures.iter();
+        for part in parts {
+            match part {
+                Part::Words(words) => said.extend(self.vocabulary.encode(words)?),
+                Part::Picture => {
+                    let tokens = rest.next().map_or(0, |seen| seen.tokens());
+                    said.push(vision_start);
+                    said.resize(said.len() + tokens, image);
+                    said.push(vision_end);
+                }
+            }
         }
-        ids.push(turn_start);
-        ids.extend(words("user\n")?);
-        for seen in pictures {
-            ids.push(vision_start);
-            ids.resize(ids.len() + seen.tokens(), image);
-            ids.push(vision_end);
-        }
-        ids.extend(words(asked)?);
-        ids.push(turn_end);
-        ids.extend(words("\n")?);
-        ids.push(turn_start);
-        ids.extend(words("assistant\n")?);
+        let mut ids = self.opening()?;
+        ids.extend(self.turn("user", &said)?);
+        ids.extend(self.answering()?);
         let grids: Vec<_> = pictures.iter().map(|seen| seen.grid).collect();
         let positions = mrope::Positions::of(&ids, image, &grids)?;
         Ok(Prompt { ids, positions })
     }
 
+    /// What every conversation begins with.
+    fn opening(&self) -> Result<Vec<i64>, GroundError> {
+        let [turn_start, turn_end] = self.marks.turn;
+        if self.system.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (system, line) = (self.vocabulary.encode(self.system)?, self.vocabulary.encode("\n")?);
+        Ok([&[turn_start][..], &system, &[turn_end], &line].concat())
+    }
+
+    /// One turn of a conversation.
+    fn turn(&self, who: &str, said: &[i64]) -> Result<Vec<i64>, GroundError> {
+        let [turn_start, turn_end] = self.marks.turn;
+        let (who, line) = (self.vocabulary.encode(&format!("{who}\n"))?, self.vocabulary.encode("\n")?);
+        Ok([&[turn_start][..], &who, said, &[turn_end], &line].concat())
+    }
+
+    /// What stands before the model's answer.
+    fn answering(&self) -> Result<Vec<i64>, GroundError> {
+        Ok([&[self.marks.turn[0]][..], &self.vocabulary.encode("assistant\n")?].concat())
+    }
+
     /// Shows the pictures, says `asked`, and keeps the logits of the last `last` tokens of that.
     pub fn begin(&mut self, pictures: &[&Seen], asked: &str, last: usize) -> Result<Talk, GroundError> {
-        let Prompt { ids, positions } = self.prompt(pictures, asked)?;
+        self.begin_with(pictures, &shown_first(pictures.len(), asked), last)
+    }
+
+    fn begin_with(&mut self, pictures: &[&Seen], parts: &[Part], last: usize) -> Result<Talk, GroundError> {
+        let prompt = self.prompt_of(pictures, parts)?;
+        self.begin_prompt(pictures, prompt, last)
+    }
+
+    fn begin_prompt(&mut self, pictures: &[&Seen], prompt: Prompt, last: usize) -> Result<Talk, GroundError> {
+        let Prompt { ids, positions } = prompt;
         let (length, hidden) = (ids.len(), self.decoder.hidden());
         let mut embeds = self.decoder.embed(&ids)?;
         let mut again = vec![0.0; self.deepstack * length * hidden];
@@ -237,6 +269,10 @@ impl Writer for Qwen {
         self.vocabulary.checker()
     }
 
+    fn tokens(&self) -> Option<u64> {
+        Some(self.decoder.written())
+    }
+
     fn warm_up(&mut self, picture: &Rgb) -> Result<(), GroundError> {
         let seen = self.look(picture)?;
         let mut talk = self.begin(&[&seen], "person", 1)?;
@@ -249,8 +285,11 @@ impl Writer for Qwen {
         let places = Tensor { shape: vec![1, 3], data: Data::I64(grid.map(i64::from).to_vec()) };
         let mut outputs = self.vision.run(&[("pixel_values", &pixels), (self.grid_name, &places)])?;
         let tokens = pixels.shape[0] / (MERGE * MERGE) as usize;
+        // Some exports put a batch of one around it.
+        let same =
+            |found: &[usize], shape: &[usize]| found == shape || (found.first() == Some(&1) && found[1..] == *shape);
         let mut take = |name: &str, shape: &[usize]| {
-            let found = outputs.take(name).filter(|t| t.shape == shape).and_then(Tensor::into_f32);
+            let found = outputs.take(name).filter(|t| same(&t.shape, shape)).and_then(Tensor::into_f32);
             found.ok_or_else(|| EngineError::Run {
                 file: self.vision.file().to_owned(),
                 reason: format!("it gave no `{name}` of f32{shape:?}"),
@@ -269,6 +308,13 @@ impl Writer for Qwen {
         let mut codec = self.codec(seen);
         talk.answer(&mut self.decoder, &self.vocabulary, &self.rules, codec.as_mut())
     }
+}
+
+/// All pictures, then the words.
+fn shown_first(pictures: usize, asked: &str) -> Vec<Part> {
+    let mut parts = vec![Part::Picture; pictures];
+    parts.push(Part::Words(asked.to_owned()));
+    parts
 }
 
 fn form(manifest: &Manifest) -> Result<Form, GroundError> {

@@ -110,7 +110,8 @@ impl Talk {
                 extra.push(("attention_mask", mask));
                 extra.push(("position_ids", i64s(&[1, 1], vec![place + 1])));
             }
-            Manner::Encoder { .. } => {}
+            // Where its graph asks for it.
+            Manner::Encoder { .. } => extra.push(("attention_mask", mask)),
         }
         let mut feeds: Vec<_> = extra.iter().map(|(name, tensor)| (*name, Input::Tensor(tensor))).collect();
         self.manner.encoder(&mut feeds);
@@ -137,6 +138,7 @@ impl Talk {
             if rules.end.contains(&token) {
                 break;
             }
+            decoder.wrote();
             let found = codec.push(&speech(token), Some(probability));
             // Every box has to pass the guard, whatever it said to the token.
             let stops = [guard.token(token)].into_iter().chain(found.iter().map(|raw| guard.found(raw)));
@@ -149,6 +151,32 @@ impl Talk {
         }
         boxes.extend(codec.finish());
         Ok(boxes)
+    }
+}
+
+impl Talk {
+    /// Lets the model say up to `most` tokens in words.
+    pub fn words(
+        mut self,
+        decoder: &mut Decoder,
+        vocabulary: &Vocabulary,
+        rules: &Rules,
+        most: usize,
+    ) -> Result<String, GroundError> {
+        let mut guard = Guard::new(Caps { tokens: most, ..rules.caps });
+        let (mut speech, mut said) = (vocabulary.speech(), String::new());
+        loop {
+            let (token, _) =
+                best(&self.logits).ok_or_else(|| decoder.failed("its `logits` are not numbers".to_owned()))?;
+            if rules.end.contains(&token) {
+                return Ok(said);
+            }
+            said.push_str(&speech(token));
+            if guard.token(token).is_some() {
+                return Ok(said);
+            }
+            self.say(decoder, token)?;
+        }
     }
 }
 

@@ -11,6 +11,7 @@
 //! | `PaliGemma` | [`Fit::paligemma`] | `[1, 3, s, s]` | |
 //! | CLIP, `SigLIP` towers | [`Fit::squash`] | `[1, 3, s, s]` | |
 //! | `OWLv2` | [`owl::prepare`] | `[1, 3, s, s]` | boxes are fractions of the padded square |
+//! | detectors with classes of their own | [`Lay`] | `[1, 3, h, w]` | |
 //! | Grounding DINO | [`dino::prepare`] | `[1, 3, h, w]` | pixel mask |
 //!
 //! # Why the resampling is ours
@@ -21,6 +22,8 @@
 
 pub mod dino;
 pub mod fit;
+pub mod lay;
+mod linear;
 pub mod mrope;
 pub mod normalise;
 pub mod owl;
@@ -33,6 +36,7 @@ pub mod windows;
 mod reference;
 
 pub use fit::Fit;
+pub use lay::{Laid, Lay, Values};
 pub use normalise::Normalise;
 pub use qwen::{SmartResize, smart_resize};
 pub use resample::{Filter, Resampler};

@@ -161,6 +161,8 @@ fn tensors_are_those_of_transformers() {
 
 #[derive(Deserialize)]
 struct WindowCase {
+    window: u32,
+    patch: u32,
     grids: Vec<(u32, u32)>,
     index: Vec<i64>,
     bounds: Vec<i64>,
@@ -171,12 +173,13 @@ struct WindowCase {
 fn windows_are_those_of_transformers() {
     let cases: Vec<WindowCase> = fixture!("windows.json");
     for case in cases {
-        let got = Windows::of(&case.grids);
+        let got = Windows::of(&case.grids, windows::units(case.window, case.patch));
         assert_eq!(
             (&got.index, &got.bounds, &got.restore()),
             (&case.index, &case.bounds, &case.restore),
-            "{:?}",
-            case.grids
+            "{:?} {}",
+            case.grids,
+            case.window
         );
     }
 }

@@ -6,7 +6,7 @@
 //! first, into bytes, and then the vertical one; a pass that would not change its size is left out. (Pillow 13 swaps the
 //! passes where that is less work; the processors these models were trained with did not.)
 
-use super::{VisionError, check};
+use super::{VisionError, check, linear};
 use crate::types::Size;
 
 /// Fractional bits of a weight: 32 less 8 for the sample and 2 for weights outside 0..1.
@@ -20,12 +20,14 @@ pub enum Filter {
     Bilinear,
     /// Cubic convolution with a = -0.5, support 2.
     Bicubic,
+    /// Not Pillow's but `OpenCV`'s: straight lines between neighbours, whatever the scale ([`super::linear`]).
+    Linear,
 }
 
 impl Filter {
     fn support(self) -> f64 {
         match self {
-            Self::Bilinear => 1.0,
+            Self::Bilinear | Self::Linear => 1.0,
             Self::Bicubic => 2.0,
         }
     }
@@ -34,7 +36,7 @@ impl Filter {
         const A: f64 = -0.5;
         let x = x.abs();
         match self {
-            Self::Bilinear if x < 1.0 => 1.0 - x,
+            Self::Bilinear | Self::Linear if x < 1.0 => 1.0 - x,
             Self::Bicubic if x < 1.0 => ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0,
             Self::Bicubic if x < 2.0 => (((x - 5.0) * x + 8.0) * x - 4.0) * A,
             _ => 0.0,
@@ -66,6 +68,10 @@ impl Resampler {
         if from == to {
             self.out.clear();
             self.out.extend_from_slice(rgb);
+            return Ok(&self.out);
+        }
+        if filter == Filter::Linear {
+            linear::resize(rgb, from, to, &mut self.out);
             return Ok(&self.out);
         }
         let mut rows = rgb;

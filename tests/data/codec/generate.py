@@ -130,17 +130,22 @@ def tensors():
     save("tensors.json", out)
 
 
-def merged(side):
-    return SimpleNamespace(spatial_merge_size=2, spatial_merge_unit=4, window_size=112, patch_size=14, num_grid_per_side=side)
+def merged(side, window=112, patch=14):
+    return SimpleNamespace(spatial_merge_size=2, spatial_merge_unit=4, window_size=window, patch_size=patch,
+                           num_grid_per_side=side)
 
 
 def windows():
-    out = []
-    for grids in [[(8, 8)], [(16, 16)], [(2, 2)], [(10, 12)], [(16, 18)], [(8, 24), (10, 6)], [(22, 34), (16, 8), (2, 40)]]:
-        thw = torch.tensor([[1, h, w] for h, w in grids])
-        index, bounds = Qwen2_5_VisionTransformerPretrainedModel.get_window_index(merged(0), thw)
-        bounds = torch.unique_consecutive(torch.tensor(bounds)).tolist()
-        out.append({"grids": grids, "index": index.tolist(), "bounds": bounds, "restore": torch.argsort(index).tolist()})
+    out, published = [], [[(8, 8)], [(16, 16)], [(2, 2)], [(10, 12)], [(16, 18)], [(8, 24), (10, 6)],
+                          [(22, 34), (16, 8), (2, 40)]]
+    other = [[(2, 2)], [(8, 8)], [(10, 14)], [(6, 22), (4, 4)]]
+    for window, patch, cases in ((112, 14, published), (56, 14, other), (28, 14, other), (100, 14, other), (192, 16, other)):
+        for grids in cases:
+            thw = torch.tensor([[1, h, w] for h, w in grids])
+            index, bounds = Qwen2_5_VisionTransformerPretrainedModel.get_window_index(merged(0, window, patch), thw)
+            bounds = torch.unique_consecutive(torch.tensor(bounds)).tolist()
+            out.append({"window": window, "patch": patch, "grids": grids, "index": index.tolist(), "bounds": bounds,
+                        "restore": torch.argsort(index).tolist()})
     save("windows.json", out)
 
 

@@ -1,6 +1,6 @@
-//! The demo's own mosquitto, and the subscriber whose view the table shows.
+//! A mosquitto of our own, and subscribers to it: the demo and the benchmark see what any other program would see.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{net::TcpListener, path::Path, process::Stdio, time::Duration};
 
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
@@ -8,8 +8,7 @@ use tokio::{
     process::{Child, ChildStdout, Command},
 };
 
-use super::free_port;
-use crate::cli::{Exit, Failure};
+use super::{Exit, Failure};
 
 /// A running mosquitto on loopback; killed when dropped.
 pub(super) struct Broker {
@@ -19,11 +18,11 @@ pub(super) struct Broker {
 
 /// What `mosquitto_sub` prints, and the process behind it.
 pub(super) struct Subscription {
-    pub(super) lines: Lines<BufReader<ChildStdout>>,
-    _child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    child: Child,
 }
 
-/// Topic and payload are separated by this; neither can contain it.
+/// The parts of a line are separated by this; no topic and no JSON can contain it.
 pub(super) const SEPARATOR: char = '\u{1f}';
 
 impl Broker {
@@ -54,8 +53,8 @@ impl Broker {
     pub(super) fn alive(&mut self) -> Result<(), Failure> {
         match self.child.try_wait() {
             Ok(None) => Ok(()),
-            Ok(Some(status)) => Err(Failure::new(Exit::Unavailable, format!("the demo's mosquitto ended: {status}"))),
-            Err(e) => Err(Failure::new(Exit::Unavailable, format!("the demo's mosquitto cannot be watched: {e}"))),
+            Ok(Some(status)) => Err(Failure::new(Exit::Unavailable, format!("the broker ended: {status}"))),
+            Err(e) => Err(Failure::new(Exit::Unavailable, format!("the broker cannot be watched: {e}"))),
         }
     }
 
@@ -63,22 +62,48 @@ impl Broker {
         self.port
     }
 
-    /// Subscribes to everything the daemon says.
-    pub(super) fn subscribe(&self) -> Result<Subscription, Failure> {
+    /// Its process.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Subscribes to `topics`; a line is made of `parts`, which are `mosquitto_sub`'s `-F` codes, as in `%t`.
+    pub(super) fn subscribe(&self, topics: &[&str], parts: &[&str]) -> Result<Subscription, Failure> {
         let mut command = Command::new("mosquitto_sub");
-        command.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-t", "groundd/+/detections"]);
-        command.args(["-t", "groundd/status", "-t", "groundd/+/status"]);
-        command.args(["-F", &format!("%t{SEPARATOR}%p")]);
+        command.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-F", &parts.join(&SEPARATOR.to_string())]);
+        for topic in topics {
+            command.args(["-t", topic]);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().map_err(|e| missing("mosquitto_sub", &e))?;
         let stdout = child.stdout.take().ok_or_else(|| Failure::new(Exit::Internal, "mosquitto_sub has no stdout"))?;
-        Ok(Subscription { lines: BufReader::new(stdout).lines(), _child: child })
+        Ok(Subscription { lines: BufReader::new(stdout).lines(), child })
     }
 
     pub(super) async fn stop(mut self) {
         // It may have ended already; either way it is gone afterwards.
         self.child.kill().await.ok();
     }
+}
+
+impl Subscription {
+    /// The next line; `None` once the subscriber has ended.
+    pub(super) async fn next(&mut self) -> std::io::Result<Option<String>> {
+        self.lines.next_line().await
+    }
+
+    /// Its process.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+}
+
+/// A port nobody uses now. Between this and its use it could be taken; the error would say so.
+pub(super) fn free_port() -> Result<u16, Failure> {
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .map(|address| address.port())
+        .map_err(|e| Failure::new(Exit::Unavailable, format!("no free port on 127.0.0.1: {e}")))
 }
 
 fn missing(program: &str, error: &std::io::Error) -> Failure {

@@ -1,0 +1,242 @@
+//! One system under load: started, warmed up, watched for a while, stopped.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    process::ExitStatus,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use serde_json::Value;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::{
+    process::{Child, Command},
+    task::JoinHandle,
+};
+
+use super::{args, mount, system::Measured};
+use crate::{
+    cli::{
+        Failure,
+        broker::{Broker, SEPARATOR},
+    },
+    http::process::Usage,
+    ingest::RtspServer,
+};
+
+/// How long a system may take until every camera's answers come: some load gigabytes of libraries first.
+const START: Duration = Duration::from_mins(3);
+const TICK: Duration = Duration::from_millis(100);
+/// What a subscriber hears: groundd's topics and the other systems'.
+const TOPICS: [&str; 2] = ["groundd/+/detections", "bench/+/detections"];
+
+/// Everything around the system under test.
+pub(super) struct World {
+    pub(super) server: RtspServer,
+    pub(super) broker: Broker,
+    heard: Arc<Mutex<Heard>>,
+    listener: JoinHandle<()>,
+    /// Processes of ours that the system under test causes work for.
+    helpers: Vec<u32>,
+}
+
+#[derive(Default)]
+struct Heard {
+    /// Topics since the last clearing.
+    topics: BTreeSet<String>,
+    /// Lines as they came, while they are kept.
+    lines: Vec<String>,
+    keep: bool,
+}
+
+impl World {
+    /// Listens from now on.
+    pub(super) fn new(server: RtspServer, broker: Broker) -> Result<Self, Failure> {
+        // %U is when the subscriber received it, in seconds with nanoseconds.
+        let mut subscription = broker.subscribe(&TOPICS, &["%U", "%t", "%p"])?;
+        let helpers = [broker.pid(), subscription.pid()].into_iter().flatten().collect();
+        let heard = Arc::<Mutex<Heard>>::default();
+        let listener = tokio::spawn({
+            let heard = Arc::clone(&heard);
+            async move {
+                while let Ok(Some(line)) = subscription.next().await {
+                    let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Some(topic) = line.split(SEPARATOR).nth(1)
+                        && !heard.topics.contains(topic)
+                    {
+                        heard.topics.insert(topic.to_owned());
+                    }
+                    if heard.keep {
+                        heard.lines.push(line);
+                    }
+                }
+            }
+        });
+        Ok(Self { server, broker, heard, listener, helpers })
+    }
+
+    fn heard<T>(&self, look: impl FnOnce(&mut Heard) -> T) -> T {
+        look(&mut self.heard.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Processor seconds of everything here so far.
+    fn cpu(&self) -> f64 {
+        let helpers = self.helpers.iter().filter_map(|pid| Usage::of(*pid).cpu);
+        Usage::now().cpu.unwrap_or_default() + helpers.sum::<f64>()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.listener.abort();
+    }
+}
+
+/// Runs `command` on the cameras at `urls`; `Err` says why there are no numbers.
+pub(super) async fn measure(
+    mut command: Command,
+    urls: &[String],
+    world: &World,
+    args: &args::Bench,
+    folder: &Path,
+) -> Result<Measured, String> {
+    world.heard(|heard| *heard = Heard::default());
+    let mut child =
+        command.spawn().map_err(|e| format!("cannot start {}: {e}", command.as_std().get_program().display()))?;
+    let measured = watch(&mut child, urls.len(), world, args).await;
+    // It may have ended already; either way it is gone afterwards.
+    child.kill().await.ok();
+    measured.map_err(|reason| match last_words(folder) {
+        Some(words) => format!("{reason}: {words}"),
+        None => reason,
+    })
+}
+
+async fn watch(child: &mut Child, streams: usize, world: &World, args: &args::Bench) -> Result<Measured, String> {
+    let pid = child.id().ok_or("it ended at once")?;
+    let started = Instant::now();
+    while world.heard(|heard| heard.topics.len()) < streams {
+        alive(child)?;
+        if started.elapsed() > START {
+            let heard = world.heard(|heard| heard.topics.len());
+            return Err(format!("after {} s answers came for {heard} of {streams} cameras", START.as_secs()));
+        }
+        tokio::time::sleep(TICK).await;
+    }
+    tokio::time::sleep(Duration::from_secs_f64(args.warm_up)).await;
+    let (began, began_at) = (Instant::now(), SystemTime::now());
+    let (cpu, world_cpu) = (Usage::of_tree(pid).cpu.unwrap_or_default(), world.cpu());
+    world.heard(|heard| heard.keep = true);
+    let mut rss = 0;
+    while began.elapsed().as_secs_f64() < args.seconds {
+        rss = rss.max(Usage::of_tree(pid).resident.unwrap_or_default());
+        tokio::time::sleep(TICK * 5).await;
+    }
+    alive(child)?;
+    let (seconds, ended_at) = (began.elapsed().as_secs_f64(), SystemTime::now());
+    let cpu = Usage::of_tree(pid).cpu.unwrap_or_default() - cpu;
+    let world_cpu = world.cpu() - world_cpu;
+    let lines = world.heard(|heard| {
+        heard.keep = false;
+        std::mem::take(&mut heard.lines)
+    });
+    let offered = (0..streams).filter_map(|i| world.server.timeline(&mount(i))?.count(began_at, ended_at)).sum();
+    let mut measured =
+        Measured { seconds, offered, analysed: 0, cpu, rss, world_cpu, latencies: Vec::new(), stages: BTreeMap::new() };
+    lines
+        .iter()
+        .filter_map(|line| Message::parse(line))
+        .for_each(|message| message.count(&world.server, &mut measured));
+    Ok(measured)
+}
+
+fn alive(child: &mut Child) -> Result<(), String> {
+    let ended = |status: ExitStatus| Err(format!("it ended by itself ({status})"));
+    child.try_wait().ok().flatten().map_or(Ok(()), ended)
+}
+
+/// The last line of the newest log.
+fn last_words(folder: &Path) -> Option<String> {
+    let logs = fs::read_dir(folder).ok()?.flatten().filter(|e| e.path().extension().is_some_and(|x| x == "log"));
+    let newest = logs.max_by_key(|entry| entry.metadata().and_then(|m| m.modified()).ok())?;
+    let text = String::from_utf8_lossy(&fs::read(newest.path()).ok()?).into_owned();
+    text.lines().rev().find(|line| !line.trim().is_empty()).map(|line| line.chars().take(200).collect())
+}
+
+/// One answer, as the subscriber got it.
+struct Message {
+    received: SystemTime,
+    camera: String,
+    payload: Value,
+}
+
+impl Message {
+    fn parse(line: &str) -> Option<Self> {
+        let mut parts = line.splitn(3, SEPARATOR);
+        let received = SystemTime::UNIX_EPOCH + Duration::try_from_secs_f64(parts.next()?.parse().ok()?).ok()?;
+        let topic: Vec<&str> = parts.next()?.split('/').collect();
+        let camera = match topic[..] {
+            ["groundd", camera, "detections"] => camera.to_owned(),
+            ["bench", number, "detections"] => mount(number.parse().ok()?),
+            _ => return None,
+        };
+        Some(Self { received, camera, payload: serde_json::from_str(parts.next()?).ok()? })
+    }
+
+    /// Enters the message into what is counted.
+    fn count(&self, server: &RtspServer, measured: &mut Measured) {
+        measured.analysed += 1;
+        let Some(timeline) = server.timeline(&self.camera) else { return };
+        // Other systems read the picture's number; groundd names the camera's own time.
+        let sent = match self.payload["mark"].as_u64() {
+            Some(mark) => timeline.sent(mark, self.received),
+            None => self.captured().and_then(|at| timeline.nearest(at)),
+        };
+        let Some(delay) = sent.and_then(|sent| self.received.duration_since(sent).ok()) else { return };
+        let delay = delay.as_secs_f64() * 1e3;
+        measured.latencies.push(delay);
+        let time = |name: &str| self.payload["time"][name].as_f64();
+        let (Some(decoded), Some(queued), Some(inferred), Some(age)) =
+            (time("decoded_ms"), time("queued_ms"), time("inferred_ms"), time("age_ms"))
+        else {
+            return;
+        };
+        let rest = (age - decoded - queued - inferred).max(0.0);
+        let stages = [
+            ("arrive", rest),
+            ("decode", decoded),
+            ("queue", queued),
+            ("infer", inferred),
+            ("publish", (delay - age).max(0.0)),
+        ];
+        for (name, ms) in stages {
+            measured.stages.entry(name).or_default().push(ms);
+        }
+    }
+
+    /// The capture time, if the camera's own clock gave it.
+    fn captured(&self) -> Option<SystemTime> {
+        let time = &self.payload["time"];
+        (time["clock"] == "ntp").then_some(())?;
+        Some(OffsetDateTime::parse(time["captured"].as_str()?, &Rfc3339).ok()?.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_both_kinds_are_understood_and_others_are_not() {
+        let line = |topic: &str| format!("1700000000.250000000{SEPARATOR}{topic}{SEPARATOR}{{\"mark\":3}}");
+        let own = Message::parse(&line("groundd/cam2/detections")).unwrap();
+        assert_eq!((own.camera.as_str(), own.payload["mark"].as_u64()), ("cam2", Some(3)));
+        let since = own.received.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        assert!((since.as_secs_f64() - 1_700_000_000.25).abs() < 1e-6);
+        assert_eq!(Message::parse(&line("bench/1/detections")).unwrap().camera, "cam1");
+        assert!(Message::parse(&line("groundd/cam2/status")).is_none());
+        assert!(Message::parse("nonsense").is_none());
+    }
+}

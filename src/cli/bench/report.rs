@@ -1,0 +1,150 @@
+//! The table for people and the file for programs.
+
+use std::{
+    fs,
+    io::{self, Write},
+};
+
+use comfy_table::{Table, presets};
+use serde_json::json;
+
+use super::{
+    args,
+    bare::Bare,
+    plot,
+    system::{Case, Numbers, Spread},
+};
+use crate::cli::{Exit, Failure};
+
+/// Everything that was measured.
+pub(super) struct Report {
+    pub(super) seconds: f64,
+    pub(super) queries: Vec<String>,
+    pub(super) bare: Bare,
+    pub(super) cases: Vec<Case>,
+}
+
+impl Report {
+    /// Prints the table and writes the files that were asked for. Fails if groundd itself gave no numbers.
+    pub(super) fn tell(&self, args: &args::Bench) -> Result<(), Failure> {
+        let cannot = |what: &str, e: &dyn std::fmt::Display| {
+            Failure::new(Exit::Unavailable, format!("cannot write {what}: {e}; check the path"))
+        };
+        io::stdout().lock().write_all(self.text().as_bytes()).map_err(|e| cannot("the table", &e))?;
+        if let Some(path) = &args.json {
+            let text = serde_json::to_string_pretty(&self.json()).unwrap_or_default() + "\n";
+            fs::write(path, text).map_err(|e| cannot(&path.display().to_string(), &e))?;
+        }
+        if let Some(path) = &args.plot {
+            let drawing = plot::draw(&self.cases).map_err(|e| cannot(&path.display().to_string(), &e))?;
+            fs::write(path, drawing).map_err(|e| cannot(&path.display().to_string(), &e))?;
+        }
+        let own = self.cases.iter().find(|case| case.numbers.is_none() && case.system == "groundd");
+        match own.and_then(|case| case.note.as_ref()) {
+            Some(note) => Err(Failure::new(Exit::Unavailable, format!("groundd could not be measured: {note}"))),
+            None => Ok(()),
+        }
+    }
+
+    fn text(&self) -> String {
+        let Bare { engine_ms, engine_wall_ms, decode_ms, scale_ms, file } = &self.bare;
+        let (cores, seconds, queries) = (cores(), self.seconds, self.queries.join(", "));
+        let (processor, file) = (processor(), file.display());
+        let mut text = format!(
+            "{processor}, {cores} cores; {seconds} s a case; groundd answers: {queries}\n\
+             alone, a picture: engine {engine_ms:.1} CPU ms ({engine_wall_ms:.1} ms), decoder {decode_ms:.1} CPU ms, \
+             scaling and colour {scale_ms:.1} CPU ms ({file})\n"
+        );
+        text += &format!("{}\n", self.table());
+        if let Some(stages) = self.stages() {
+            text += &format!("where groundd's time goes, ms p50 / p95 / p99:\n{stages}\n");
+        }
+        text
+    }
+
+    fn table(&self) -> Table {
+        let mut table = Table::new();
+        table.load_preset(presets::UTF8_FULL_CONDENSED);
+        table.set_header([
+            "cameras",
+            "system",
+            "sent/s",
+            "analysed/s",
+            "of possible",
+            "CPU ms/frame",
+            "over bare",
+            "delay p50",
+            "p95",
+            "p99 ms",
+            "RSS MB",
+            "note",
+        ]);
+        for case in &self.cases {
+            let mut row = vec![case.streams.to_string(), case.system.clone()];
+            match &case.numbers {
+                Some(numbers) => row.extend(cells(numbers)),
+                None => row.extend(vec!["–".to_owned(); 9]),
+            }
+            row.push(case.note.clone().unwrap_or_default());
+            table.add_row(row);
+        }
+        table
+    }
+
+    fn stages(&self) -> Option<Table> {
+        let mut table = Table::new();
+        table.load_preset(presets::UTF8_FULL_CONDENSED);
+        let names = ["arrive", "decode", "queue", "infer", "publish"];
+        table.set_header(["cameras"].into_iter().chain(names));
+        let with_stages = self.cases.iter().filter_map(|case| Some((case, case.numbers.as_ref()?)));
+        for (case, numbers) in with_stages.filter(|(_, numbers)| !numbers.stages_ms.is_empty()) {
+            let stage = |name: &&str| numbers.stages_ms.get(*name).map_or_else(String::new, slashed);
+            table.add_row([case.streams.to_string()].into_iter().chain(names.iter().map(stage)));
+        }
+        (table.row_count() > 0).then_some(table)
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!({
+            "v": 1,
+            "version": env!("CARGO_PKG_VERSION"),
+            "machine": { "cores": cores(), "processor": processor() },
+            "seconds": self.seconds,
+            "queries": self.queries,
+            "bare": self.bare,
+            "cases": self.cases,
+        })
+    }
+}
+
+fn cells(numbers: &Numbers) -> Vec<String> {
+    let delay = |part: fn(&Spread) -> f64| {
+        numbers.latency_ms.as_ref().map_or_else(|| "–".to_owned(), |spread| format!("{:.0}", part(spread)))
+    };
+    vec![
+        format!("{:.1}", numbers.offered_per_s),
+        format!("{:.1}", numbers.analysed_per_s),
+        format!("{:.0} %", numbers.of_possible * 100.0),
+        format!("{:.1}", numbers.cpu_ms_per_frame),
+        format!("{:.2}", numbers.over_bare),
+        delay(|s| s.p50),
+        delay(|s| s.p95),
+        delay(|s| s.p99),
+        format!("{:.0}", numbers.rss_mb),
+    ]
+}
+
+fn slashed(spread: &Spread) -> String {
+    format!("{:.1} / {:.1} / {:.1}", spread.p50, spread.p95, spread.p99)
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The processor's name, where the kernel tells it.
+fn processor() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name));
+    name.unwrap_or("unknown processor").to_owned()
+}

@@ -1,0 +1,212 @@
+//! What is measured: groundd as a service, other systems as the programs that were named; and what came of it.
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde::Serialize;
+use tokio::process::Command;
+
+use super::{bare::Bare, load::World, process};
+use crate::ground::ModelConfig;
+
+/// A system under test.
+pub(super) enum System {
+    /// This program, as a service with a configuration file.
+    Groundd {
+        name: &'static str,
+        config: ModelConfig,
+        queries: Vec<String>,
+        /// Whether answers are reused, as they are by default.
+        once: bool,
+    },
+    /// Another program; see `groundd bench --help` for what it is given.
+    Peer { name: String, command: String, onnx: std::path::PathBuf, threads: usize },
+    /// One that cannot be run here.
+    Absent { name: String, reason: String },
+}
+
+impl System {
+    /// Its name in the table.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Groundd { name, .. } => name,
+            Self::Peer { name, .. } | Self::Absent { name, .. } => name,
+        }
+    }
+
+    /// The command that watches `urls`; `Err` says why there is none.
+    pub(super) fn command(&self, urls: &[String], world: &World, folder: &Path) -> Result<Command, String> {
+        let log = folder.join(format!("{}.log", self.name()));
+        match self {
+            Self::Groundd { config, queries, once, .. } => {
+                let file = folder.join("groundd.toml");
+                std::fs::write(&file, configuration(config, queries, *once, urls, world.broker.port()))
+                    .map_err(|e| format!("cannot write {}: {e}", file.display()))?;
+                let program = std::env::current_exe().map_err(|e| e.to_string())?;
+                let mut command = process(&program, log).map_err(|e| e.to_string())?;
+                command.args(["run", "--config"]).arg(file);
+                Ok(command)
+            }
+            Self::Peer { command, onnx, threads, .. } => {
+                let mut words = command.split_whitespace();
+                let program = words.next().ok_or("the command is empty")?;
+                let mut peer = process(Path::new(program), log).map_err(|e| e.to_string())?;
+                peer.args(words).arg("--onnx").arg(onnx);
+                peer.args(["--broker", &format!("127.0.0.1:{}", world.broker.port())]);
+                peer.args(["--threads", &threads.to_string()]).args(urls);
+                Ok(peer)
+            }
+            Self::Absent { reason, .. } => Err(reason.clone()),
+        }
+    }
+}
+
+/// groundd's configuration: its defaults, but for what the benchmark is about.
+fn configuration(model: &ModelConfig, queries: &[String], once: bool, urls: &[String], mqtt: u16) -> String {
+    let text = |s: &str| toml::Value::String(s.to_owned());
+    let mut config = format!(
+        "[model]\npath = {}\nprovider = \"{}\"\nthreads = {}\n[mqtt]\nurl = \"mqtt://127.0.0.1:{mqtt}\"\n\
+         client_id = \"groundd-bench\"\n[ask]\nonce = {once}\n",
+        text(&absolute(&model.path)),
+        model.provider.name(),
+        model.threads
+    );
+    for (i, url) in urls.iter().enumerate() {
+        config += &format!("[[camera]]\nid = \"{}\"\nuri = {}\n", super::mount(i), text(url));
+    }
+    for (i, words) in queries.iter().enumerate() {
+        config += &format!("[[query]]\nid = \"q{i}\"\ntext = {}\n", text(words));
+    }
+    config
+}
+
+/// A folder as seen from anywhere; a bare model name stays one.
+fn absolute(path: &Path) -> String {
+    let bare = path.components().count() == 1 && !path.is_dir();
+    let full = if bare { path.to_owned() } else { std::path::absolute(path).unwrap_or_else(|_| path.to_owned()) };
+    full.display().to_string()
+}
+
+/// Percentiles in milliseconds.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Spread {
+    pub(super) p50: f64,
+    pub(super) p95: f64,
+    pub(super) p99: f64,
+    pub(super) count: usize,
+}
+
+impl Spread {
+    /// Of some milliseconds; `None` if there are none.
+    pub(super) fn of(mut ms: Vec<f64>) -> Option<Self> {
+        ms.sort_by(f64::total_cmp);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index of the vector")]
+        let at = |q: f64| ms.get(((ms.len() as f64 * q).ceil() as usize).max(1) - 1).copied();
+        Some(Self { p50: at(0.5)?, p95: at(0.95)?, p99: at(0.99)?, count: ms.len() })
+    }
+}
+
+/// What one system did with some cameras.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Case {
+    pub(super) system: String,
+    pub(super) streams: usize,
+    /// Why there are no numbers, or what to know about them.
+    pub(super) note: Option<String>,
+    #[serde(flatten)]
+    pub(super) numbers: Option<Numbers>,
+}
+
+/// The numbers of a case.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Numbers {
+    /// Pictures that the cameras sent, a second.
+    pub(super) offered_per_s: f64,
+    /// Pictures whose answer a subscriber saw, a second.
+    pub(super) analysed_per_s: f64,
+    /// Processor milliseconds for each of those, all of the system's processes together.
+    pub(super) cpu_ms_per_frame: f64,
+    /// That, over what the bare engine and the bare decoder cost for the same pictures.
+    pub(super) over_bare: f64,
+    /// Analysed pictures, over what this machine could do by those bare costs with what the cameras and the broker
+    /// leave of it; at most all that are offered.
+    pub(super) of_possible: f64,
+    /// From the sending of a picture to its answer at the subscriber.
+    pub(super) latency_ms: Option<Spread>,
+    /// Where that time goes, as the messages say; empty for other systems.
+    pub(super) stages_ms: BTreeMap<&'static str, Spread>,
+    /// Resident memory in megabytes, all processes together, the highest seen.
+    pub(super) rss_mb: f64,
+    /// Processor seconds a second that cameras, broker and subscriber took meanwhile.
+    pub(super) world_cpu: f64,
+}
+
+impl Case {
+    pub(super) fn new(system: &System, streams: usize) -> Self {
+        Self { system: system.name().to_owned(), streams, note: None, numbers: None }
+    }
+
+    pub(super) fn fill(&mut self, result: Result<Measured, String>, bare: &Bare) {
+        match result {
+            Ok(measured) => self.numbers = Some(measured.numbers(bare)),
+            Err(reason) => self.note = Some(reason),
+        }
+    }
+}
+
+/// What was counted in the window.
+pub(super) struct Measured {
+    pub(super) seconds: f64,
+    pub(super) offered: f64,
+    pub(super) analysed: usize,
+    pub(super) cpu: f64,
+    pub(super) rss: u64,
+    pub(super) world_cpu: f64,
+    pub(super) latencies: Vec<f64>,
+    pub(super) stages: BTreeMap<&'static str, Vec<f64>>,
+}
+
+impl Measured {
+    fn numbers(self, bare: &Bare) -> Numbers {
+        let rate = |count: f64| count / self.seconds;
+        let (analysed, offered) = (self.analysed.max(1) as f64, rate(self.offered));
+        let cpu_ms = self.cpu * 1e3 / analysed;
+        let cores = std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
+        let left_ms = (cores - rate(self.world_cpu)) * 1e3 - offered * bare.decode_ms;
+        let possible = (left_ms / bare.engine_ms).clamp(1e-9, offered.max(1e-9));
+        Numbers {
+            offered_per_s: offered,
+            analysed_per_s: rate(self.analysed as f64),
+            cpu_ms_per_frame: cpu_ms,
+            over_bare: cpu_ms / bare.per_frame_ms(self.offered / analysed),
+            of_possible: rate(self.analysed as f64) / possible,
+            latency_ms: Spread::of(self.latencies),
+            stages_ms: self.stages.into_iter().filter_map(|(name, ms)| Some((name, Spread::of(ms)?))).collect(),
+            rss_mb: self.rss as f64 / 1e6,
+            world_cpu: rate(self.world_cpu),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn the_configuration_is_valid_even_with_awkward_words() {
+        let urls = ["rtsp://127.0.0.1:1/cam0".to_owned(), "rtsp://127.0.0.1:1/cam1".to_owned()];
+        let text = configuration(&ModelConfig::default(), &["a \"red\" car".to_owned()], false, &urls, 1883);
+        let config = Config::parse(&text, Path::new("groundd.toml")).unwrap();
+        assert_eq!((config.cameras.len(), config.queries.len()), (2, 1));
+        assert_eq!((config.model, config.ask.once), (ModelConfig::default(), false));
+    }
+
+    #[test]
+    fn percentiles_are_values_that_were_measured() {
+        assert!(Spread::of(vec![]).is_none());
+        let one = Spread::of(vec![7.0]).unwrap();
+        assert_eq!((one.p50, one.p95, one.p99), (7.0, 7.0, 7.0));
+        let hundred = Spread::of((1..=100).rev().map(f64::from).collect()).unwrap();
+        assert_eq!((hundred.p50, hundred.p95, hundred.p99, hundred.count), (50.0, 95.0, 99.0, 100));
+    }
+}

@@ -1,0 +1,186 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn id(i: usize) -> QueryId {
+    QueryId::new(&format!("q{i}")).unwrap()
+}
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// A budget after two seconds of work without a break.
+fn busy(share: f32, start: Instant) -> (Budget, Instant) {
+    let mut budget = Budget::new(share);
+    let now = start + Duration::from_secs(3);
+    budget.worked(start, now);
+    assert!(budget.is_busy());
+    (budget, now)
+}
+
+const PLAIN: Worth = Worth { priority: 0, deadline: None, budget: None };
+
+#[test]
+fn the_load_is_that_of_the_last_second_or_so() {
+    let (mut budget, start) = (Budget::new(0.5), Instant::now());
+    for i in 0..100 {
+        budget.worked(start + ms(i * 100), start + ms(i * 100 + 60));
+    }
+    assert!(!budget.is_busy() && (budget.load - 0.6).abs() < 0.05, "{}", budget.load);
+    for i in 100..150 {
+        budget.worked(start + ms(i * 100), start + ms(i * 100 + 98));
+    }
+    assert!(budget.is_busy(), "{}", budget.load);
+    budget.worked(start + ms(17_000), start + ms(17_010));
+    assert!(!budget.is_busy());
+}
+
+#[test]
+fn zoom_goes_first_then_asking_again_then_low_priority() {
+    let start = Instant::now();
+    let ids: Vec<QueryId> = (0..5).map(id).collect();
+    let high = Worth { priority: 5, ..PLAIN };
+    let item =
+        |i: usize, worth, class| Item { query: &ids[i], worth, class, waited: ms(0), cost: ms(50), arrived: start };
+    let items = [
+        item(0, &high, Class::Zoom),
+        item(1, &high, Class::Renew),
+        item(2, &PLAIN, Class::Ask),
+        item(3, &high, Class::Ask),
+        item(4, &PLAIN, Class::Renew),
+    ];
+    let mut shed = Vec::new();
+    // Room for one, two, … questions of 50 ms.
+    for room in 1..=5u8 {
+        let (mut budget, now) = busy(1.0, start);
+        budget.decide(&[], now);
+        budget.purse.as_mut().unwrap().seconds = f32::from(room) * 0.05 - 0.01;
+        let verdicts = budget.decide(&items, now);
+        shed.push(
+            verdicts
+                .iter()
+                .map(|v| v.map_or('-', |r| if r == ShedReason::Busy { 'B' } else { '?' }))
+                .collect::<String>(),
+        );
+    }
+    assert_eq!(shed, ["BBB-B", "BB--B", "B---B", "B----", "-----"]);
+}
+
+#[test]
+fn a_deadline_counts_what_is_asked_before_and_a_budget_refills() {
+    let start = Instant::now();
+    let ids = [id(0), id(1)];
+    let hurried = Worth { priority: -1, deadline: Some(ms(100)), budget: None };
+    let item = |i: usize, worth, arrived| Item {
+        query: &ids[i],
+        worth,
+        class: Class::Ask,
+        waited: ms(0),
+        cost: ms(40),
+        arrived,
+    };
+    let mut budget = Budget::new(0.5);
+    let verdicts = budget.decide(&[item(0, &PLAIN, start), item(1, &hurried, start)], start + ms(30));
+    assert_eq!(verdicts, [None, Some(ShedReason::Deadline)]);
+    assert_eq!(budget.decide(&[item(1, &hurried, start)], start + ms(30)), [None]);
+
+    let thrifty = Worth { priority: 0, deadline: None, budget: Some(0.1) };
+    let mut asked = Vec::new();
+    for i in 0..40u64 {
+        let now = start + ms(i * 100);
+        asked.push(budget.decide(&[item(0, &thrifty, now)], now)[0].is_none());
+    }
+    // A tenth of four seconds, and a tenth of one saved up before, at 40 ms each.
+    let count = asked.iter().filter(|asked| **asked).count();
+    assert!((12..=13).contains(&count), "{count}: {asked:?}");
+    budget.decide(&[], start + Duration::from_mins(2));
+    assert!(budget.queries.is_empty());
+}
+
+#[derive(Debug, Clone)]
+struct Ask {
+    query: usize,
+    class: Class,
+    cost: u64,
+    age: u64,
+}
+
+fn asks() -> impl Strategy<Value = Vec<Ask>> {
+    let class = prop::sample::select(vec![Class::Ask, Class::Renew, Class::Zoom]);
+    let ask = (0usize..6, class, 1u64..60, 0u64..300);
+    proptest::collection::vec(ask.prop_map(|(query, class, cost, age)| Ask { query, class, cost, age }), 0..12)
+}
+
+fn worths() -> impl Strategy<Value = Vec<Worth>> {
+    let worth = (-3i32..4, prop::option::weighted(0.3, 1u64..400), prop::option::weighted(0.3, 0.01f32..0.5));
+    proptest::collection::vec(
+        worth.prop_map(|(priority, deadline, budget)| Worth { priority, deadline: deadline.map(ms), budget }),
+        6,
+    )
+}
+
+proptest! {
+    #[test]
+    fn an_idle_device_leaves_nothing_undone_that_nobody_limited(asks in asks(), gap in 1u64..1000) {
+        let (mut budget, start) = (Budget::new(0.1), Instant::now());
+        let ids: Vec<QueryId> = (0..6).map(id).collect();
+        for round in 0..5 {
+            let now = start + ms(round * gap);
+            let items: Vec<Item<'_>> = asks.iter().map(|a| Item {
+                query: &ids[a.query], worth: &PLAIN, class: a.class, waited: ms(a.age), cost: ms(a.cost), arrived: now,
+            }).collect();
+            prop_assert!(budget.decide(&items, now).iter().all(Option::is_none));
+        }
+    }
+
+    #[test]
+    fn what_is_shed_for_want_of_time_is_worth_no_more_than_what_is_asked_and_time_is_kept(
+        rounds in proptest::collection::vec((asks(), 1u64..200), 1..30), worths in worths(), share in 0.05f32..1.0,
+    ) {
+        let start = Instant::now();
+        let (mut budget, first) = busy(share, start);
+        let ids: Vec<QueryId> = (0..6).map(id).collect();
+        let (mut now, mut spent, mut own) = (first, Duration::ZERO, [Duration::ZERO; 6]);
+        for (asks, gap) in rounds {
+            now += ms(gap);
+            budget.worked(now.checked_sub(ms(gap)).unwrap(), now);
+            prop_assert!(budget.is_busy());
+            let items: Vec<Item<'_>> = asks.iter().map(|a| Item {
+                query: &ids[a.query], worth: &worths[a.query], class: a.class, waited: ms(a.age), cost: ms(a.cost),
+                arrived: now.checked_sub(ms(a.age)).unwrap(),
+            }).collect();
+            let verdicts = budget.decide(&items, now);
+            let worth = |item: &Item<'_>| (std::cmp::Reverse(item.class), item.worth.priority, item.waited);
+            let mut round = Duration::ZERO;
+            for (item, verdict) in items.iter().zip(&verdicts) {
+                match verdict {
+                    None => {
+                        spent += item.cost;
+                        round += item.cost;
+                        own[ids.iter().position(|i| i == item.query).unwrap()] += item.cost;
+                        if let Some(deadline) = item.worth.deadline {
+                            prop_assert!(now - item.arrived + item.cost <= deadline);
+                        }
+                    }
+                    Some(ShedReason::Busy) => {
+                        // Nothing worth less went ahead.
+                        for (other, verdict) in items.iter().zip(&verdicts) {
+                            prop_assert!(verdict.is_some() || worth(other) >= worth(item), "{item:?} {other:?}");
+                        }
+                    }
+                    Some(ShedReason::Budget) => prop_assert!(item.worth.budget.is_some()),
+                    Some(ShedReason::Deadline) => prop_assert!(item.worth.deadline.is_some()),
+                }
+            }
+            let passed = (now - first).as_secs_f32();
+            let most = share * (passed + SAVED.as_secs_f32()) + 0.06;
+            prop_assert!(spent.as_secs_f32() <= most + 1e-3, "{spent:?} of {most} s");
+            for (own, worth) in own.iter().zip(&worths) {
+                if let Some(part) = worth.budget {
+                    prop_assert!(own.as_secs_f32() <= part * (passed + 1.0) + 0.06 + 1e-3);
+                }
+            }
+        }
+    }
+}

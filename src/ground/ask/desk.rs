@@ -1,0 +1,395 @@
+//! Answers a batch, asking the model only what is due and what there is time for.
+
+use std::{
+    any::Any,
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    AskConfig,
+    budget::{Budget, Class, Item},
+    gate::Look,
+    regions::Proposed,
+    scene::{Key, Scene},
+};
+use crate::{
+    ground::{
+        GroundError,
+        methods::{
+            Hit, Told,
+            regions::{self, Bar, Offer},
+            together::Asked,
+        },
+        router::Able,
+    },
+    types::{CameraId, Frame, Method, Rgb, ScoreKind, ShedReason, Status, Work},
+};
+
+/// A camera without frames for this long is forgotten.
+const FORGET: Duration = Duration::from_mins(5);
+
+/// One look at a picture.
+pub(in crate::ground) struct Offered {
+    /// Corners of its regions in fractions of the canvas.
+    pub(in crate::ground) boxes: Vec<[f32; 4]>,
+    /// How sure the proposal network is of each, 0 to 1.
+    pub(in crate::ground) objectness: Vec<f32>,
+    /// How each looks: unit vectors.
+    pub(in crate::ground) looks: Vec<Vec<f32>>,
+    /// What the model needs to be asked about it.
+    pub(in crate::ground) kept: Box<dyn Any + Send>,
+}
+
+/// A model whose looks can be kept and asked about later.
+pub(in crate::ground) trait Offering {
+    /// What a region must reach to be reported by `retrieve`.
+    fn bar(&self) -> Bar;
+    /// Whether the model can take the frame; says why not, for people.
+    fn fits(&self, frame: &Frame) -> Result<(), String>;
+    /// Looks at each canvas; there is at least one.
+    fn offer(&mut self, canvases: &[&Rgb]) -> Result<Vec<Offered>, GroundError>;
+    /// `retrieve`: how well the regions fit the words, a score a region.
+    fn select(&mut self, asks: &[(&Offered, &str)]) -> Result<Vec<Vec<f32>>, GroundError>;
+    /// The other methods. Questions about the same frame stand next to each other.
+    fn tell(&mut self, asks: &[(&Offered, Asked<'_>)]) -> Result<Vec<Told>, GroundError>;
+}
+
+/// What came of a question.
+#[derive(Debug)]
+pub(in crate::ground) struct Reply {
+    pub(in crate::ground) status: Status,
+    pub(in crate::ground) hits: Vec<Hit>,
+    /// Whether this very picture was asked.
+    pub(in crate::ground) fresh: bool,
+}
+
+impl Reply {
+    /// An answer about this very picture.
+    pub(in crate::ground) fn fresh(told: Told) -> Self {
+        match told {
+            Ok(hits) => Self { status: Status::Ok, hits, fresh: true },
+            Err(reason) => Self { status: Status::Error(reason), hits: Vec::new(), fresh: true },
+        }
+    }
+}
+
+/// One camera.
+#[derive(Default)]
+struct Place {
+    scene: Scene,
+    /// The look at the picture analysed last.
+    offered: Option<Offered>,
+    used_at: Option<Instant>,
+}
+
+/// See the module.
+pub(in crate::ground) struct Desk {
+    config: AskConfig,
+    places: HashMap<CameraId, Place>,
+    budget: Budget,
+    /// What one question took lately, by method.
+    costs: BTreeMap<&'static str, Duration>,
+    work: Arc<Work>,
+    /// Where stream time 0 lies, if what is remembered ages by the stream rather than by the clock.
+    stream_start: Option<Instant>,
+}
+
+/// A question that is due: its number, and its query's place in the camera's scene.
+struct Due {
+    ask: usize,
+    place: usize,
+    class: Class,
+}
+
+/// What came of the questions so far, by number.
+type Replies = BTreeMap<usize, Reply>;
+
+impl Desk {
+    pub(in crate::ground) fn new(config: AskConfig, stream_start: Option<Instant>, work: Arc<Work>) -> Self {
+        let budget = Budget::new(config.share);
+        Self { config, places: HashMap::new(), budget, costs: BTreeMap::new(), work, stream_start }
+    }
+
+    /// Answers all questions, in their order; those about one frame stand next to each other.
+    pub(in crate::ground) fn answer(
+        &mut self,
+        model: &mut dyn Able,
+        asks: &[Asked<'_>],
+    ) -> Result<Vec<Reply>, GroundError> {
+        let began = Instant::now();
+        let mut replies = Replies::new();
+        for round in rounds(asks) {
+            self.round(model, asks, &round, &mut replies)?;
+        }
+        self.budget.worked(began, Instant::now());
+        self.places.retain(|_, place| place.used_at.is_some_and(|at| began.saturating_duration_since(at) < FORGET));
+        let missing = || Reply { status: Status::Ok, hits: Vec::new(), fresh: false };
+        Ok((0..asks.len()).map(|i| replies.remove(&i).unwrap_or_else(missing)).collect())
+    }
+
+    /// The same for some of them, about at most one frame a camera.
+    fn round(
+        &mut self,
+        model: &mut dyn Able,
+        asks: &[Asked<'_>],
+        round: &[usize],
+        replies: &mut Replies,
+    ) -> Result<(), GroundError> {
+        self.look(model, asks, round, replies)?;
+        let open: Vec<usize> = round.iter().copied().filter(|i| !replies.contains_key(i)).collect();
+        let due = self.due(model, asks, &open);
+        let verdicts = self.verdicts(asks, &due);
+        let (mut shed, mut go) = (BTreeMap::new(), Vec::new());
+        for (due, verdict) in due.into_iter().zip(verdicts) {
+            match verdict {
+                None => go.push(due),
+                Some(reason) => drop(shed.insert(due.ask, reason)),
+            }
+        }
+        let scores = self.select(model, asks, &go)?;
+        let told = self.tell(model, asks, &go)?;
+        for i in open {
+            let reply = match told.get(&i) {
+                Some(Err(reason)) => Reply::fresh(Err(reason.clone())),
+                _ => self.known(model, &asks[i], scores.get(&i), told.contains_key(&i)),
+            };
+            let reply = self.counted(reply, shed.get(&i).copied());
+            replies.insert(i, reply);
+        }
+        Ok(())
+    }
+
+    fn counted(&self, reply: Reply, shed: Option<ShedReason>) -> Reply {
+        if let Some(reason) = shed {
+            self.work.leave(reason);
+            return Reply { status: Status::Shed(reason.to_string()), ..reply };
+        }
+        self.work.answer(reply.fresh);
+        reply
+    }
+
+    /// Looks at the frames that need it. Questions about a frame that the model cannot take are answered at once.
+    fn look(
+        &mut self,
+        model: &mut dyn Able,
+        asks: &[Asked<'_>],
+        round: &[usize],
+        replies: &mut Replies,
+    ) -> Result<(), GroundError> {
+        let mut frames: Vec<&Frame> = Vec::new();
+        for of_frame in round.chunk_by(|a, b| std::ptr::eq(asks[*a].1.frame, asks[*b].1.frame)) {
+            let frame = asks[of_frame[0]].1.frame;
+            let now = self.now(frame);
+            let place = self.places.entry(frame.camera.clone()).or_default();
+            place.used_at = Some(Instant::now());
+            let key = |i: &usize| Key { id: asks[*i].1.query.id.clone(), rev: asks[*i].1.query.rev };
+            place.scene.set_queries(of_frame.iter().map(key).collect());
+            let same = place.scene.look(&frame.canvas, &self.config, now) == Look::Same;
+            let mut looked = !same;
+            if let Some(offering) = model.offering() {
+                if let Err(reason) = offering.fits(frame) {
+                    replies.extend(of_frame.iter().map(|i| (*i, Reply::fresh(Err(reason.clone())))));
+                    continue;
+                }
+                looked |= place.offered.is_none();
+                frames.extend(looked.then_some(frame));
+            }
+            self.work.look(looked);
+        }
+        let result = self.offer(model, &frames);
+        if result.is_err() {
+            for frame in frames {
+                // Nothing is known of this picture: the next one must be looked at.
+                self.places.entry(frame.camera.clone()).or_default().scene.overlook();
+            }
+        }
+        result
+    }
+
+    fn offer(&mut self, model: &mut dyn Able, frames: &[&Frame]) -> Result<(), GroundError> {
+        let Some(offering) = model.offering().filter(|_| !frames.is_empty()) else { return Ok(()) };
+        let canvases: Vec<&Rgb> = frames.iter().map(|frame| &frame.canvas).collect();
+        let least = offering.bar().objectness;
+        for (frame, offered) in frames.iter().zip(offering.offer(&canvases)?) {
+            let now = self.now(frame);
+            let place = self.places.entry(frame.camera.clone()).or_default();
+            let Offered { boxes, objectness, looks, .. } = &offered;
+            place.scene.observe(Proposed { boxes, objectness, looks }, least, now);
+            place.offered = Some(offered);
+        }
+        Ok(())
+    }
+
+    /// The questions that should be asked, as far as each camera may.
+    fn due(&self, model: &mut dyn Able, asks: &[Asked<'_>], open: &[usize]) -> Vec<Due> {
+        let bar = model.offering().map(|offering| offering.bar());
+        let mut due = Vec::new();
+        for of_frame in open.chunk_by(|a, b| std::ptr::eq(asks[*a].1.frame, asks[*b].1.frame)) {
+            let frame = asks[of_frame[0]].1.frame;
+            let Some(Place { scene, .. }) = self.places.get(&frame.camera) else { continue };
+            let now = self.now(frame);
+            let mut by_region = BTreeMap::new();
+            for i in of_frame.iter().copied() {
+                let (method, ask) = &asks[i];
+                let Some(place) = scene.place(&ask.query.id) else { continue };
+                match bar.filter(|_| *method == Method::Retrieve) {
+                    Some(bar) => drop(by_region.insert(place, (i, ask.query.threshold.unwrap_or(bar.score)))),
+                    None => due.extend(scene.due_whole(place, &self.config, now).map(|class| {
+                        let class = if *method == Method::Zoom { Class::Zoom } else { class };
+                        Due { ask: i, place, class }
+                    })),
+                }
+            }
+            let asked: Vec<(usize, f32)> = by_region.iter().map(|(place, (_, least))| (*place, *least)).collect();
+            let urgent = scene.due(&asked, &self.config, now);
+            let numbered = urgent
+                .iter()
+                .filter_map(|d| Some(Due { ask: by_region.get(&d.query)?.0, place: d.query, class: d.class }));
+            due.extend(numbered);
+        }
+        due
+    }
+
+    fn verdicts(&mut self, asks: &[Asked<'_>], due: &[Due]) -> Vec<Option<ShedReason>> {
+        let item = |due: &Due| {
+            let (method, ask) = &asks[due.ask];
+            let scene = self.places.get(&ask.frame.camera).map(|place| &place.scene);
+            Item {
+                query: &ask.query.id,
+                worth: &ask.query.worth,
+                class: due.class,
+                waited: scene.map_or(Duration::MAX, |scene| scene.waited(due.place, self.now(ask.frame))),
+                cost: self.costs.get(method.name()).copied().unwrap_or_default(),
+                arrived: ask.frame.arrived_at(),
+            }
+        };
+        let items: Vec<Item<'_>> = due.iter().map(item).collect();
+        self.budget.decide(&items, Instant::now())
+    }
+
+    /// Asks about regions; returns the scores by question.
+    fn select(
+        &mut self,
+        model: &mut dyn Able,
+        asks: &[Asked<'_>],
+        go: &[Due],
+    ) -> Result<BTreeMap<usize, Vec<f32>>, GroundError> {
+        let Some(offering) = model.offering() else { return Ok(BTreeMap::new()) };
+        let (mut dues, mut pairs) = (Vec::new(), Vec::new());
+        for due in go.iter().filter(|due| asks[due.ask].0 == Method::Retrieve) {
+            let ask = &asks[due.ask].1;
+            if let Some(offered) = self.places.get(&ask.frame.camera).and_then(|place| place.offered.as_ref()) {
+                dues.push(due);
+                pairs.push((offered, ask.query.text.as_str()));
+            }
+        }
+        let began = Instant::now();
+        let all = if pairs.is_empty() { Vec::new() } else { offering.select(&pairs)? };
+        self.took(Method::Retrieve, began, all.len());
+        let mut scores = BTreeMap::new();
+        for (due, fit) in dues.iter().zip(all) {
+            let frame = asks[due.ask].1.frame;
+            let now = self.now(frame);
+            if let Some(place) = self.places.get_mut(&frame.camera) {
+                place.scene.answered(due.place, &fit, now);
+            }
+            scores.insert(due.ask, fit);
+        }
+        for of_frame in dues.chunk_by(|a, b| std::ptr::eq(asks[a.ask].1.frame, asks[b.ask].1.frame)) {
+            if let Some(place) = self.places.get_mut(&asks[of_frame[0].ask].1.frame.camera) {
+                place.scene.learn();
+            }
+        }
+        Ok(scores)
+    }
+
+    /// Asks the methods that know no regions; returns by question whether that went well.
+    fn tell(
+        &mut self,
+        model: &mut dyn Able,
+        asks: &[Asked<'_>],
+        go: &[Due],
+    ) -> Result<BTreeMap<usize, Result<(), String>>, GroundError> {
+        let offers = model.offering().is_some();
+        let mut dues: Vec<&Due> = go.iter().filter(|due| !(offers && asks[due.ask].0 == Method::Retrieve)).collect();
+        // By method, for the costs; and questions about the same frame stand next to each other.
+        dues.sort_by_key(|due| (asks[due.ask].0.name(), due.ask));
+        let mut outcome = BTreeMap::new();
+        for of_method in dues.chunk_by(|a, b| asks[a.ask].0 == asks[b.ask].0) {
+            let some: Vec<Asked<'_>> = of_method.iter().map(|due| asks[due.ask]).collect();
+            let began = Instant::now();
+            let told = match model.offering() {
+                Some(offering) => {
+                    let look = |asked: &Asked<'_>| self.places.get(&asked.1.frame.camera)?.offered.as_ref();
+                    let on: Vec<_> = some.iter().filter_map(|asked| Some((look(asked)?, *asked))).collect();
+                    offering.tell(&on)?
+                }
+                None => model.answer(&some)?,
+            };
+            self.took(some[0].0, began, told.len());
+            for (due, told) in of_method.iter().zip(told) {
+                let frame = asks[due.ask].1.frame;
+                let now = self.now(frame);
+                let held = self.places.get_mut(&frame.camera).map(|place| place.scene.held(due.place));
+                outcome
+                    .insert(due.ask, told.map(|hits| held.into_iter().for_each(|held| held.hold(hits.clone(), now))));
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// What is known about a question by now. `scores` are those of this very picture's regions, if they were asked.
+    fn known(&mut self, model: &mut dyn Able, asked: &Asked<'_>, scores: Option<&Vec<f32>>, told: bool) -> Reply {
+        let (method, ask) = asked;
+        let nothing = Reply { status: Status::Ok, hits: Vec::new(), fresh: told || scores.is_some() };
+        let Some(Place { scene, offered, .. }) = self.places.get_mut(&ask.frame.camera) else { return nothing };
+        let Some(place) = scene.place(&ask.query.id) else { return nothing };
+        let Some(offering) = model.offering().filter(|_| *method == Method::Retrieve) else {
+            let hits = scene.held(place).hits().cloned().unwrap_or_default();
+            return Reply { hits, ..nothing };
+        };
+        let Some(Offered { boxes, objectness, .. }) = offered else { return nothing };
+        let scores = scores.cloned().unwrap_or_else(|| scene.remembered(place));
+        let bar = offering.bar();
+        let bar = Bar { score: ask.query.threshold.unwrap_or(bar.score), ..bar };
+        let picks = regions::choose(&ask.frame.view, Offer { boxes, objectness, scores: &scores }, bar);
+        // The selection's own probability: how sure the proposal network was decides what is offered, not what fits.
+        let hit = |pick| Hit { pick, kind: ScoreKind::TokenProb, crop: None };
+        Reply { hits: picks.into_iter().map(hit).collect(), ..nothing }
+    }
+
+    /// `count` questions took the time since `began`.
+    fn took(&mut self, method: Method, began: Instant, count: usize) {
+        let Some(count) = u32::try_from(count).ok().filter(|count| *count > 0) else { return };
+        let each = began.elapsed() / count;
+        let cost = self.costs.entry(method.name()).or_insert(each);
+        *cost = (*cost * 7 + each) / 8;
+    }
+
+    /// When a frame's pixels came, on the clock that memories age by.
+    fn now(&self, frame: &Frame) -> Instant {
+        self.stream_start.map_or_else(|| frame.arrived_at(), |start| start + frame.pts)
+    }
+}
+
+/// Questions in as few groups as there are frames of one camera, those about the earlier frame in the earlier group.
+fn rounds(asks: &[Asked<'_>]) -> Vec<Vec<usize>> {
+    let mut rounds: Vec<(Vec<&Frame>, Vec<usize>)> = Vec::new();
+    for (i, (_, ask)) in asks.iter().enumerate() {
+        let frame = ask.frame;
+        let here = rounds.iter().position(|(frames, _)| frames.iter().any(|f| std::ptr::eq(*f, frame)));
+        let after = rounds.iter().rposition(|(frames, _)| frames.iter().any(|f| f.camera == frame.camera));
+        let round = here.unwrap_or_else(|| after.map_or(0, |round| round + 1));
+        if round == rounds.len() {
+            rounds.push((Vec::new(), Vec::new()));
+        }
+        let (frames, numbers) = &mut rounds[round];
+        if here.is_none() {
+            frames.push(frame);
+        }
+        numbers.push(i);
+    }
+    rounds.into_iter().map(|(_, numbers)| numbers).collect()
+}

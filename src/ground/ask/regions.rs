@@ -1,0 +1,271 @@
+//! One camera's regions: which of this picture is which of the last, and what was answered about each.
+//!
+//! A thing usually gets several proposals; the surest stands for all that overlap it, and remembers the best answer among
+//! them. Things move, so regions are followed from picture to picture; whether one has *changed* is judged against the
+//! moment it was asked about.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// Proposals that overlap a surer one this much are the same thing.
+const SAME: f32 = 0.5;
+/// A region and its successor overlap at least this much.
+const OVERLAP: f32 = 0.3;
+/// A region and its successor look at least this much alike (cosine of their features).
+const ALIKE: f32 = 0.3;
+/// A region that looks less like it did when it was asked about has changed.
+const UNCHANGED: f32 = 0.6;
+/// A region that looks this much like it did when it was asked about is the very same: so would be the answer.
+const EQUAL: f32 = 0.99;
+/// As has one that has grown or shrunk more than this in one direction.
+const GROWN: f32 = 2.0;
+/// A region that overlaps nothing that is followed, but something this much, takes its answers over: a second box of the
+/// same thing.
+const INHERIT: f32 = 0.5;
+/// How long a region is remembered that is not proposed any more.
+const FORGET: Duration = Duration::from_secs(1);
+/// How smoothly a region's look follows the proposals: they are noisy.
+const FOLLOW: f32 = 0.5;
+
+/// What the proposal network says of one picture; one entry a region in all slices.
+#[derive(Debug, Clone, Copy)]
+pub struct Proposed<'a> {
+    /// Corners in fractions of the canvas.
+    pub boxes: &'a [[f32; 4]],
+    /// How sure it is of each, 0 to 1.
+    pub objectness: &'a [f32],
+    /// How each looks: unit vectors, all of one length.
+    pub looks: &'a [Vec<f32>],
+}
+
+/// A region at the moment it was asked about.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    corners: [f32; 4],
+    look: Vec<f32>,
+}
+
+/// An answer about one region.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// How well it fits, 0 to 1.
+    pub score: f32,
+    /// When it was asked.
+    pub at: Instant,
+    seen: Arc<Seen>,
+}
+
+/// A thing that is followed.
+#[derive(Debug)]
+pub struct Region {
+    /// Where it is, in fractions of the canvas.
+    pub corners: [f32; 4],
+    /// How it looks, smoothed.
+    pub look: Vec<f32>,
+    /// How sure the network is of it now.
+    pub objectness: f32,
+    /// Pictures it was seen on.
+    pub pictures: u32,
+    /// When it was first seen.
+    pub born: Instant,
+    seen_at: Instant,
+    /// The proposal that it is on the picture looked at last; `None` if it is not on it.
+    proposal: Option<usize>,
+    /// One place a query; see [`Regions::set_queries`].
+    answers: Vec<Option<Answer>>,
+}
+
+impl Region {
+    /// What was answered about it.
+    pub fn answer(&self, query: usize) -> Option<&Answer> {
+        self.answers.get(query)?.as_ref()
+    }
+
+    /// Whether it looks just as it did when it was asked about.
+    pub fn equals(&self, answer: &Answer) -> bool {
+        dot(&self.look, &answer.seen.look) >= EQUAL
+    }
+
+    /// Whether it has changed since it was asked about.
+    pub fn changed_since(&self, answer: &Answer) -> bool {
+        let side = |c: &[f32; 4], axis: usize| (c[axis + 2] - c[axis]).max(1e-6);
+        let grown = (0..2).map(|axis| side(&self.corners, axis) / side(&answer.seen.corners, axis));
+        let mut grown = grown.map(|ratio| ratio.max(1.0 / ratio));
+        dot(&self.look, &answer.seen.look) < UNCHANGED || grown.any(|ratio| ratio > GROWN)
+    }
+}
+
+/// All regions of one camera.
+#[derive(Debug, Default)]
+pub struct Regions {
+    known: Vec<Region>,
+    /// For each proposal of the picture looked at last the one that stands for it: itself, a surer one, or none if it was
+    /// not offered.
+    leaders: Vec<Option<usize>>,
+}
+
+impl Regions {
+    /// Takes a picture's proposals in; those below `least` objectness are not offered to anybody and do not count.
+    /// `queries` is how many there are.
+    pub fn observe(&mut self, proposed: Proposed<'_>, least: f32, queries: usize, now: Instant) {
+        self.leaders = leaders(proposed, least);
+        let themselves: Vec<usize> =
+            self.leaders.iter().enumerate().filter(|(i, leader)| **leader == Some(*i)).map(|(i, _)| i).collect();
+        let owners = self.follow(proposed, &themselves);
+        self.known.iter_mut().for_each(|region| region.proposal = None);
+        for (leader, owner) in themselves.into_iter().zip(owners) {
+            let (corners, look) = (proposed.boxes[leader], &proposed.looks[leader]);
+            let place = owner.unwrap_or_else(|| {
+                self.known.push(self.begin(corners, look, queries, now));
+                self.known.len() - 1
+            });
+            let region = &mut self.known[place];
+            region.look.iter_mut().zip(look).for_each(|(old, new)| *old += FOLLOW * (new - *old));
+            normalise(&mut region.look);
+            (region.corners, region.objectness) = (corners, proposed.objectness[leader]);
+            (region.proposal, region.seen_at) = (Some(leader), now);
+            region.pictures += 1;
+        }
+        self.known.retain(|region| now.saturating_duration_since(region.seen_at) <= FORGET);
+    }
+
+    /// The regions on the picture looked at last.
+    pub fn present(&self) -> impl Iterator<Item = &Region> {
+        self.known.iter().filter(|region| region.proposal.is_some())
+    }
+
+    /// Enters the answers to `query`: a score for every proposal of the picture looked at last. A region gets the best of
+    /// those it stands for.
+    pub fn answered(&mut self, query: usize, scores: &[f32], now: Instant) {
+        let mut best = vec![0.0f32; self.leaders.len()];
+        for (leader, score) in self.leaders.iter().zip(scores) {
+            // A score that is no number is no match, and `max` passes it over.
+            if let Some(best) = leader.and_then(|leader| best.get_mut(leader)) {
+                *best = best.max(*score);
+            }
+        }
+        for region in &mut self.known {
+            if let (Some(proposal), Some(place)) = (region.proposal, region.answers.get_mut(query)) {
+                let seen = Arc::new(Seen { corners: region.corners, look: region.look.clone() });
+                *place = Some(Answer { score: best[proposal], at: now, seen });
+            }
+        }
+    }
+
+    /// What is remembered about `query`, as scores of the proposals of the picture looked at last; 0 where nothing is, and
+    /// for proposals that another one stands for.
+    pub fn remembered(&self, query: usize) -> Vec<f32> {
+        let mut scores = vec![0.0; self.leaders.len()];
+        for region in self.present() {
+            if let (Some(proposal), Some(answer)) = (region.proposal, region.answer(query)) {
+                scores[proposal] = answer.score;
+            }
+        }
+        scores
+    }
+
+    /// Each place of `from` says which old query a new one was; `None` is a query that was not there.
+    pub fn set_queries(&mut self, from: &[Option<usize>]) {
+        for region in &mut self.known {
+            let mut old = std::mem::take(&mut region.answers);
+            let moved = from.iter().map(|place| place.and_then(|place| old.get_mut(place)?.take()));
+            region.answers = moved.collect();
+        }
+    }
+
+    /// For each leader the known region it continues: pairs by overlap and likeness, the best first.
+    fn follow(&self, proposed: Proposed<'_>, leaders: &[usize]) -> Vec<Option<usize>> {
+        let mut pairs = Vec::new();
+        for (l, leader) in leaders.iter().enumerate() {
+            for (k, region) in self.known.iter().enumerate() {
+                let overlap = overlap(&proposed.boxes[*leader], &region.corners);
+                if overlap >= OVERLAP {
+                    let alike = dot(&proposed.looks[*leader], &region.look);
+                    if alike >= ALIKE {
+                        pairs.push((overlap + alike, l, k));
+                    }
+                }
+            }
+        }
+        pairs.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let mut owners = vec![None; leaders.len()];
+        let mut taken = vec![false; self.known.len()];
+        for (_, l, k) in pairs {
+            if owners[l].is_none() && !taken[k] {
+                (owners[l], taken[k]) = (Some(k), true);
+            }
+        }
+        owners
+    }
+
+    /// A region that continues none. One that lies upon another begins with its answers.
+    fn begin(&self, corners: [f32; 4], look: &[f32], queries: usize, now: Instant) -> Region {
+        let nearest = self.known.iter().map(|region| (overlap(&corners, &region.corners), region));
+        let (answers, pictures) = match nearest.max_by(|a, b| a.0.total_cmp(&b.0)) {
+            Some((overlap, region)) if overlap >= INHERIT => (region.answers.clone(), region.pictures),
+            _ => (vec![None; queries], 0),
+        };
+        let look = look.to_vec();
+        Region { corners, look, objectness: 0.0, pictures, born: now, seen_at: now, proposal: None, answers }
+    }
+}
+
+fn offered(proposed: Proposed<'_>, proposal: usize, least: f32) -> bool {
+    proposed.objectness[proposal] >= least && proposed.boxes[proposal].iter().all(|v| v.is_finite())
+}
+
+/// For each proposal the one that stands for it: the surest of those that overlap.
+fn leaders(proposed: Proposed<'_>, least: f32) -> Vec<Option<usize>> {
+    let mut order: Vec<usize> = (0..proposed.boxes.len()).filter(|i| offered(proposed, *i, least)).collect();
+    order.sort_by(|a, b| proposed.objectness[*b].total_cmp(&proposed.objectness[*a]));
+    let mut leading: Vec<usize> = Vec::new();
+    let mut leaders = vec![None; proposed.boxes.len()];
+    for proposal in order {
+        let covers = |leader: &&usize| overlap(&proposed.boxes[**leader], &proposed.boxes[proposal]) > SAME;
+        leaders[proposal] = leading.iter().find(covers).copied();
+        if leaders[proposal].is_none() {
+            leaders[proposal] = Some(proposal);
+            leading.push(proposal);
+        }
+    }
+    leaders
+}
+
+/// Intersection over union; 0 for what is no box.
+fn overlap(a: &[f32; 4], b: &[f32; 4]) -> f32 {
+    let (w, h) = (a[2].min(b[2]) - a[0].max(b[0]), a[3].min(b[3]) - a[1].max(b[1]));
+    if w <= 0.0 || h <= 0.0 {
+        return 0.0;
+    }
+    let area = |c: &[f32; 4]| (c[2] - c[0]) * (c[3] - c[1]);
+    w * h / (area(a) + area(b) - w * h)
+}
+
+/// Cosine of two unit vectors.
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    // Four sums side by side: one alone would have to be added up in order.
+    let (a, b) = (a.as_chunks::<4>(), b.as_chunks::<4>());
+    let mut sums = [0.0f32; 4];
+    for (a, b) in a.0.iter().zip(b.0) {
+        for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
+            *sum += a * b;
+        }
+    }
+    sums.iter().sum::<f32>() + a.1.iter().zip(b.1).map(|(a, b)| a * b).sum::<f32>()
+}
+
+/// Makes a vector one of length 1; one without length stays as it is.
+pub fn normalise(vector: &mut [f32]) {
+    let length = dot(vector, vector).sqrt();
+    if length.is_normal() {
+        for v in vector {
+            *v /= length;
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "regions_tests.rs"]
+mod tests;

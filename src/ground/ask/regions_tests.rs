@@ -1,0 +1,145 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const LEAST: f32 = 0.2;
+
+/// Boxes with their objectness and the angle of a two-dimensional look.
+struct Picture {
+    boxes: Vec<[f32; 4]>,
+    objectness: Vec<f32>,
+    looks: Vec<Vec<f32>>,
+}
+
+impl Picture {
+    fn new(things: &[([f32; 4], f32, f32)]) -> Self {
+        Self {
+            boxes: things.iter().map(|t| t.0).collect(),
+            objectness: things.iter().map(|t| t.1).collect(),
+            looks: things.iter().map(|t| vec![t.2.cos(), t.2.sin()]).collect(),
+        }
+    }
+
+    fn proposed(&self) -> Proposed<'_> {
+        Proposed { boxes: &self.boxes, objectness: &self.objectness, looks: &self.looks }
+    }
+}
+
+fn square(x: f32, y: f32) -> [f32; 4] {
+    [x, y, x + 0.1, y + 0.1]
+}
+
+#[test]
+fn an_answer_follows_its_thing_and_doubles_share_it() {
+    let (mut regions, start) = (Regions::default(), Instant::now());
+    let later = |ms| start + Duration::from_millis(ms);
+    let first =
+        Picture::new(&[(square(0.1, 0.1), 0.5, 0.0), (square(0.11, 0.1), 0.9, 0.0), (square(0.6, 0.6), 0.9, 1.5)]);
+    regions.observe(first.proposed(), LEAST, 1, start);
+    assert_eq!(regions.present().count(), 2);
+    assert!(regions.present().all(|region| region.answer(0).is_none()));
+    // The double that does not stand for itself was scored best.
+    regions.answered(0, &[0.8, 0.3, 0.1], start);
+    assert_eq!(regions.remembered(0), [0.0, 0.8, 0.1]);
+    // Both moved, in another order, and a third came.
+    let second =
+        Picture::new(&[(square(0.63, 0.6), 0.9, 1.4), (square(0.13, 0.1), 0.9, 0.1), (square(0.3, 0.8), 0.9, 0.0)]);
+    regions.observe(second.proposed(), LEAST, 1, later(66));
+    assert_eq!(regions.remembered(0), [0.1, 0.8, 0.0]);
+    assert_eq!(regions.present().filter(|region| region.answer(0).is_none()).count(), 1);
+    // Away for a moment, and back.
+    regions.observe(Picture::new(&[]).proposed(), LEAST, 1, later(500));
+    assert_eq!(regions.present().count(), 0);
+    regions.observe(second.proposed(), LEAST, 1, later(900));
+    assert_eq!(regions.remembered(0), [0.1, 0.8, 0.0]);
+    // Away for too long.
+    regions.observe(Picture::new(&[]).proposed(), LEAST, 1, later(2000));
+    regions.observe(second.proposed(), LEAST, 1, later(2100));
+    assert_eq!(regions.remembered(0), [0.0; 3]);
+}
+
+#[test]
+fn another_thing_in_its_place_does_not_get_its_answer() {
+    let (mut regions, start) = (Regions::default(), Instant::now());
+    let a = Picture::new(&[(square(0.1, 0.1), 0.9, 0.0)]);
+    regions.observe(a.proposed(), LEAST, 1, start);
+    regions.answered(0, &[0.9], start);
+    let b = Picture::new(&[([0.13, 0.13, 0.23, 0.23], 0.9, 1.5)]);
+    regions.observe(b.proposed(), LEAST, 1, start);
+    assert_eq!(regions.remembered(0), [0.0]);
+}
+
+#[test]
+fn what_grew_or_looks_different_has_changed() {
+    let (mut regions, start) = (Regions::default(), Instant::now());
+    let changed = |regions: &Regions| {
+        let region = regions.present().next().unwrap();
+        region.changed_since(region.answer(0).unwrap())
+    };
+    let see = |regions: &mut Regions, corners, look| {
+        regions.observe(Picture::new(&[(corners, 0.9, look)]).proposed(), LEAST, 1, start);
+    };
+    see(&mut regions, square(0.1, 0.1), 0.0);
+    regions.answered(0, &[0.9], start);
+    assert!(!changed(&regions));
+    see(&mut regions, [0.1, 0.1, 0.2, 0.29], 0.0);
+    assert!(!changed(&regions));
+    see(&mut regions, [0.1, 0.1, 0.2, 0.32], 0.0);
+    assert!(changed(&regions));
+    regions.answered(0, &[0.9], start);
+    assert!(!changed(&regions));
+    for step in 1..8u8 {
+        see(&mut regions, [0.1, 0.1, 0.2, 0.32], f32::from(step) * 0.2);
+    }
+    assert!(changed(&regions));
+}
+
+#[test]
+fn queries_come_and_go_without_mixing_their_answers() {
+    let (mut regions, start) = (Regions::default(), Instant::now());
+    let picture = Picture::new(&[(square(0.1, 0.1), 0.9, 0.0)]);
+    regions.observe(picture.proposed(), LEAST, 2, start);
+    regions.answered(0, &[0.1], start);
+    regions.answered(1, &[0.9], start);
+    regions.set_queries(&[None, Some(1), Some(0)]);
+    assert_eq!((0..3).map(|q| regions.remembered(q)[0]).collect::<Vec<_>>(), [0.0, 0.9, 0.1]);
+    regions.set_queries(&[Some(2)]);
+    assert_eq!(regions.remembered(0), [0.1]);
+}
+
+fn things() -> impl Strategy<Value = Vec<([f32; 4], f32, f32)>> {
+    let corners = [-0.2f32..1.2, -0.2f32..1.2, -0.2f32..1.2, -0.2f32..1.2];
+    proptest::collection::vec((corners, 0.0f32..1.0, 0.0f32..3.0), 0..24)
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_proposed_every_region_is_one_proposal_and_scores_fit_the_picture(
+        pictures in proptest::collection::vec((things(), 0u64..1500, any::<bool>()), 1..20),
+    ) {
+        let (mut regions, mut now) = (Regions::default(), Instant::now());
+        for (things, ms, ask) in pictures {
+            now += Duration::from_millis(ms);
+            let picture = Picture::new(&things);
+            regions.observe(picture.proposed(), LEAST, 1, now);
+            let places: Vec<usize> = regions.present().filter_map(|region| region.proposal).collect();
+            let distinct: std::collections::BTreeSet<&usize> = places.iter().collect();
+            prop_assert_eq!(distinct.len(), places.len());
+            for region in regions.present() {
+                let proposal = region.proposal.unwrap();
+                prop_assert_eq!(region.corners.map(f32::to_bits), picture.boxes[proposal].map(f32::to_bits));
+                prop_assert!(region.objectness >= LEAST && region.pictures >= 1);
+                prop_assert!((dot(&region.look, &region.look) - 1.0).abs() < 1e-3);
+            }
+            if ask {
+                let scores: Vec<f32> = picture.objectness.clone();
+                regions.answered(0, &scores, now);
+                prop_assert!(regions.present().all(|region| region.answer(0).is_some_and(|a| a.at == now)));
+            }
+            let remembered = regions.remembered(0);
+            prop_assert_eq!(remembered.len(), things.len());
+            prop_assert!(remembered.iter().enumerate().all(|(i, s)| *s == 0.0 || places.contains(&i)));
+        }
+        prop_assert!(regions.known.len() <= 20 * 24);
+    }
+}

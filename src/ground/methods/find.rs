@@ -1,0 +1,104 @@
+//! `detector`, and `retrieve` by models that are shown the whole picture: the model gives every box a score by the words.
+//!
+//! Like the models that write, these have a picture size of their own: they are shown the full-size picture where there
+//! is one. They look once at a frame, for all its queries.
+
+use super::{
+    Hit, Told,
+    regions::Pick,
+    retrieve::{Ask, TextCheck},
+    written::picture,
+};
+use crate::{
+    ground::GroundError,
+    types::{BBox, Rgb, ScoreKind, Size},
+};
+
+/// What is looked for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Want<'a> {
+    /// The words; they have passed the checker.
+    pub text: &'a str,
+    /// Least score of a box that is of interest.
+    pub least: f32,
+}
+
+/// A model that scores boxes by words.
+pub trait Finder: Send {
+    /// Tells from any thread whether words can be asked; says why not, for people.
+    fn checker(&self) -> TextCheck;
+
+    /// What a score means.
+    fn score_kind(&self) -> ScoreKind;
+
+    /// Looks at `picture` for something: what would fail on the first frame fails now.
+    fn warm_up(&mut self, picture: &Rgb) -> Result<(), GroundError>;
+
+    /// The boxes that fit each text, in pixels of the picture: one list a want. In any order; those below `least` may be
+    /// among them.
+    fn find(&mut self, picture: &Rgb, wants: &[Want<'_>]) -> Result<Vec<Vec<Pick>>, GroundError>;
+}
+
+/// Answers all questions. Those about the same frame stand next to each other. `least` holds where a query has no
+/// threshold of its own.
+pub fn answer(finder: &mut dyn Finder, asks: &[Ask<'_>], least: f32) -> Result<Vec<Told>, GroundError> {
+    let kind = finder.score_kind();
+    let mut answers = Vec::with_capacity(asks.len());
+    for asks in asks.chunk_by(|a, b| std::ptr::eq(a.frame, b.frame)) {
+        let source = asks[0].frame.source();
+        let wants: Vec<_> = asks
+            .iter()
+            .map(|ask| Want { text: &ask.query.text, least: ask.query.threshold.unwrap_or(least) })
+            .collect();
+        let found = match picture(asks[0].frame) {
+            Ok(picture) => match finder.find(&picture, &wants) {
+                Err(GroundError::Picture(reason)) => Err(reason.to_string()),
+                found => Ok((found?, picture.size)),
+            },
+            Err(reason) => Err(reason),
+        };
+        match found {
+            Ok((found, size)) => {
+                let mut found = found.into_iter();
+                answers.extend(wants.iter().map(|want| {
+                    Ok(Hit::all(chosen(found.next().unwrap_or_default(), want.least, size, source), kind))
+                }));
+            }
+            Err(reason) => answers.extend(wants.iter().map(|_| Err(reason.clone()))),
+        }
+    }
+    Ok(answers)
+}
+
+/// What reaches `least`, in source pixels, best first; of equals the one found first.
+fn chosen(found: Vec<Pick>, least: f32, picture: Size, source: Size) -> Vec<Pick> {
+    let (x, y) = (source.width as f32 / picture.width as f32, source.height as f32 / picture.height as f32);
+    let mut picks: Vec<_> = found
+        .into_iter()
+        .filter(|pick| pick.score >= least)
+        .filter_map(|pick| {
+            let [x1, y1, x2, y2] = pick.bbox.corners();
+            let bbox = BBox::new(x1 * x, y1 * y, x2 * x, y2 * y)?.clipped(source)?;
+            Some(Pick { bbox, score: pick.score.clamp(0.0, 1.0) })
+        })
+        .collect();
+    picks.sort_by(|a, b| b.score.total_cmp(&a.score));
+    picks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boxes_are_in_source_pixels_best_first_and_no_worse_than_asked() {
+        let pick = |x: f32, score| Pick { bbox: BBox::new(x, 0.0, x + 10.0, 10.0).unwrap(), score };
+        let found = vec![pick(0.0, 0.5), pick(20.0, 0.4), pick(30.0, 0.9), pick(95.0, 0.5), pick(1.0, f32::NAN)];
+        let got = chosen(found, 0.5, Size::new(100, 50), Size::new(200, 200));
+        let got: Vec<_> = got.iter().map(|pick| (pick.bbox.corners(), pick.score)).collect();
+        assert_eq!(
+            got,
+            [([60.0, 0.0, 80.0, 40.0], 0.9), ([0.0, 0.0, 20.0, 40.0], 0.5), ([190.0, 0.0, 200.0, 40.0], 0.5),]
+        );
+    }
+}

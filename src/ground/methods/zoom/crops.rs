@@ -1,0 +1,405 @@
+//! Zoom for models with a canvas of their own: a look at a crop says whether the thing is there, and where.
+//!
+//! The whole picture was looked at already. If the model finds the thing there and everything it found is of a size it
+//! sees well, that is the answer. Otherwise it looks closer: first where it found the thing on the last frame, then down
+//! the tree of areas, those first where a coarser look left a doubt, several in one run. What a crop shows counts only
+//! if the model says of the crop by itself that the thing is there, and boxes that the crop's edge cuts do not count.
+
+use std::{collections::HashMap, rc::Rc, time::Instant};
+
+use super::{
+    Stop, Zoom,
+    cover::{self, holds, shows},
+    merge,
+};
+use crate::{
+    ground::{
+        GroundError,
+        methods::{
+            Hit, Told,
+            regions::{Bar, Pick},
+            retrieve::{self, Ask, Pair, Proposals, Selector},
+            together::Bars,
+        },
+        zoom::{
+            self, Confidence, Kind, Meter, Plan, Prompt, Question, Rules, Tree, View,
+            crop::{self, Placed},
+            memory::Seed,
+        },
+    },
+    types::{BBox, Frame, Rgb, ScoreKind, Size},
+};
+
+/// What is shorter than this share of the canvas' height, on its longer side, is small.
+const SMALL: f32 = 0.15;
+
+/// How much more than an area is shown: what lies across the edge of two areas is whole in one of them.
+const MARGIN: f32 = 1.2;
+
+/// A thing that was found is shown with this much around it.
+const ROUND: f32 = 3.0;
+
+/// Where this many source pixels, or fewer, make a canvas pixel, looking closer shows little more.
+const GAIN: f32 = 1.4;
+
+/// The crop in which a thing was found will still show it if there is as much of the thing's size around it.
+const STAYS: f32 = 1.0;
+
+/// Boxes this near to an edge of the crop are cut by it, in shares of the crop's side.
+const EDGE: f32 = 0.01;
+
+/// Regions that fit less than this leave no doubt.
+const HINT: f32 = 0.05;
+
+/// The whole picture's look: proposals that hold its canvas, and what was selected for the query.
+#[derive(Debug)]
+pub struct Root<'a, F> {
+    /// The proposals.
+    pub proposals: &'a Proposals<F>,
+    /// Which of their canvases it is.
+    pub canvas: usize,
+    /// How well each region fits.
+    pub scores: Vec<f32>,
+    /// How sure the model is that nothing does.
+    pub none: f32,
+}
+
+/// Crops of one frame that the model has looked at: those of one query serve the others.
+#[derive(Debug)]
+pub struct Crops<F> {
+    known: HashMap<[u32; 4], Crop<F>>,
+}
+
+impl<F> Default for Crops<F> {
+    fn default() -> Self {
+        Self { known: HashMap::new() }
+    }
+}
+
+/// A crop, and where its proposals are.
+#[derive(Debug)]
+struct Crop<F> {
+    placed: Placed,
+    proposals: Rc<Proposals<F>>,
+    canvas: usize,
+}
+
+impl<F> Clone for Crop<F> {
+    fn clone(&self) -> Self {
+        Self { proposals: Rc::clone(&self.proposals), ..*self }
+    }
+}
+
+/// Answers one question about a frame whose whole picture was looked at.
+pub fn answer<M: Selector>(
+    zoom: &mut Zoom,
+    model: &mut M,
+    ask: &Ask<'_>,
+    root: &Root<'_, M::Features>,
+    bars: Bars,
+    crops: &mut Crops<M::Features>,
+) -> Result<Told, GroundError> {
+    let Ask { frame, query } = *ask;
+    let bar = Bar { score: query.threshold.unwrap_or(bars.retrieve.score), ..bars.retrieve };
+    let Some(whole) = Placed::whole(&frame.view) else { return Ok(Ok(Vec::new())) };
+    let first = Look::of(whole, root.proposals, root.canvas, &root.scores, root.none, (bar, frame.canvas.size));
+    let (text, exist, batch) = (query.text.as_str(), bars.exist, zoom.batch);
+    let mut eye = Eye { model, frame, text, bar, exist, batch, looks: vec![(whole.crop, first)], crops };
+    let (now, mut meter) = (zoom.now, zoom.meter());
+    let trail = zoom.memory.trail(&frame.camera, query, frame.source(), now());
+    if frame.full.is_none() || eye.is_settled(&eye.looks[0].1) {
+        trail.plan = None;
+        trail.seed([], now());
+        return Ok(Ok(eye.hits()));
+    }
+    let plan = trail.plan(now(), || eye.plan());
+    let seeds = zoom.seeds(ask);
+    let searched = eye.search(plan, &seeds, &mut meter, now);
+    zoom.remember(&meter);
+    let (plan, unseen) = match searched {
+        Ok(searched) => searched,
+        Err(stop) => return stop.told(),
+    };
+    let hits = eye.hits();
+    let trail = zoom.memory.trail(&frame.camera, query, frame.source(), now());
+    trail.plan = plan;
+    let near =
+        hits.iter().filter(|hit| hit.crop.is_some()).map(|hit| Seed { bbox: hit.pick.bbox, crop: hit.crop, missed: 0 });
+    // What there was no time for comes first the next time.
+    trail.seed(unseen.into_iter().filter_map(Seed::missed).chain(near), now());
+    Ok(Ok(hits))
+}
+
+/// What one look told.
+#[derive(Debug)]
+struct Look {
+    placed: Placed,
+    /// How sure the model is that the thing is there, 0 to 1.
+    yes: f32,
+    picks: Vec<Pick>,
+    /// Small regions that may be it: middles in source pixels, and how well they fit.
+    hints: Vec<((f32, f32), f32)>,
+}
+
+impl Look {
+    fn of<F>(
+        placed: Placed,
+        proposals: &Proposals<F>,
+        canvas: usize,
+        scores: &[f32],
+        none: f32,
+        (bar, size): (Bar, Size),
+    ) -> Self {
+        let to_source = |corners| placed.to_source(corners);
+        let picks = retrieve::picks(proposals, canvas, scores, to_source, bar);
+        let weak = Bar { objectness: bar.objectness.min(HINT), score: HINT, nms_iou: 1.0 };
+        let hints = retrieve::picks(proposals, canvas, scores, to_source, weak);
+        let hints = hints.iter().filter(|pick| is_small(&placed, &pick.bbox, size));
+        let hints = hints.map(|pick| (pick.bbox.center(), pick.score)).collect();
+        Self { placed, yes: if none.is_nan() { 0.0 } else { 1.0 - none.clamp(0.0, 1.0) }, picks, hints }
+    }
+}
+
+/// Whether a box is small where `placed` shows it on a canvas of that size.
+fn is_small(placed: &Placed, bbox: &BBox, canvas: Size) -> bool {
+    let [x1, y1, x2, y2] = placed.to_canvas(bbox);
+    let (width, height) = ((x2 - x1) * canvas.width as f32, (y2 - y1) * canvas.height as f32);
+    width.max(height) < SMALL * canvas.height as f32
+}
+
+/// A model that looks at one frame for one query, and what it saw.
+struct Eye<'a, M: Selector> {
+    model: &'a mut M,
+    frame: &'a Frame,
+    text: &'a str,
+    bar: Bar,
+    exist: f32,
+    /// Most crops in one run.
+    batch: usize,
+    /// By the crop that was looked at; the whole picture first.
+    looks: Vec<(BBox, Look)>,
+    crops: &'a mut Crops<M::Features>,
+}
+
+impl<M: Selector> Eye<'_, M> {
+    /// A search over the frame's areas.
+    fn plan(&self) -> Plan {
+        let canvas = self.canvas();
+        // Below the canvas' height an area is shown larger than life.
+        let patch = canvas.height.min(canvas.width).max(2);
+        let rules = Rules { existence: 2.0 * f64::from(self.exist) - 1.0, ..Rules::llava_local(patch) };
+        Plan::all(Tree::of(self.frame.source(), patch, rules.split), rules, self.text)
+    }
+
+    /// Looks at seeds and at what the plan asks, as far as the meter allows. The plan, unless it is over, and the seeds
+    /// that were left out.
+    fn search(
+        &mut self,
+        mut plan: Plan,
+        seeds: &[Seed],
+        meter: &mut Meter,
+        now: fn() -> Instant,
+    ) -> Result<(Option<Plan>, Vec<Seed>), Stop> {
+        // Two thirds of the passes go where something is known to be: the rest look for what is not.
+        let most = (meter.left() * 2 / 3).max(1);
+        let picture = self.frame.source();
+        let (mut shown, mut unseen) = cover::covering(seeds, |seed| self.around(seed), most, picture);
+        while !shown.is_empty() {
+            let began = now();
+            let (count, cost) = meter.afford(shown.len(), |n| self.unknown(&shown[..n]), began);
+            if count == 0 {
+                unseen.extend(seeds.iter().filter(|seed| shown.iter().any(|crop| shows(crop, seed, picture))));
+                break;
+            }
+            let some: Vec<_> = shown.drain(..count).collect();
+            self.look(&some)?;
+            meter.spend(cost, now().saturating_duration_since(began));
+        }
+        let over = zoom::pursue(&mut plan, self, meter, &now)?;
+        Ok(((!over).then_some(plan), unseen))
+    }
+
+    fn canvas(&self) -> Size {
+        self.frame.canvas.size
+    }
+
+    /// The narrowest crop: narrower ones would only make pixels larger.
+    fn least(&self) -> f32 {
+        self.canvas().width as f32
+    }
+
+    /// The crop that shows a seed: the one it was found in, or one like it if it has moved to its edge.
+    fn around(&self, seed: &Seed) -> Option<BBox> {
+        let least = match seed.crop {
+            Some(crop) if holds(&crop, &seed.bbox, STAYS, self.frame.source()) => return Some(crop),
+            Some(crop) => crop.width(),
+            None => self.least(),
+        };
+        crop::framed(&seed.bbox, self.frame.source(), self.canvas(), ROUND, least)
+    }
+
+    /// What is shown of a view.
+    fn crop_of(&self, view: &View) -> Option<BBox> {
+        if view.is_whole() {
+            return self.looks.first().map(|(whole, _)| *whole);
+        }
+        crop::framed(&view.area.bbox()?, self.frame.source(), self.canvas(), MARGIN, self.least())
+    }
+
+    fn seen(&self, crop: &BBox) -> Option<&Look> {
+        self.looks.iter().find(|(known, _)| known == crop).map(|(_, look)| look)
+    }
+
+    /// Passes that looking at these crops costs.
+    fn unknown(&self, crops: &[BBox]) -> usize {
+        let new = |at: usize| {
+            let crop = &crops[at];
+            !crops[..at].contains(crop) && self.seen(crop).is_none() && !self.crops.known.contains_key(&key(crop))
+        };
+        (0..crops.len()).filter(|at| new(*at)).count()
+    }
+
+    /// Looks at crops, as many in one run as are new.
+    fn look(&mut self, wanted: &[BBox]) -> Result<(), Stop> {
+        let mut new: Vec<BBox> = Vec::new();
+        for crop in wanted {
+            if self.seen(crop).is_none() && !new.contains(crop) {
+                new.push(*crop);
+            }
+        }
+        let uncut: Vec<_> = new.iter().filter(|crop| !self.crops.known.contains_key(&key(crop))).copied().collect();
+        self.cut(&uncut)?;
+        // Crops whose proposals came from one run are asked about in one.
+        let known: Vec<_> =
+            new.iter().filter_map(|crop| Some((*crop, self.crops.known.get(&key(crop))?.clone()))).collect();
+        for together in known.chunk_by(|(_, a), (_, b)| Rc::ptr_eq(&a.proposals, &b.proposals)) {
+            let proposals = &together[0].1.proposals;
+            let pairs: Vec<_> = together.iter().map(|(_, one)| Pair { canvas: one.canvas, text: self.text }).collect();
+            let selection = self.model.select(proposals, &pairs)?;
+            let rows = selection.scores.chunks(proposals.each.max(1)).zip(&selection.none);
+            for ((crop, one), (scores, none)) in together.iter().zip(rows) {
+                let on = (self.bar, self.canvas());
+                let look = Look::of(one.placed, proposals, one.canvas, scores, *none, on);
+                self.looks.push((*crop, look));
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts crops out of the full-size picture and proposes regions on them.
+    fn cut(&mut self, crops: &[BBox]) -> Result<(), Stop> {
+        let canvas = self.canvas();
+        let Some(full) = &self.frame.full else { return Ok(()) };
+        let mut shown = Vec::with_capacity(crops.len());
+        for crop in crops {
+            let picture = full.crop(crop, canvas).map_err(Stop::Picture)?;
+            let placed = crop::placed(crop, picture.size, canvas);
+            let placed = placed.ok_or_else(|| {
+                let Size { width, height } = picture.size;
+                Stop::Picture(format!("a crop came back as {width}x{height}, larger than it was asked for"))
+            })?;
+            shown.push((placed, laid(&picture, canvas, &placed)));
+        }
+        for (shown, crops) in shown.chunks(self.batch).zip(crops.chunks(self.batch)) {
+            let canvases: Vec<_> = shown.iter().map(|(_, picture)| picture).collect();
+            let proposals = Rc::new(self.model.propose(&canvases)?);
+            for (canvas, ((placed, _), crop)) in shown.iter().zip(crops).enumerate() {
+                let known = Crop { placed: *placed, proposals: Rc::clone(&proposals), canvas };
+                self.crops.known.insert(key(crop), known);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a look leaves nothing to be seen from nearer: the source has not much more to show, or the thing is there
+    /// and all of it is of a good size.
+    fn is_settled(&self, look: &Look) -> bool {
+        let (_, _, inner) = look.placed.inner();
+        if look.placed.crop.width() <= GAIN * inner.width as f32 {
+            return true;
+        }
+        let small = |pick: &Pick| is_small(&look.placed, &pick.bbox, self.canvas());
+        look.yes >= self.exist && !look.picks.is_empty() && !look.picks.iter().any(small)
+    }
+
+    /// What all looks found together.
+    fn hits(&self) -> Vec<Hit> {
+        let mut seen = Vec::new();
+        for (i, (_, look)) in self.looks.iter().enumerate() {
+            let whole = i == 0;
+            if !whole && look.yes < self.exist {
+                continue;
+            }
+            let crop = (!whole).then_some(look.placed.crop);
+            let kept = look.picks.iter().filter(|pick| !look.placed.cuts(&pick.bbox, self.frame.source(), EDGE));
+            seen.extend(kept.map(|pick| merge::Seen {
+                pick: *pick,
+                crop,
+                across: look.placed.crop.width(),
+                is_small: is_small(&look.placed, &pick.bbox, self.canvas()),
+            }));
+        }
+        if seen.is_empty() || self.looks.len() == 1 {
+            // Nothing to put together: as the whole picture has it.
+            let picks = self.looks.first().map(|(_, look)| look.picks.clone()).unwrap_or_default();
+            return Hit::all(picks, ScoreKind::TokenProb);
+        }
+        merge::merged(seen, self.bar.nms_iou)
+    }
+}
+
+impl<M: Selector> Confidence for Eye<'_, M> {
+    type Error = Stop;
+
+    /// What the crop's own look says; of "might it be found" what the coarser looks left open.
+    fn confidence(&mut self, view: &View, prompt: Prompt<'_>) -> Result<f64, Stop> {
+        let Some(look) = self.crop_of(view).and_then(|crop| self.seen(&crop)) else { return Ok(-1.0) };
+        let yes = match prompt.kind {
+            Kind::Existence => look.yes,
+            Kind::Answering => look.yes.min(look.picks.first().map_or(0.0, |pick| pick.score)),
+            Kind::Latent => look.hints.iter().map(|(_, score)| *score).fold(0.0, f32::max),
+        };
+        Ok(2.0 * f64::from(yes) - 1.0)
+    }
+
+    fn cost(&self, questions: &[Question]) -> usize {
+        let crops: Vec<_> = questions.iter().filter_map(|question| self.crop_of(&question.view)).collect();
+        self.unknown(&crops)
+    }
+
+    fn prepare(&mut self, questions: &[Question]) -> Result<(), Stop> {
+        let crops: Vec<_> = questions.iter().filter_map(|question| self.crop_of(&question.view)).collect();
+        self.look(&crops)
+    }
+
+    /// The best hint inside, of all the looks that were made.
+    fn promise(&self, view: &View) -> f64 {
+        let hints = self.looks.iter().flat_map(|(_, look)| &look.hints);
+        hints.filter(|(middle, _)| view.area.holds(*middle)).map(|(_, score)| f64::from(*score)).fold(0.0, f64::max)
+    }
+
+    fn worth_splitting(&self, view: &View) -> bool {
+        self.crop_of(view).and_then(|crop| self.seen(&crop)).is_none_or(|look| !self.is_settled(look))
+    }
+}
+
+/// A crop's name among others.
+fn key(crop: &BBox) -> [u32; 4] {
+    crop.corners().map(f32::to_bits)
+}
+
+/// A picture on a black canvas.
+fn laid(picture: &Rgb, canvas: Size, placed: &Placed) -> Rgb {
+    let (left, top, inner) = placed.inner();
+    if inner == canvas {
+        return picture.clone();
+    }
+    let mut data = vec![0; canvas.area() * 3];
+    let (pitch, row) = (canvas.width as usize * 3, inner.width as usize * 3);
+    let rows = data.chunks_exact_mut(pitch.max(1)).skip(top as usize);
+    for (to, from) in rows.zip(picture.data.chunks_exact(row.max(1))) {
+        let at = left as usize * 3;
+        to[at..at + row].copy_from_slice(from);
+    }
+    Rgb { size: canvas, data: data.into() }
+}

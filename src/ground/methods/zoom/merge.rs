@@ -1,0 +1,123 @@
+//! The same thing seen in several views becomes one match. Pure: boxes in, boxes out.
+//!
+//! A thing that is large on its canvas is best seen where it is whole, so coarse views go first for those; what is
+//! small on its canvas is best seen from near. A finer view's box inside a large one is a part of it; a coarse view's
+//! small box beside a finer one is the same thing seen worse.
+
+use crate::{
+    ground::methods::{Hit, regions::Pick},
+    types::{BBox, ScoreKind},
+};
+
+/// Of two views' boxes that overlap more than this, one stays; less than within a view, as small boxes are imprecise.
+const SAME: f32 = 0.3;
+
+/// Two views' boxes of which one lies in the other by more than this share are one thing.
+const INSIDE: f32 = 0.7;
+
+/// A box as one view saw it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Seen {
+    /// Where and how well.
+    pub pick: Pick,
+    /// The view; `None` is the whole picture.
+    pub crop: Option<BBox>,
+    /// How many source pixels the view shows across: the coarser, the more.
+    pub across: f32,
+    /// Whether it is small on the view's canvas.
+    pub is_small: bool,
+}
+
+/// One match for each thing, best first. Of boxes in one view that overlap more than `nms_iou` the better one stays.
+pub fn merged(mut seen: Vec<Seen>, nms_iou: f32) -> Vec<Hit> {
+    seen.sort_by(|a, b| {
+        let by_view = if a.is_small { a.across.total_cmp(&b.across) } else { b.across.total_cmp(&a.across) };
+        a.is_small.cmp(&b.is_small).then(by_view).then(b.pick.score.total_cmp(&a.pick.score))
+    });
+    let mut kept: Vec<Seen> = Vec::with_capacity(seen.len());
+    for one in seen {
+        let same = |other: &Seen| {
+            let (a, b) = (&other.pick.bbox, &one.pick.bbox);
+            let limit = if other.crop == one.crop { nms_iou } else { SAME };
+            a.iou(b) > limit || (other.crop != one.crop && inside(a, b) > INSIDE)
+        };
+        if !kept.iter().any(same) {
+            kept.push(one);
+        }
+    }
+    let mut hits: Vec<_> =
+        kept.into_iter().map(|one| Hit { pick: one.pick, kind: ScoreKind::TokenProb, crop: one.crop }).collect();
+    hits.sort_by(|a, b| b.pick.score.total_cmp(&a.pick.score));
+    hits
+}
+
+/// How much of the smaller box lies in the other.
+fn inside(a: &BBox, b: &BBox) -> f32 {
+    let (iou, sum) = (a.iou(b), a.area() + b.area());
+    // IoU = i / (sum - i), solved for i.
+    let both = iou * sum / (1.0 + iou);
+    both / a.area().min(b.area())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn seen(corners: [f32; 4], score: f32, crop: Option<f32>, is_small: bool) -> Seen {
+        let [x1, y1, x2, y2] = corners;
+        let crop = crop.and_then(|side| BBox::new(0.0, 0.0, side, side));
+        let across = crop.map_or(1000.0, |crop| crop.width());
+        Seen { pick: Pick { bbox: BBox::new(x1, y1, x2, y2).unwrap(), score }, crop, across, is_small }
+    }
+
+    fn corners(hits: &[Hit]) -> Vec<([f32; 4], f32, bool)> {
+        hits.iter().map(|hit| (hit.pick.bbox.corners(), hit.pick.score, hit.crop.is_some())).collect()
+    }
+
+    #[test]
+    fn what_is_small_is_taken_from_near_and_what_is_large_from_afar() {
+        let far = seen([100.0, 100.0, 112.0, 120.0], 0.9, None, true);
+        let near = seen([101.0, 104.0, 116.0, 128.0], 0.8, Some(250.0), false);
+        assert_eq!(corners(&merged(vec![far, near], 0.5)), [([101.0, 104.0, 116.0, 128.0], 0.8, true)]);
+        let bus = seen([100.0, 100.0, 400.0, 300.0], 0.6, None, false);
+        let wheel = seen([120.0, 260.0, 160.0, 300.0], 0.95, Some(250.0), false);
+        assert_eq!(corners(&merged(vec![wheel, bus], 0.5)), [([100.0, 100.0, 400.0, 300.0], 0.6, false)]);
+    }
+
+    #[test]
+    fn what_one_view_tells_apart_stays_apart() {
+        let (a, b) = (seen([0.0, 0.0, 10.0, 10.0], 0.6, None, true), seen([5.0, 0.0, 15.0, 10.0], 0.7, None, true));
+        assert_eq!(merged(vec![a, b], 0.5).len(), 2);
+        assert_eq!(merged(vec![a, b], 0.3).len(), 1);
+        assert_eq!(merged(vec![a, Seen { crop: BBox::new(0.0, 0.0, 9.0, 9.0), ..b }], 0.5).len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn every_thing_is_kept_once_and_the_best_come_first(
+            boxes in proptest::collection::vec(
+                (0u8..200, 0u8..200, 1u8..50, 1u8..50, 0u8..9, prop::option::of(1u8..4), any::<bool>()), 0..20,
+            ),
+        ) {
+            let seen: Vec<_> = boxes.iter().map(|(x, y, w, h, score, crop, small)| {
+                let (x, y) = (f32::from(*x), f32::from(*y));
+                let corners = [x, y, x + f32::from(*w), y + f32::from(*h)];
+                super::tests::seen(corners, f32::from(*score) / 8.0, crop.map(|c| 100.0 * f32::from(c)), *small)
+            }).collect();
+            let hits = merged(seen.clone(), 0.5);
+            prop_assert!(hits.is_sorted_by(|a, b| a.pick.score >= b.pick.score));
+            for hit in &hits {
+                prop_assert!(seen.iter().any(|one| one.pick.bbox == hit.pick.bbox && one.crop == hit.crop));
+                prop_assert!((0.0..=1.0).contains(&hit.pick.score));
+            }
+            for one in &seen {
+                let near = |hit: &Hit| {
+                    hit.pick.bbox.iou(&one.pick.bbox) > 0.299 || inside(&hit.pick.bbox, &one.pick.bbox) > 0.699
+                };
+                prop_assert!(hits.iter().any(near), "{:?} is lost", one);
+            }
+        }
+    }
+}

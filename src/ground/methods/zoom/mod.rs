@@ -1,0 +1,129 @@
+//! `zoom`: look closer where the whole picture does not tell, locate there, and map back.
+//!
+//! Where to look is the search's business ([`crate::ground::zoom`]); here it meets frames and models. [`crops`] is for
+//! models with a canvas of their own, for which one look at a crop says both whether the thing is there and where:
+//! everything that was looked at counts. [`views`] is for models that are asked in words whether it is there: they
+//! locate, by their own method, in what the search found.
+//!
+//! Both answer from the whole picture first. Both stop when a frame's budget is spent, and go on with the next frame.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde::Deserialize;
+
+use super::retrieve::Ask;
+use crate::{
+    ground::{
+        GroundError,
+        zoom::{
+            Budget, Meter,
+            memory::{MOST_SEEDS, Memory, Seed},
+        },
+    },
+    types::Followed,
+};
+
+mod cover;
+pub mod crops;
+pub mod merge;
+pub mod views;
+
+/// A tracked object that overlaps a find this much is that find.
+const SAME_SEED: f32 = 0.3;
+
+/// The `[model.zoom]` table: what a search may take. For one query on one frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ZoomConfig {
+    /// Passes of the model beyond the whole picture's: crops for a model with a canvas, questions for one that is asked.
+    pub passes: usize,
+    /// Time, in milliseconds. The first pass is made however long it takes.
+    pub milliseconds: u64,
+}
+
+impl Default for ZoomConfig {
+    fn default() -> Self {
+        Self { passes: 6, milliseconds: 400 }
+    }
+}
+
+/// What searches share: their budget, and what they remember from one frame to the next.
+#[derive(Debug)]
+pub struct Zoom {
+    budget: Budget,
+    /// Most pictures in one run of the model.
+    batch: usize,
+    memory: Memory,
+    /// Where tracked objects are.
+    followed: Arc<Followed>,
+    /// Reads the clock.
+    now: fn() -> Instant,
+}
+
+impl Zoom {
+    /// A fresh memory, and the budget of each search; `batch` pictures fit into one run of the model.
+    pub fn new(config: ZoomConfig, batch: usize) -> Self {
+        let budget = Budget { passes: config.passes, time: Duration::from_millis(config.milliseconds) };
+        Self { budget, batch: batch.max(1), memory: Memory::default(), followed: Arc::default(), now: Instant::now }
+    }
+
+    /// Looks first where `followed` says that tracked objects are, from now on.
+    pub fn follow(&mut self, followed: Arc<Followed>) {
+        self.followed = followed;
+    }
+
+    /// Where a query is looked for first: where it was found last, and where objects that answered it should be by now.
+    fn seeds(&mut self, ask: &Ask<'_>) -> Vec<Seed> {
+        let Ask { frame, query } = *ask;
+        let mut seeds = self.memory.trail(&frame.camera, query, frame.source(), (self.now)()).seeds().to_vec();
+        for bbox in self.followed.of(&frame.camera, &query.id) {
+            if let Some(bbox) = bbox.clipped(frame.source())
+                && seeds.len() < MOST_SEEDS
+                && seeds.iter().all(|seed| seed.bbox.iou(&bbox) < SAME_SEED)
+            {
+                seeds.push(Seed { bbox, crop: None, missed: 0 });
+            }
+        }
+        seeds
+    }
+
+    fn meter(&self) -> Meter {
+        Meter::new(self.budget, (self.now)(), self.memory.pace)
+    }
+
+    /// What a search that is over teaches the next.
+    fn remember(&mut self, meter: &Meter) {
+        self.memory.pace = meter.pace().or(self.memory.pace);
+    }
+}
+
+/// Why a search stopped before its end.
+#[derive(Debug)]
+enum Stop {
+    /// The model failed: so does the batch.
+    Model(GroundError),
+    /// The picture could not be cut; says why, for people.
+    Picture(String),
+}
+
+impl From<GroundError> for Stop {
+    fn from(error: GroundError) -> Self {
+        match error {
+            GroundError::Picture(reason) => Self::Picture(reason.to_string()),
+            other => Self::Model(other),
+        }
+    }
+}
+
+impl Stop {
+    /// A picture's trouble is its query's alone.
+    fn told<T>(self) -> Result<Result<T, String>, GroundError> {
+        match self {
+            Self::Model(error) => Err(error),
+            Self::Picture(reason) => Ok(Err(reason)),
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! Zoom for models that are asked in words: is it there, might it be found, can you tell from this view?
+//!
+//! The search is the original's, question by question ([`crate::ground::zoom`]). Boxes come from the model's own method,
+//! asked about what the search found, and about the whole picture where it found nothing, or not yet.
+
+use std::rc::Rc;
+
+use super::{Stop, Zoom};
+use crate::{
+    ground::{
+        GroundError,
+        codec::RawBox,
+        methods::{
+            Hit, Told,
+            regions::Pick,
+            retrieve::Ask,
+            written::{self, Writer},
+        },
+        zoom::{
+            self, Confidence, Kind, Meter, Plan, Prompt, Rules, Tree, View,
+            crop::{self, Corners},
+            cues,
+            mark::{self, Colour},
+            memory::Seed,
+            rules::Views,
+            tree::Area,
+            wording::{self, Part},
+        },
+    },
+    types::{BBox, Frame, FullFrame, Rgb, Size},
+};
+
+/// Words that a phrase about several things has at least: `car left of the van`.
+const RELATES: usize = 4;
+
+/// Things that are searched for at most.
+const MOST_CUES: usize = 4;
+
+/// A model that can be asked yes or no.
+pub trait Judge: Writer {
+    /// How it is searched with.
+    fn search_rules(&self) -> Rules;
+
+    /// How sure it is that the answer is yes: `2·(P(yes) - 0.5)` by the softmax over the first tokens of the two words
+    /// alone, -1 to 1. `pictures` stand where the parts say.
+    fn sure(&mut self, pictures: &[&Self::Seen], parts: &[Part]) -> Result<f64, GroundError>;
+
+    /// The things that a question is about, in the model's own words; none if it cannot tell.
+    fn cues(&mut self, question: &str) -> Result<Vec<String>, GroundError>;
+}
+
+/// Answers all questions. Those about the same frame stand next to each other.
+pub fn answer<W: Judge>(zoom: &mut Zoom, model: &mut W, asks: &[Ask<'_>]) -> Result<Vec<Told>, GroundError> {
+    let mut told = Vec::with_capacity(asks.len());
+    for asks in asks.chunk_by(|a, b| std::ptr::eq(a.frame, b.frame)) {
+        // The whole picture is the same for every query.
+        let mut whole = None;
+        for ask in asks {
+            told.push(match one(zoom, model, ask, &mut whole) {
+                Ok(hits) => Ok(hits),
+                Err(stop) => stop.told()?,
+            });
+        }
+    }
+    Ok(told)
+}
+
+fn one<W: Judge>(
+    zoom: &mut Zoom,
+    model: &mut W,
+    ask: &Ask<'_>,
+    whole: &mut Option<Rc<W::Seen>>,
+) -> Result<Vec<Hit>, Stop> {
+    let Ask { frame, query } = *ask;
+    let threshold = query.threshold.unwrap_or(0.0);
+    let rules = model.search_rules();
+    let mut eye = Eye { model, frame, rules, colour: Colour::of(&query.text), whole, last: None };
+    let found = match &frame.full {
+        Some(full) => eye.search(zoom, ask, full.as_ref())?,
+        None => Vec::new(),
+    };
+    // An area as large as the picture is the picture.
+    let all = Area::whole(frame.source());
+    let crops: Vec<Corners> = found.iter().filter(|area| **area != all).map(|area| eye.shown(area)).collect();
+    // Things that are related have to be seen together.
+    let related = zoom.memory.trail(&frame.camera, query, frame.source(), (zoom.now)());
+    let crops = match crops.iter().copied().reduce(|a, b| crop::union(&a, &b)) {
+        Some(all) if related.cues.as_ref().is_some_and(|cues| cues.len() > 1) => vec![all],
+        _ => crop::merged(&crops),
+    };
+    let mut hits = Vec::new();
+    for corners in crops {
+        hits.extend(eye.locate_in(corners, &query.text, threshold)?);
+    }
+    if hits.is_empty() {
+        hits = eye.locate_in_all(&query.text, threshold)?;
+    }
+    hits.sort_by(|a, b| b.pick.score.total_cmp(&a.pick.score));
+    let now = (zoom.now)();
+    let trail = zoom.memory.trail(&frame.camera, query, frame.source(), now);
+    let near = hits.iter().filter(|hit| hit.crop.is_some());
+    trail.seed(near.map(|hit| Seed { bbox: hit.pick.bbox, crop: hit.crop, missed: 0 }), now);
+    Ok(hits)
+}
+
+/// Pictures of one view: the area, and what goes before it.
+type Shown<S> = (View, Vec<Rc<S>>);
+
+/// A model that looks at one frame.
+struct Eye<'a, W: Judge> {
+    model: &'a mut W,
+    frame: &'a Frame,
+    rules: Rules,
+    colour: Colour,
+    whole: &'a mut Option<Rc<W::Seen>>,
+    /// The view asked about last: it is asked about in more than one way.
+    last: Option<Shown<W::Seen>>,
+}
+
+impl<W: Judge> Eye<'_, W> {
+    /// Areas that show what is asked for, as far as the budget goes.
+    fn search(&mut self, zoom: &mut Zoom, ask: &Ask<'_>, full: &dyn FullFrame) -> Result<Vec<Area>, Stop> {
+        let Ask { frame, query } = *ask;
+        let (now, mut meter) = (zoom.now, zoom.meter());
+        let question = cues::question_about(&query.text);
+        let source = frame.source();
+        let cues = self.cues(zoom, ask, &mut meter)?;
+        let seeds = zoom.seeds(ask);
+        let trail = zoom.memory.trail(&frame.camera, query, source, now());
+        let rules = self.rules.clone();
+        let begin = || {
+            let tree = Tree::of(source, rules.patch, rules.split);
+            Plan::new(tree, rules, &question, &cues)
+        };
+        let mut plan = trail.plan(now(), begin);
+        let mut asking = Asking { eye: self, full };
+        // Where it was found last it may still be: one question, and the search is spared.
+        let mut renewed = Vec::new();
+        for area in seeds.iter().filter_map(|seed| around(&seed.bbox, source)) {
+            let (count, cost) = meter.afford(1, |n| n, now());
+            if count == 0 {
+                break;
+            }
+            let began = now();
+            let view = View { area, depth: 1, glance: false };
+            let sure = asking.confidence(&view, Prompt { kind: Kind::Answering, about: &question })?;
+            meter.spend(cost, now().saturating_duration_since(began));
+            if sure >= asking.eye.rules.upper {
+                renewed.push(area);
+            }
+        }
+        let over = if renewed.is_empty() { zoom::pursue(&mut plan, &mut asking, &mut meter, &now)? } else { true };
+        zoom.remember(&meter);
+        let found = plan.found().into_iter().map(|at| plan.tree().node(at).area).collect();
+        if !over {
+            zoom.memory.trail(&frame.camera, query, source, now()).plan = Some(plan);
+        }
+        Ok(if renewed.is_empty() { found } else { renewed })
+    }
+
+    /// What the query is about. A phrase that relates things to one another is about several; the model is asked once.
+    fn cues(&mut self, zoom: &mut Zoom, ask: &Ask<'_>, meter: &mut Meter) -> Result<Vec<String>, Stop> {
+        let Ask { frame, query } = *ask;
+        let text = &query.text;
+        if cues::is_all(text) || text.split_whitespace().count() < RELATES {
+            return Ok(vec![text.clone()]);
+        }
+        let trail = zoom.memory.trail(&frame.camera, query, frame.source(), (zoom.now)());
+        if trail.cues.is_none() {
+            let began = (zoom.now)();
+            let mut named = self.model.cues(&cues::question_where(text))?;
+            meter.spend(1, (zoom.now)().saturating_duration_since(began));
+            named.truncate(MOST_CUES);
+            trail.cues = Some(if named.is_empty() { vec![text.clone()] } else { named });
+        }
+        Ok(trail.cues.clone().unwrap_or_default())
+    }
+
+    /// What is shown of an area.
+    fn shown(&self, area: &Area) -> Corners {
+        crop::shown(area, self.frame.source(), &self.rules)
+    }
+
+    fn locate_in_all(&mut self, text: &str, threshold: f32) -> Result<Vec<Hit>, Stop> {
+        let seen = self.whole()?;
+        let raw = self.model.locate(&seen, text)?;
+        let found = written::chosen(&raw, self.frame.source(), threshold);
+        Ok(found.into_iter().map(|(pick, kind)| Hit { pick, kind, crop: None }).collect())
+    }
+
+    fn locate_in(&mut self, corners: Corners, text: &str, threshold: f32) -> Result<Vec<Hit>, Stop> {
+        let (Some(full), Some(crop)) = (&self.frame.full, bbox(corners)) else { return Ok(Vec::new()) };
+        let size = size(corners);
+        let picture = full.crop(&crop, size).map_err(Stop::Picture)?;
+        let seen = self.model.look(&picture)?;
+        let raw: Vec<RawBox> = self.model.locate(&seen, text)?;
+        let [left, top, ..] = crop.corners();
+        let found = written::chosen(&raw, size, threshold).into_iter();
+        let moved = found.filter_map(|(pick, kind)| {
+            let [x1, y1, x2, y2] = pick.bbox.corners();
+            let bbox = BBox::new(x1 + left, y1 + top, x2 + left, y2 + top)?;
+            Some(Hit { pick: Pick { bbox, ..pick }, kind, crop: Some(crop) })
+        });
+        Ok(moved.collect())
+    }
+
+    fn whole(&mut self) -> Result<Rc<W::Seen>, Stop> {
+        if let Some(seen) = self.whole.as_ref() {
+            return Ok(Rc::clone(seen));
+        }
+        let picture = written::picture(self.frame).map_err(Stop::Picture)?;
+        let seen = Rc::new(self.model.look(&picture)?);
+        *self.whole = Some(Rc::clone(&seen));
+        Ok(seen)
+    }
+}
+
+/// Asks about views of a picture that is there in full.
+struct Asking<'a, 'b, W: Judge> {
+    eye: &'a mut Eye<'b, W>,
+    full: &'a dyn FullFrame,
+}
+
+impl<W: Judge> Asking<'_, '_, W> {
+    /// The pictures of a view, as the model sees them.
+    fn pictures(&mut self, view: &View) -> Result<Vec<Rc<W::Seen>>, Stop> {
+        let eye = &mut *self.eye;
+        if let Some((_, pictures)) = eye.last.as_ref().filter(|(last, _)| last == view) {
+            return Ok(pictures.iter().map(Rc::clone).collect());
+        }
+        let pictures = if view.glance {
+            vec![Rc::new(eye.model.look(&small(self.full, eye.frame.source(), eye.rules.patch)?)?)]
+        } else if view.is_whole() {
+            vec![eye.whole()?]
+        } else {
+            let (main, focus) = self.framed(&view.area)?;
+            let eye = &mut *self.eye;
+            let focus = Rc::new(eye.model.look(&focus)?);
+            if eye.rules.views == Views::Local { vec![focus] } else { vec![Rc::new(eye.model.look(&main)?), focus] }
+        };
+        self.eye.last = Some((*view, pictures.iter().map(Rc::clone).collect()));
+        Ok(pictures)
+    }
+
+    /// The whole picture with the area framed, and the area with its frame, as the original shows them. The frame of the
+    /// whole is drawn after scaling, at the thickness it would have.
+    fn framed(&self, area: &Area) -> Result<(Rgb, Rgb), Stop> {
+        let (source, rules, colour) = (self.eye.frame.source(), &self.eye.rules, self.eye.colour);
+        let corners = self.eye.shown(area);
+        if rules.views == Views::Local {
+            let picture = cut(self.full, corners)?;
+            return Ok((picture.clone(), picture));
+        }
+        let main = small(self.full, source, rules.patch)?;
+        let scaled = |v: u32, from: u32, to: u32| u32::try_from(u64::from(v) * u64::from(to) / u64::from(from.max(1)));
+        let across = |v: u32| scaled(v, source.width, main.size.width).unwrap_or(u32::MAX);
+        let down = |v: u32| scaled(v, source.height, main.size.height).unwrap_or(u32::MAX);
+        let [left, top, right, bottom] = corners;
+        let there = [across(left), down(top), across(right), down(bottom)];
+        let main = mark::framed(&main, there, mark::thickness(main.size), colour);
+        let t = mark::thickness(source);
+        let outer = [
+            left.saturating_sub(t),
+            top.saturating_sub(t),
+            right.saturating_add(t).min(source.width),
+            bottom.saturating_add(t).min(source.height),
+        ];
+        let focus = cut(self.full, outer)?;
+        // Where pixels are not square the crop is smaller than asked for, and its frame as thick as it was asked.
+        let edge = [0, 0, focus.size.width, focus.size.height];
+        Ok((main, mark::framed(&focus, edge, t, colour)))
+    }
+}
+
+impl<W: Judge> Confidence for Asking<'_, '_, W> {
+    type Error = Stop;
+
+    fn confidence(&mut self, view: &View, prompt: Prompt<'_>) -> Result<f64, Stop> {
+        let pictures = self.pictures(view)?;
+        let eye = &mut *self.eye;
+        let parts = wording::prompt(eye.rules.views, view, prompt, eye.colour);
+        let pictures: Vec<&W::Seen> = pictures.iter().map(Rc::as_ref).collect();
+        Ok(eye.model.sure(&pictures, &parts)?)
+    }
+}
+
+/// The whole picture with its longer side `side` pixels, or less where it has no more.
+fn small(full: &dyn FullFrame, source: Size, side: u32) -> Result<Rgb, Stop> {
+    let whole = bbox([0, 0, source.width, source.height]);
+    let whole = whole.ok_or_else(|| Stop::Picture("the picture is empty".to_owned()))?;
+    full.crop(&whole, Size::new(side, side)).map_err(Stop::Picture)
+}
+
+fn cut(full: &dyn FullFrame, corners: Corners) -> Result<Rgb, Stop> {
+    let crop = bbox(corners).ok_or_else(|| Stop::Picture("the crop is empty".to_owned()))?;
+    full.crop(&crop, size(corners)).map_err(Stop::Picture)
+}
+
+fn bbox([left, top, right, bottom]: Corners) -> Option<BBox> {
+    BBox::new(left as f32, top as f32, right as f32, bottom as f32)
+}
+
+fn size([left, top, right, bottom]: Corners) -> Size {
+    Size::new(right.saturating_sub(left), bottom.saturating_sub(top))
+}
+
+/// The whole pixels around a box.
+fn around(bbox: &BBox, picture: Size) -> Option<Area> {
+    let [x1, y1, x2, y2] = bbox.clipped(picture)?.corners();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clipped to the picture")]
+    let whole = |v: f32| v as u32;
+    let (x, y) = (whole(x1.floor()), whole(y1.floor()));
+    Some(Area { x, y, width: whole(x2.ceil()) - x, height: whole(y2.ceil()) - y })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,257 @@
+//! Detectors that tell a box from every cell of some grids: YOLOX, and the distance bins of `NanoDet` and `PicoDet`.
+
+use super::{Layout, Wanted, sigmoid};
+use crate::{
+    ground::{
+        engine::{Element, Engine, Outputs, Port, Tensor},
+        manifest::{Activation, Head},
+        methods::propose::Candidate,
+    },
+    types::Size,
+};
+
+/// The cells of every grid, one after the other: column, row and stride.
+fn cells(strides: &[u32], image: Size) -> Result<Vec<[f32; 3]>, String> {
+    if strides.is_empty() || strides.iter().any(|s| !(1..=1024).contains(s)) {
+        return Err("head.strides: should be the grids' steps in pixels, 1 to 1024, as in [8, 16, 32]".to_owned());
+    }
+    let mut cells = Vec::new();
+    for &stride in strides {
+        let (columns, rows) = (image.width.div_ceil(stride), image.height.div_ceil(stride));
+        cells.extend((0..rows).flat_map(|y| (0..columns).map(move |x| [x as f32, y as f32, stride as f32])));
+    }
+    Ok(cells)
+}
+
+fn ports(ports: &[Port]) -> String {
+    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Whether an output may be `[1, rows, width]` or `[rows, width]`.
+fn may_be(port: &Port, rows: usize, width: usize) -> bool {
+    let axis = |at: usize, want: usize| port.shape.get(at).is_some_and(|have| have.is_none_or(|have| have == want));
+    let end = port.shape.len();
+    let batch = end == 2 || (end == 3 && axis(0, 1));
+    port.element == Element::F32 && batch && axis(end - 2, rows) && axis(end - 1, width)
+}
+
+/// Takes the output `name` of `rows · width` floats.
+fn take(outputs: &mut Outputs, name: &str, rows: usize, width: usize) -> Result<Vec<f32>, String> {
+    let output = outputs.take(name);
+    let found = output.as_ref().map_or("nothing".to_owned(), |t| format!("{}{:?}", t.element(), t.shape));
+    let fits = |t: &Tensor| t.shape.ends_with(&[rows, width]) && t.shape.iter().product::<usize>() == rows * width;
+    let data = output.filter(fits).and_then(Tensor::into_f32);
+    data.ok_or_else(|| format!("its output `{name}` should be f32[1, {rows}, {width}] and is {found}"))
+}
+
+/// YOLOX: a row a cell with `cx, cy, w, h, objectness`, then a score a class; a box's score is the product of the two.
+///
+/// Centre and size are relative to the cell unless the graph has done that already: `(c + cell) · stride`,
+/// `e^s · stride` (`yolox/utils/demo_utils.py`, `demo_postprocess`). A cell has one class, the best.
+pub(super) struct Yolox {
+    output: String,
+    cells: Vec<[f32; 3]>,
+    classes: usize,
+    decoded: bool,
+}
+
+impl Yolox {
+    pub(super) fn of(head: &Head, image: Size, classes: usize, engine: &dyn Engine) -> Result<Self, String> {
+        let cells = cells(&head.strides, image)?;
+        let output = engine.outputs().iter().find(|port| may_be(port, cells.len(), 5 + classes));
+        let output = output.ok_or_else(|| {
+            let (rows, width, have) = (cells.len(), 5 + classes, ports(engine.outputs()));
+            format!("head: with these strides and {classes} classes an output should be f32[1,{rows},{width}]; there are {have}")
+        })?;
+        Ok(Self { output: output.name.clone(), cells, classes, decoded: head.decoded })
+    }
+
+    fn corners(&self, row: &[f32], [x, y, stride]: [f32; 3]) -> [f32; 4] {
+        let [cx, cy, w, h] = [row[0], row[1], row[2], row[3]];
+        let [cx, cy, w, h] = if self.decoded {
+            [cx, cy, w, h]
+        } else {
+            [(cx + x) * stride, (cy + y) * stride, w.exp() * stride, h.exp() * stride]
+        };
+        [cx - w / 2.0, cy - h / 2.0, cx + w / 2.0, cy + h / 2.0]
+    }
+}
+
+impl Layout for Yolox {
+    fn read(&self, outputs: &mut Outputs, wanted: Wanted<'_>, found: &mut Vec<Candidate>) -> Result<(), String> {
+        let width = 5 + self.classes;
+        let data = take(outputs, &self.output, self.cells.len(), width)?;
+        for (row, cell) in data.chunks_exact(width).zip(&self.cells) {
+            let objectness = row[4];
+            let (class, score, least) = match wanted {
+                Wanted::Things(least) => (0, objectness, least),
+                Wanted::Classes(least) => {
+                    let (class, best) = best(&row[5..]);
+                    (class, objectness * best, least[class])
+                }
+            };
+            if score >= least {
+                found.push(Candidate { corners: self.corners(row, *cell), class, score });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The largest of some scores and its place; of equals the first.
+fn best(scores: &[f32]) -> (usize, f32) {
+    let better = |best: (usize, f32), (at, score): (usize, &f32)| if *score > best.1 { (at, *score) } else { best };
+    scores.iter().enumerate().fold((0, f32::NEG_INFINITY), better)
+}
+
+/// Generalised focal heads (`NanoDet`, `PicoDet`): a score a class for every cell, and for each side of the box the
+/// probabilities that it is 0, 1, 2, … strides away from the cell's centre; the distance is their mean.
+///
+/// A grid has two tensors of its own, or all are one behind the other, scores before distances.
+pub(super) struct Distances {
+    source: Source,
+    cells: Vec<[f32; 3]>,
+    classes: usize,
+    bins: usize,
+    centre: f32,
+    activation: Activation,
+}
+
+enum Source {
+    /// Rows of the grid, and the names of its scores and distances.
+    Grids(Vec<(usize, String, String)>),
+    /// One tensor with everything.
+    Joined(String),
+}
+
+impl Distances {
+    pub(super) fn of(head: &Head, image: Size, classes: usize, engine: &dyn Engine) -> Result<Self, String> {
+        let cells = cells(&head.strides, image)?;
+        if head.activation == Activation::Softmax {
+            return Err("head.activation: should be none or sigmoid".to_owned());
+        }
+        let outputs = engine.outputs();
+        let wrong = || {
+            let have = ports(outputs);
+            format!(
+                "head: with these strides and {classes} classes there should be f32[1,cells,{classes}] and \
+                 f32[1,cells,4·bins] for each grid, or one f32[1,{},{classes}+4·bins]; there are {have}",
+                cells.len()
+            )
+        };
+        let last = |port: &Port| port.shape.last().copied().flatten();
+        let (source, bins) = if let [only] = outputs {
+            let distances = last(only).and_then(|width| width.checked_sub(classes)).ok_or_else(wrong)?;
+            if !may_be(only, cells.len(), classes + distances) {
+                return Err(wrong());
+            }
+            (Source::Joined(only.name.clone()), distances)
+        } else {
+            let distances = outputs.iter().filter_map(last).find(|width| *width != classes).ok_or_else(wrong)?;
+            let mut grids = Vec::new();
+            for stride in &head.strides {
+                let rows = Size::new(image.width.div_ceil(*stride), image.height.div_ceil(*stride)).area();
+                let named = |width: usize| outputs.iter().find(|port| may_be(port, rows, width));
+                let (scores, places) = (named(classes).ok_or_else(wrong)?, named(distances).ok_or_else(wrong)?);
+                grids.push((rows, scores.name.clone(), places.name.clone()));
+            }
+            (Source::Grids(grids), distances)
+        };
+        if bins < 8 || bins % 4 != 0 {
+            return Err(wrong());
+        }
+        let (centre, activation) = (head.centre, head.activation);
+        Ok(Self { source, cells, classes, bins: bins / 4, centre, activation })
+    }
+
+    fn corners(&self, distances: &[f32], [x, y, stride]: [f32; 3]) -> [f32; 4] {
+        let mut sides = distances.chunks_exact(self.bins).map(|bins| mean(bins) * stride);
+        let mut side = || sides.next().unwrap_or_default();
+        let (cx, cy) = ((x + self.centre) * stride, (y + self.centre) * stride);
+        let (left, top, right, bottom) = (side(), side(), side(), side());
+        [cx - left, cy - top, cx + right, cy + bottom]
+    }
+
+    fn cell(&self, scores: &[f32], distances: &[f32], cell: [f32; 3], wanted: Wanted<'_>, found: &mut Vec<Candidate>) {
+        let value = |score: f32| if self.activation == Activation::Sigmoid { sigmoid(score) } else { score };
+        match wanted {
+            Wanted::Things(least) => {
+                let score = value(best(scores).1);
+                if score >= least {
+                    found.push(Candidate { corners: self.corners(distances, cell), class: 0, score });
+                }
+            }
+            Wanted::Classes(least) => {
+                let mut corners = None;
+                for (class, (score, least)) in scores.iter().zip(least).enumerate() {
+                    let score = value(*score);
+                    if score >= *least {
+                        let corners = *corners.get_or_insert_with(|| self.corners(distances, cell));
+                        found.push(Candidate { corners, class, score });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The mean place under a softmax of some logits.
+fn mean(logits: &[f32]) -> f32 {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let (mut sum, mut weighted) = (0.0, 0.0);
+    for (place, logit) in (0u16..).zip(logits) {
+        let share = (logit - most).exp();
+        sum += share;
+        weighted += share * f32::from(place);
+    }
+    weighted / sum
+}
+
+impl Layout for Distances {
+    fn read(&self, outputs: &mut Outputs, wanted: Wanted<'_>, found: &mut Vec<Candidate>) -> Result<(), String> {
+        let distances = 4 * self.bins;
+        match &self.source {
+            Source::Joined(name) => {
+                let data = take(outputs, name, self.cells.len(), self.classes + distances)?;
+                for (row, cell) in data.chunks_exact(self.classes + distances).zip(&self.cells) {
+                    let (scores, places) = row.split_at(self.classes);
+                    self.cell(scores, places, *cell, wanted, found);
+                }
+            }
+            Source::Grids(grids) => {
+                let mut cells = self.cells.iter();
+                for (rows, scores, places) in grids {
+                    let scores = take(outputs, scores, *rows, self.classes)?;
+                    let places = take(outputs, places, *rows, distances)?;
+                    let rows = scores.chunks_exact(self.classes).zip(places.chunks_exact(distances));
+                    for ((scores, places), cell) in rows.zip(cells.by_ref()) {
+                        self.cell(scores, places, *cell, wanted, found);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_distance_is_the_mean_of_its_bins() {
+        assert!((mean(&[0.0; 8]) - 3.5).abs() < 1e-6);
+        assert!((mean(&[-1e9, -1e9, 500.0, -1e9]) - 2.0).abs() < 1e-6);
+        assert!((mean(&[0.0, 0.0, f32::NEG_INFINITY]) - 0.5).abs() < 1e-6);
+    }
+
+    #[test]
+    #[expect(clippy::float_cmp, reason = "exact by construction")]
+    fn grids_cover_what_is_left_over() {
+        let got = cells(&[8, 64], Size::new(20, 9)).unwrap();
+        assert_eq!(got.len(), 3 * 2 + 1);
+        assert_eq!(got[4], [1.0, 1.0, 8.0]);
+        assert_eq!(got[6], [0.0, 0.0, 64.0]);
+        assert!(cells(&[], Size::new(8, 8)).is_err() && cells(&[0], Size::new(8, 8)).is_err());
+    }
+}

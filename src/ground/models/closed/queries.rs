@@ -1,0 +1,118 @@
+//! Detectors with a fixed number of queries, each a box with a logit a class: RT-DETR, D-FINE, RF-DETR.
+//!
+//! | export | inputs | outputs |
+//! |---|---|---|
+//! | transformers | `pixel_values` | `logits` `[1,Q,C]`, `pred_boxes` `[1,Q,4]` |
+//! | RF-DETR's own | `input` | `labels` `[1,Q,C]`, `dets` `[1,Q,4]` |
+//! | RT-DETR's and D-FINE's own | `images`, `orig_target_sizes` i64 `[1,2]` | `labels` i64 `[1,K]`, `boxes` `[1,K,4]`, `scores` `[1,K]` |
+//!
+//! Boxes of the first two are centre and size in fractions of the image; of all pairs of query and class the best `Q`
+//! count, with the sigmoid of the logit as score (`post_process_object_detection` of `image_processing_rt_detr.py`;
+//! `PostProcess` in `rfdetr/models/lwdetr.py`). The third has done this itself, and tells corners in pixels of a size it
+//! is given. None of them suppresses anything: leave `scores.nms_iou` at 1.
+
+use super::{Layout, Wanted, sigmoid};
+use crate::{
+    ground::{
+        engine::{Data, Engine, Outputs, Tensor},
+        methods::propose::Candidate,
+    },
+    types::Size,
+};
+
+/// Names of logits and boxes.
+const NAMES: [(&str, &str); 2] = [("logits", "pred_boxes"), ("labels", "dets")];
+
+pub(super) struct Queries {
+    image: Size,
+    classes: usize,
+    /// Names of logits and boxes; `None` is boxes that are chosen already.
+    names: Option<(&'static str, &'static str)>,
+    feeds: Vec<(&'static str, Tensor)>,
+}
+
+impl Queries {
+    pub(super) fn of(image: Size, classes: usize, engine: &dyn Engine) -> Result<Self, String> {
+        let has = |name: &str| engine.outputs().iter().any(|port| port.name == name);
+        let names = NAMES.into_iter().find(|(logits, boxes)| has(logits) && has(boxes));
+        if names.is_none() && !["labels", "boxes", "scores"].iter().all(|name| has(name)) {
+            let have: Vec<_> = engine.outputs().iter().map(ToString::to_string).collect();
+            return Err(format!(
+                "its outputs should be logits and pred_boxes, or labels and dets, or labels, boxes and scores; they are {}",
+                have.join(", ")
+            ));
+        }
+        let size = Data::I64(vec![image.width.into(), image.height.into()]);
+        let feeds = match names {
+            None => vec![("orig_target_sizes", Tensor { shape: vec![1, 2], data: size })],
+            Some(_) => vec![],
+        };
+        Ok(Self { image, classes, names, feeds })
+    }
+
+    /// The best pairs of query and class, as many as there are queries, and each query's box.
+    fn ranked(&self, outputs: &mut Outputs, logits: &str, boxes: &str) -> Result<Vec<Candidate>, String> {
+        let classes = self.classes;
+        let told = outputs.take(logits).filter(|t| matches!(t.shape.as_slice(), [1, _, width] if *width == classes));
+        let told = told.and_then(Tensor::into_f32);
+        let told =
+            told.ok_or_else(|| format!("its output `{logits}` should be f32[1, queries, {classes}], one a class"))?;
+        let count = told.len() / classes;
+        let places = outputs.take(boxes).filter(|t| t.shape == [1, count, 4]).and_then(Tensor::into_f32);
+        let places = places.ok_or_else(|| format!("its output `{boxes}` should be f32[1, {count}, 4]"))?;
+        let (w, h) = (self.image.width as f32, self.image.height as f32);
+        let mut order: Vec<usize> = (0..told.len()).filter(|at| told[*at].is_finite()).collect();
+        order.sort_by(|a, b| told[*b].total_cmp(&told[*a]));
+        order.truncate(count);
+        let candidate = |at: usize| {
+            let (query, class) = (at / classes * 4, at % classes);
+            let [cx, cy, bw, bh] =
+                [places[query] * w, places[query + 1] * h, places[query + 2] * w, places[query + 3] * h];
+            let corners = [cx - bw / 2.0, cy - bh / 2.0, cx + bw / 2.0, cy + bh / 2.0];
+            Candidate { corners, class, score: sigmoid(told[at]) }
+        };
+        Ok(order.into_iter().map(candidate).collect())
+    }
+
+    fn chosen(&self, outputs: &mut Outputs) -> Result<Vec<Candidate>, String> {
+        let wrong = "its outputs should be labels i64[1, K], boxes f32[1, K, 4] and scores f32[1, K]";
+        let Some(Data::I64(labels)) = outputs.take("labels").map(|t| t.data) else { return Err(wrong.to_owned()) };
+        let mut floats = |name: &str| outputs.take(name).and_then(Tensor::into_f32).ok_or_else(|| wrong.to_owned());
+        let (boxes, scores) = (floats("boxes")?, floats("scores")?);
+        if boxes.len() != labels.len() * 4 || scores.len() != labels.len() {
+            return Err(wrong.to_owned());
+        }
+        let known = labels.iter().map(|label| usize::try_from(*label).ok().filter(|class| *class < self.classes));
+        let all = known.zip(boxes.as_chunks().0).zip(scores);
+        Ok(all
+            .filter_map(|((class, corners), score)| Some(Candidate { corners: *corners, class: class?, score }))
+            .collect())
+    }
+}
+
+impl Layout for Queries {
+    fn feeds(&self) -> &[(&'static str, Tensor)] {
+        &self.feeds
+    }
+
+    fn read(&self, outputs: &mut Outputs, wanted: Wanted<'_>, found: &mut Vec<Candidate>) -> Result<(), String> {
+        let all = match self.names {
+            Some((logits, boxes)) => self.ranked(outputs, logits, boxes)?,
+            None => self.chosen(outputs)?,
+        };
+        match wanted {
+            Wanted::Classes(least) => found.extend(all.into_iter().filter(|c| c.score >= least[c.class])),
+            Wanted::Things(least) => {
+                // A query that fits several classes is one thing.
+                let mut seen: Vec<[f32; 4]> = Vec::new();
+                for candidate in all.into_iter().filter(|c| c.score >= least) {
+                    if !seen.contains(&candidate.corners) {
+                        seen.push(candidate.corners);
+                        found.push(Candidate { class: 0, ..candidate });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,149 @@
+//! The two towers, apart or in one graph.
+
+use super::{Embedding, Open};
+use crate::{
+    ground::{
+        GroundError,
+        engine::{Data, Element, Engine, EngineError, Port, Tensor},
+        manifest::Manifest,
+        models::{open_role, reader::Ids},
+    },
+    types::Size,
+};
+
+/// Names of a picture's embedding, the best first: what the text's is compared with, then what a model without
+/// projection has.
+const PICTURE: [&str; 2] = ["image_embeds", "pooler_output"];
+/// Names of a text's embedding.
+const TEXT: [&str; 2] = ["text_embeds", "pooler_output"];
+
+/// The graphs, and what of them is read.
+pub(super) struct Towers {
+    graphs: Graphs,
+    image: Size,
+    picture: &'static str,
+    text: &'static str,
+}
+
+enum Graphs {
+    Apart {
+        vision: Box<dyn Engine>,
+        text: Box<dyn Engine>,
+    },
+    /// Both in one, which therefore always computes both: the other one gets as little as there is.
+    One(Box<dyn Engine>),
+}
+
+impl Towers {
+    pub(super) fn open(manifest: &Manifest, image: Size, open: &mut Open<'_>) -> Result<Self, GroundError> {
+        let graphs = if manifest.files.iter().any(|file| file.role == "model") {
+            Graphs::One(open_role(manifest, "model", open)?)
+        } else {
+            let vision = open_role(manifest, "vision_model", open)?;
+            Graphs::Apart { vision, text: open_role(manifest, "text_model", open)? }
+        };
+        let (vision, words, most): (_, _, &[&str]) = match &graphs {
+            Graphs::Apart { vision, text } => (vision.as_ref(), text.as_ref(), &["pixel_values"]),
+            Graphs::One(both) => (both.as_ref(), both.as_ref(), &["pixel_values", "input_ids", "attention_mask"]),
+        };
+        inputs(vision, &["pixel_values"], most)?;
+        let most = if most.len() == 1 { &["input_ids", "attention_mask"] } else { most };
+        inputs(words, &["input_ids"], most)?;
+        let (picture, text) = (output(vision, &PICTURE)?, output(words, &TEXT)?);
+        Ok(Self { graphs, image, picture, text })
+    }
+
+    /// Most pictures in one pass, where the graph has a fixed number.
+    pub(super) fn most_pictures(&self) -> Option<usize> {
+        let (Graphs::Apart { vision, .. } | Graphs::One(vision)) = &self.graphs;
+        let port = vision.inputs().iter().find(|port| port.name == "pixel_values")?;
+        port.shape.first().copied().flatten()
+    }
+
+    /// The embeddings of `count` prepared pictures.
+    pub(super) fn pictures(&mut self, mut pixels: Vec<f32>, count: usize) -> Result<Vec<Embedding>, GroundError> {
+        // A graph of a fixed batch gets it full.
+        let batch = self.most_pictures().unwrap_or(count).max(count);
+        let area = self.image.area() * 3;
+        pixels.resize(batch * area, 0.0);
+        let shape = vec![batch, 3, self.image.height as usize, self.image.width as usize];
+        let pixels = Tensor { shape, data: Data::F32(pixels) };
+        let found = match &mut self.graphs {
+            Graphs::Apart { vision, .. } => embeddings(vision.as_mut(), &[("pixel_values", &pixels)], self.picture)?,
+            Graphs::One(both) => {
+                let [ids, mask] = Ids { ids: vec![0], count: 1 }.tensors();
+                let feeds = [("pixel_values", &pixels), ("input_ids", &ids), ("attention_mask", &mask)];
+                embeddings(both.as_mut(), &feeds, self.picture)?
+            }
+        };
+        Ok(found.into_iter().take(count).collect())
+    }
+
+    /// The embedding of a text.
+    pub(super) fn text(&mut self, ids: &Ids) -> Result<Embedding, GroundError> {
+        let [ids, mask] = ids.tensors();
+        let feeds = [("input_ids", &ids), ("attention_mask", &mask)];
+        let (image, name) = (self.image, self.text);
+        let shape = vec![1, 3, image.height as usize, image.width as usize];
+        let (engine, mut found) = match &mut self.graphs {
+            Graphs::Apart { text, .. } => {
+                let found = embeddings(text.as_mut(), &feeds, name)?;
+                (text, found)
+            }
+            Graphs::One(both) => {
+                let grey = Tensor { shape, data: Data::F32(vec![0.0; image.area() * 3]) };
+                let found = embeddings(both.as_mut(), &[feeds[0], feeds[1], ("pixel_values", &grey)], name)?;
+                (both, found)
+            }
+        };
+        let reason = format!("its output `{name}` has no row for a text");
+        Ok(found.pop().ok_or_else(|| EngineError::Run { file: engine.file().to_owned(), reason })?)
+    }
+}
+
+/// The rows of an output, each of length 1. Feeds that the graph has no input for are left out.
+fn embeddings(engine: &mut dyn Engine, feeds: &[(&str, &Tensor)], name: &str) -> Result<Vec<Embedding>, EngineError> {
+    let has = |name: &str| engine.inputs().iter().any(|port| port.name == name);
+    let feeds: Vec<_> = feeds.iter().filter(|(name, _)| has(name)).copied().collect();
+    let output = engine.run(&feeds)?.take(name);
+    let width = output.as_ref().and_then(|t| if t.shape.len() == 2 { t.shape.last().copied() } else { None });
+    let rows = output.and_then(Tensor::into_f32).zip(width.filter(|width| *width > 0));
+    let failed = || EngineError::Run {
+        file: engine.file().to_owned(),
+        reason: format!("its output `{name}` should be f32[rows, width]"),
+    };
+    let (rows, width) = rows.ok_or_else(failed)?;
+    let unit = |row: &[f32]| -> Embedding {
+        let length = row.iter().map(|v| v * v).sum::<f32>().sqrt().max(1e-12);
+        row.iter().map(|v| v / length).collect()
+    };
+    Ok(rows.chunks_exact(width).map(unit).collect())
+}
+
+fn ports(ports: &[Port]) -> String {
+    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Checks that a graph takes what it must, and nothing that nobody feeds.
+fn inputs(engine: &dyn Engine, least: &[&str], most: &[&str]) -> Result<(), EngineError> {
+    let have = engine.inputs();
+    let right = |port: &Port| match port.name.as_str() {
+        "pixel_values" => port.element == Element::F32 && port.shape.len() == 4,
+        name => most.contains(&name) && port.element == Element::I64 && port.shape.len() == 2,
+    };
+    if have.iter().all(right) && least.iter().all(|name| have.iter().any(|port| port.name == *name)) {
+        return Ok(());
+    }
+    let expected = format!("{}: pixels as f32, ids as i64", most.join(", "));
+    Err(EngineError::Ports { file: engine.file().to_owned(), what: "inputs", expected, found: ports(have) })
+}
+
+fn output(engine: &dyn Engine, names: &[&'static str]) -> Result<&'static str, EngineError> {
+    let has = |name: &str| engine.outputs().iter().any(|port| port.name == name && port.element == Element::F32);
+    names.iter().copied().find(|name| has(name)).ok_or_else(|| EngineError::Ports {
+        file: engine.file().to_owned(),
+        what: "outputs",
+        expected: names.join(" or "),
+        found: ports(engine.outputs()),
+    })
+}

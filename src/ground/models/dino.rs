@@ -1,0 +1,207 @@
+//! Grounding DINO: boxes with a score for every token of a text.
+//!
+//! One graph, as published: `pixel_values` `[1,3,H,W]`, `pixel_mask` `[1,H,W]`, `input_ids`, `token_type_ids`,
+//! `attention_mask` `[1,T]` -> `logits` `[1,Q,T or more]`, `pred_boxes` `[1,Q,4]` (centre and size, in fractions of the
+//! part that the mask covers). All queries of a frame share a text, and so a pass, as far as they fit; what a text says
+//! reaches the picture's features inside the model, so that the score of one phrase may change in the last digits, or a
+//! little more, with its neighbours. `text.alone` in the manifest asks each by itself.
+
+use std::sync::Arc;
+
+use super::{
+    Open, need, open_role,
+    phrases::{self, Marks, Phrases},
+    reader::{Ids, Reader},
+    unfit,
+};
+use crate::{
+    ground::{
+        GroundError,
+        engine::{Data, Element, Engine, EngineError, Tensor},
+        manifest::{Fit, Manifest},
+        methods::{
+            find::{Finder, Want},
+            propose::{Candidate, suppress},
+            regions::Pick,
+            retrieve::TextCheck,
+        },
+        vision::{Resampler, dino},
+    },
+    types::{Rgb, ScoreKind, Size},
+};
+
+/// The family's name in manifests.
+pub const FAMILY: &str = "grounding-dino";
+
+/// The graph's inputs; a graph may lack some.
+const INPUTS: [&str; 5] = ["pixel_values", "pixel_mask", "input_ids", "token_type_ids", "attention_mask"];
+
+/// An opened model.
+pub struct Dino {
+    graph: Box<dyn Engine>,
+    reader: Arc<Reader>,
+    marks: Marks,
+    /// Most phrases in one text.
+    each: usize,
+    canvas: Size,
+    limits: (u32, u32),
+    resampler: Resampler,
+    nms_iou: f32,
+}
+
+impl Dino {
+    /// Opens the files of a manifest whose family this is.
+    pub fn open(manifest: &Manifest, open: &mut Open<'_>) -> Result<Self, GroundError> {
+        let input = &manifest.input;
+        if input.fit != Fit::Shortest {
+            return Err(unfit(manifest, format!("input.fit: is `{}`; {FAMILY} needs `shortest`", input.fit.name())));
+        }
+        let limits =
+            (need(manifest, "input.shortest", input.shortest)?, need(manifest, "input.longest", input.longest)?);
+        if limits.0 == 0 || limits.1 < limits.0 {
+            return Err(unfit(manifest, "input.longest: should be no less than input.shortest".to_owned()));
+        }
+        let reader = Reader::load(manifest)?;
+        let tokens = &manifest.tokens;
+        let part = reader.words(".").ok().and_then(|ids| if let [id] = ids[..] { Some(id) } else { None });
+        let marks = Marks {
+            begin: need(manifest, "tokens.begin", tokens.begin)?.into(),
+            part: part.ok_or_else(|| unfit(manifest, "tokens.vocabulary: has no token for a full stop".to_owned()))?,
+            end: need(manifest, "tokens.end", tokens.end.first().copied())?.into(),
+        };
+        let graph = open_role(manifest, "model", open)?;
+        inputs(graph.as_ref(), Size::new(input.width, input.height))?;
+        let scores = need(manifest, "scores", manifest.scores.as_ref())?;
+        let each = if manifest.text.as_ref().is_some_and(|text| text.alone) { 1 } else { usize::MAX };
+        Ok(Self {
+            graph,
+            reader: Arc::new(reader),
+            marks,
+            each,
+            canvas: Size::new(input.width, input.height),
+            limits,
+            resampler: Resampler::default(),
+            nms_iou: scores.nms_iou,
+        })
+    }
+
+    /// The text that asks for some queries at once; several if one does not hold them.
+    fn texts(&self, wants: &[Want<'_>]) -> Result<Vec<(Phrases, std::ops::Range<usize>)>, GroundError> {
+        let phrase = |want: &Want<'_>| phrase(&self.reader, want.text).map_err(|reason| GroundError::Text { reason });
+        let phrases = wants.iter().map(phrase).collect::<Result<Vec<_>, _>>()?;
+        Ok(phrases::texts(&phrases, self.marks, self.reader.length(), self.each))
+    }
+
+    fn run(&mut self, shown: &dino::Prepared, text: &Phrases) -> Result<Told, EngineError> {
+        let (height, width) = (self.canvas.height as usize, self.canvas.width as usize);
+        let pixels = Tensor { shape: vec![1, 3, height, width], data: Data::F32(shown.pixels.clone()) };
+        let mask = Tensor { shape: vec![1, height, width], data: Data::I64(shown.mask.clone()) };
+        let count = text.ids.len();
+        let [ids, all] = Ids { ids: text.ids.clone(), count }.tensors();
+        let types = Tensor { shape: vec![1, count], data: Data::I64(vec![0; count]) };
+        let feeds = INPUTS.into_iter().zip([&pixels, &mask, &ids, &types, &all]);
+        let has = |name: &str| self.graph.inputs().iter().any(|port| port.name == name);
+        let feeds: Vec<_> = feeds.filter(|(name, _)| has(name)).collect();
+        let mut outputs = self.graph.run(&feeds)?;
+        let (logits, boxes) = (outputs.take("logits"), outputs.take("pred_boxes"));
+        Told::of(logits, boxes, count).map_err(|reason| EngineError::Run { file: self.graph.file().to_owned(), reason })
+    }
+}
+
+/// A query's tokens: what stands between two separators.
+fn phrase(reader: &Reader, text: &str) -> Result<Vec<i64>, String> {
+    // These two part phrases inside the graph.
+    let text = text.replace(['.', '?'], " ");
+    let words = reader.words(&text)?;
+    let (count, most) = (words.len(), reader.length().saturating_sub(3));
+    if count > most {
+        return Err(format!("the text has {count} tokens; {} takes at most {most}: shorten it", reader.model()));
+    }
+    Ok(words)
+}
+
+/// What the graph told.
+struct Told {
+    /// A row a box, a logit a token.
+    logits: Vec<f32>,
+    width: usize,
+    /// Centre and size of each box.
+    boxes: Vec<f32>,
+}
+
+impl Told {
+    fn of(logits: Option<Tensor>, boxes: Option<Tensor>, tokens: usize) -> Result<Self, String> {
+        let wrong = || format!("its outputs should be logits f32[1, Q, {tokens} or more] and pred_boxes f32[1, Q, 4]");
+        let (logits, boxes) = logits.zip(boxes).ok_or_else(wrong)?;
+        let &[1, count, width] = logits.shape.as_slice() else { return Err(wrong()) };
+        if width < tokens || boxes.shape != [1, count, 4] {
+            return Err(wrong());
+        }
+        let (logits, boxes) = logits.into_f32().zip(boxes.into_f32()).ok_or_else(wrong)?;
+        Ok(Self { logits, width, boxes })
+    }
+
+    /// Every box with its score for a phrase, corners in fractions.
+    fn scored(&self, span: &std::ops::Range<usize>) -> impl Iterator<Item = Candidate> {
+        self.logits.chunks_exact(self.width).zip(self.boxes.as_chunks().0).map(|(row, &[cx, cy, w, h])| {
+            let best = row[span.clone()].iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let corners = [cx - w / 2.0, cy - h / 2.0, cx + w / 2.0, cy + h / 2.0];
+            Candidate { corners, class: 0, score: 1.0 / (1.0 + (-best).exp()) }
+        })
+    }
+}
+
+fn inputs(graph: &dyn Engine, canvas: Size) -> Result<(), EngineError> {
+    let (height, width) = (canvas.height as usize, canvas.width as usize);
+    let fits = |port: &crate::ground::engine::Port| {
+        let ends = |sides: &[usize]| {
+            let have = &port.shape[port.shape.len().saturating_sub(sides.len())..];
+            have.iter().zip(sides).all(|(have, want)| have.is_none_or(|have| have == *want))
+        };
+        match port.name.as_str() {
+            "pixel_values" => port.element == Element::F32 && port.shape.len() == 4 && ends(&[3, height, width]),
+            "pixel_mask" => port.element == Element::I64 && port.shape.len() == 3 && ends(&[height, width]),
+            name => INPUTS.contains(&name) && port.element == Element::I64 && port.shape.len() == 2,
+        }
+    };
+    let has = |name: &str| graph.inputs().iter().any(|port| port.name == name);
+    if graph.inputs().iter().all(fits) && has("pixel_values") && has("input_ids") {
+        return Ok(());
+    }
+    Err(EngineError::Ports {
+        file: graph.file().to_owned(),
+        what: "inputs",
+        expected: format!("pixel_values f32[1,3,{height},{width}] and, in i64, pixel_mask and the text's"),
+        found: graph.inputs().iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+    })
+}
+
+impl Finder for Dino {
+    fn checker(&self) -> TextCheck {
+        let reader = Arc::clone(&self.reader);
+        Arc::new(move |text| phrase(&reader, text).map(drop))
+    }
+
+    fn score_kind(&self) -> ScoreKind {
+        ScoreKind::Logit
+    }
+
+    fn warm_up(&mut self, picture: &Rgb) -> Result<(), GroundError> {
+        self.find(picture, &[Want { text: "person", least: 0.0 }]).map(drop)
+    }
+
+    fn find(&mut self, picture: &Rgb, wants: &[Want<'_>]) -> Result<Vec<Vec<Pick>>, GroundError> {
+        let shown = dino::prepare(&picture.data, picture.size, self.limits, Some(self.canvas), &mut self.resampler)?;
+        let mut picks = Vec::with_capacity(wants.len());
+        for (text, covered) in self.texts(wants)? {
+            let told = self.run(&shown, &text)?;
+            for (span, want) in text.spans.iter().zip(&wants[covered]) {
+                let scored = told.scored(span).filter(|c| c.score >= want.least);
+                let best = suppress(scored.collect(), self.nms_iou, usize::MAX);
+                let pick = |c: &Candidate| Some(Pick { bbox: shown.placement.to_picture(c.corners)?, score: c.score });
+                picks.push(best.iter().filter_map(pick).collect());
+            }
+        }
+        Ok(picks)
+    }
+}

@@ -1,0 +1,141 @@
+//! `OWLv2`: every patch of the picture is a box, with a score for every query.
+//!
+//! One graph, as published: `pixel_values` `[1,3,S,S]`, `input_ids`, `attention_mask` `[queries,16]` -> `logits`
+//! `[1,P,queries]`, `pred_boxes` `[1,P,4]` (centre and size, in fractions of the padded square). Queries do not see one
+//! another; all of a frame share a pass. The reference gives each box to its best query only
+//! (`post_process_object_detection` in `image_processing_owlv2.py`); here a box answers every query it fits.
+
+use std::sync::Arc;
+
+use super::{Open, need, open_role, reader::Reader, unfit};
+use crate::{
+    ground::{
+        GroundError,
+        engine::{Data, Element, Engine, EngineError, Port, Tensor},
+        manifest::{Fit, Manifest},
+        methods::{
+            find::{Finder, Want},
+            propose::{Candidate, suppress},
+            regions::Pick,
+            retrieve::TextCheck,
+        },
+        vision::owl,
+    },
+    types::{Rgb, ScoreKind},
+};
+
+/// The family's name in manifests.
+pub const FAMILY: &str = "owlv2";
+
+/// Most queries in one pass.
+const MAX_QUERIES: usize = 64;
+
+/// An opened model.
+pub struct Owl {
+    graph: Box<dyn Engine>,
+    reader: Arc<Reader>,
+    side: u32,
+    nms_iou: f32,
+}
+
+impl Owl {
+    /// Opens the files of a manifest whose family this is.
+    pub fn open(manifest: &Manifest, open: &mut Open<'_>) -> Result<Self, GroundError> {
+        let input = &manifest.input;
+        if input.fit != Fit::Square || input.width != input.height {
+            let reason = format!("input: {FAMILY} needs fit = \"square\", and a width that equals the height");
+            return Err(unfit(manifest, reason));
+        }
+        if manifest.text.as_ref().is_some_and(|text| text.pad.is_none()) {
+            return Err(unfit(manifest, format!("text.pad: {FAMILY} needs it, for its queries are of one length")));
+        }
+        let reader = Reader::load(manifest)?;
+        let graph = open_role(manifest, "model", open)?;
+        let (side, length) = (Some(input.width as usize), Some(reader.length()));
+        check(graph.as_ref(), side, length)?;
+        let scores = need(manifest, "scores", manifest.scores.as_ref())?;
+        Ok(Self { graph, reader: Arc::new(reader), side: input.width, nms_iou: scores.nms_iou })
+    }
+
+    /// Corners in fractions of the padded square and a score for every pair of a query and a box, query by query.
+    fn run(&mut self, pixels: &Tensor, wants: &[Want<'_>]) -> Result<Vec<Vec<Candidate>>, GroundError> {
+        let read = |want: &Want<'_>| self.reader.query(want.text).map_err(|reason| GroundError::Text { reason });
+        let read = wants.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let (count, length) = (wants.len(), self.reader.length());
+        let ids = read.iter().flat_map(|text| text.ids.iter().copied()).collect();
+        let mask = read.iter().flat_map(|text| (0..length).map(|at| i64::from(at < text.count))).collect();
+        let ids = Tensor { shape: vec![count, length], data: Data::I64(ids) };
+        let mask = Tensor { shape: vec![count, length], data: Data::I64(mask) };
+        let feeds = [("pixel_values", pixels), ("input_ids", &ids), ("attention_mask", &mask)];
+        let has = |name: &str| self.graph.inputs().iter().any(|port| port.name == name);
+        let feeds: Vec<_> = feeds.into_iter().filter(|(name, _)| has(name)).collect();
+        let mut outputs = self.graph.run(&feeds)?;
+        let told = outputs.take("logits").zip(outputs.take("pred_boxes"));
+        let patches = told.as_ref().map_or(0, |(logits, _)| logits.shape.get(1).copied().unwrap_or_default());
+        let told = told.filter(|(logits, boxes)| logits.shape == [1, patches, count] && boxes.shape == [1, patches, 4]);
+        let told = told.and_then(|(logits, boxes)| logits.into_f32().zip(boxes.into_f32()));
+        let (logits, boxes) = told.ok_or_else(|| EngineError::Run {
+            file: self.graph.file().to_owned(),
+            reason: format!("its outputs should be logits f32[1, P, {count}] and pred_boxes f32[1, P, 4]"),
+        })?;
+        let candidate = |query: usize, row: &[f32], &[cx, cy, w, h]: &[f32; 4]| Candidate {
+            corners: [cx - w / 2.0, cy - h / 2.0, cx + w / 2.0, cy + h / 2.0],
+            class: 0,
+            score: 1.0 / (1.0 + (-row[query]).exp()),
+        };
+        let rows = || logits.chunks_exact(count).zip(boxes.as_chunks().0);
+        Ok((0..count).map(|query| rows().map(|(row, place)| candidate(query, row, place)).collect()).collect())
+    }
+}
+
+fn check(graph: &dyn Engine, side: Option<usize>, length: Option<usize>) -> Result<(), EngineError> {
+    let axis = |have: Option<usize>, want: Option<usize>| have.is_none() || have == want;
+    let fits = |port: &Port| match (port.name.as_str(), port.shape.as_slice()) {
+        ("pixel_values", [_, _, h, w]) => port.element == Element::F32 && axis(*h, side) && axis(*w, side),
+        ("input_ids" | "attention_mask", [queries, tokens]) => {
+            port.element == Element::I64 && queries.is_none() && axis(*tokens, length)
+        }
+        _ => false,
+    };
+    let has = |name: &str| graph.inputs().iter().any(|port| port.name == name);
+    if graph.inputs().iter().all(fits) && has("pixel_values") && has("input_ids") {
+        return Ok(());
+    }
+    let (side, length) = (side.unwrap_or_default(), length.unwrap_or_default());
+    Err(EngineError::Ports {
+        file: graph.file().to_owned(),
+        what: "inputs",
+        expected: format!("pixel_values f32[1,3,{side},{side}], input_ids and attention_mask i64[?,{length}]"),
+        found: graph.inputs().iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+    })
+}
+
+impl Finder for Owl {
+    fn checker(&self) -> TextCheck {
+        self.reader.checker()
+    }
+
+    fn score_kind(&self) -> ScoreKind {
+        ScoreKind::Logit
+    }
+
+    fn warm_up(&mut self, picture: &Rgb) -> Result<(), GroundError> {
+        self.find(picture, &[Want { text: "person", least: 0.0 }]).map(drop)
+    }
+
+    fn find(&mut self, picture: &Rgb, wants: &[Want<'_>]) -> Result<Vec<Vec<Pick>>, GroundError> {
+        let (pixels, placement) = owl::prepare(&picture.data, picture.size, self.side)?;
+        let side = self.side as usize;
+        let pixels = Tensor { shape: vec![1, 3, side, side], data: Data::F32(pixels) };
+        let mut picks = Vec::with_capacity(wants.len());
+        for wants in wants.chunks(MAX_QUERIES) {
+            for (candidates, want) in self.run(&pixels, wants)?.into_iter().zip(wants) {
+                let sure = candidates.into_iter().filter(|c| c.score >= want.least);
+                let best = suppress(sure.collect(), self.nms_iou, usize::MAX);
+                let pick = |c: &Candidate| Some(Pick { bbox: placement.to_picture(c.corners)?, score: c.score });
+                picks.push(best.iter().filter_map(pick).collect());
+            }
+        }
+        Ok(picks)
+    }
+}

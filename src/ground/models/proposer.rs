@@ -1,0 +1,113 @@
+//! Other models as proposers: whatever offers boxes, behind [`BoxProposer`].
+
+use std::path::PathBuf;
+
+use super::{
+    Open,
+    closed::{self, Closed},
+    nano::{self, Nano},
+    need, unfit,
+};
+use crate::{
+    ground::{
+        self, GroundError,
+        manifest::Manifest,
+        methods::{
+            propose::{BoxProposer, Candidate, Region, suppress},
+            retrieve::Proposer as _,
+        },
+        vision::{Filter, Resampler},
+    },
+    types::{BBox, Letterbox, Rgb, Size},
+};
+
+/// Of two regions that nano offers and that overlap more than this the surer one stays: it offers several a thing.
+const NANO_IOU: f32 = 0.8;
+
+/// Opens the proposer that `manifest` names, in a folder of its own or among `folders`; and says which model it is.
+pub fn open(
+    manifest: &Manifest,
+    folders: &[PathBuf],
+    open: &mut Open<'_>,
+) -> Result<(Box<dyn BoxProposer>, Manifest), GroundError> {
+    let wanted = need(manifest, "proposer", manifest.proposer.as_ref())?;
+    let beside = manifest.dir.join(&wanted.model);
+    let other = match ground::find(&beside, &[]) {
+        Err(GroundError::NotFound { .. }) => ground::find(&wanted.model, folders)?,
+        found => found?,
+    };
+    other.verify(|_| ())?;
+    let model: Box<dyn BoxProposer> = match other.family.as_str() {
+        nano::FAMILY => Box::new(Small::open(&other, open)?),
+        family if closed::FAMILIES.contains(&family) => Box::new(Closed::open(&other, open)?),
+        family => {
+            let reason = format!(
+                "proposer.model: {} is of the family {family}, which offers no regions; take one of {}, {}",
+                other.path().display(),
+                nano::FAMILY,
+                closed::FAMILIES.join(", ")
+            );
+            return Err(unfit(manifest, reason));
+        }
+    };
+    Ok((Box::new(Few { model, most: wanted.regions }), other))
+}
+
+/// The surest few regions of another proposer.
+struct Few {
+    model: Box<dyn BoxProposer>,
+    most: usize,
+}
+
+impl BoxProposer for Few {
+    fn regions(&mut self, picture: &Rgb) -> Result<Vec<Region>, GroundError> {
+        let mut regions = self.model.regions(picture)?;
+        regions.truncate(self.most);
+        Ok(regions)
+    }
+}
+
+/// The bundled model's proposals, on any picture: it takes canvases of one size, the picture centred on black.
+struct Small {
+    model: Nano,
+    canvas: Size,
+    objectness: f32,
+    resampler: Resampler,
+}
+
+impl Small {
+    fn open(manifest: &Manifest, open: &mut Open<'_>) -> Result<Self, GroundError> {
+        let objectness = need(manifest, "scores", manifest.scores.as_ref())?.objectness;
+        let model = Nano::open(manifest, open)?;
+        Ok(Self { model, canvas: manifest.canvas(), objectness, resampler: Resampler::default() })
+    }
+
+    fn canvas(&mut self, picture: &Rgb, view: &Letterbox) -> Result<Rgb, GroundError> {
+        let resized = self.resampler.resize(&picture.data, picture.size, view.inner, Filter::Bilinear)?;
+        let (width, row) = (self.canvas.width as usize * 3, view.inner.width as usize * 3);
+        let mut data = vec![0; self.canvas.area() * 3];
+        for (line, out) in resized.chunks_exact(row).zip(data.chunks_exact_mut(width).skip(view.top as usize)) {
+            let left = view.left as usize * 3;
+            out[left..left + row].copy_from_slice(line);
+        }
+        Ok(Rgb { size: self.canvas, data: data.into() })
+    }
+}
+
+impl BoxProposer for Small {
+    fn regions(&mut self, picture: &Rgb) -> Result<Vec<Region>, GroundError> {
+        let view = Letterbox::fit(picture.size, 1.0, self.canvas);
+        let canvas = self.canvas(picture, &view)?;
+        let offered = self.model.propose(&[&canvas])?;
+        let sure = offered.boxes.iter().zip(&offered.objectness).filter(|(_, score)| **score >= self.objectness);
+        let candidates = sure.filter_map(|(corners, score)| {
+            Some(Candidate { corners: view.to_source(*corners)?.corners(), class: 0, score: *score })
+        });
+        let best = suppress(candidates.collect(), NANO_IOU, usize::MAX);
+        let region = |c: &Candidate| {
+            let [x1, y1, x2, y2] = c.corners;
+            Some(Region { bbox: BBox::new(x1, y1, x2, y2)?, objectness: c.score })
+        };
+        Ok(best.iter().filter_map(region).collect())
+    }
+}

@@ -1,0 +1,143 @@
+//! Pictures as detectors with classes of their own take them: at a fixed size, stretched or in a corner, in whatever
+//! numbers and order of colours their training had.
+
+use super::{Filter, Resampler, VisionError};
+use crate::{ground::codec::Placement, types::Size};
+
+/// How a picture is laid on the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Laid {
+    /// Over all of it.
+    Stretch,
+    /// Scaled by one factor, in the top left corner; the rest is filled with this byte, which is normalised as the
+    /// picture is.
+    Corner(u8),
+}
+
+/// What the numbers of a tensor mean: `(byte · scale − mean) / std`, the latter two in the tensor's order of colours.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Values {
+    /// What a byte is multiplied by.
+    pub scale: f64,
+    /// What is subtracted.
+    pub mean: [f32; 3],
+    /// What is divided by.
+    pub std: [f32; 3],
+    /// Whether the tensor begins with blue.
+    pub bgr: bool,
+}
+
+/// Prepares pictures for one model.
+#[derive(Debug, Clone)]
+pub struct Lay {
+    image: Size,
+    laid: Laid,
+    filter: Filter,
+    /// The value of every byte in each of the tensor's planes.
+    table: [[f32; 256]; 3],
+    /// The colour of each plane, as its place in RGB.
+    colours: [usize; 3],
+}
+
+impl Lay {
+    /// Prepares images of `image`.
+    pub fn new(image: Size, laid: Laid, filter: Filter, values: &Values) -> Self {
+        let value = |c: usize, v: usize| {
+            #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is meant")]
+            let scaled = (v as f64 * values.scale) as f32;
+            (scaled - values.mean[c]) / values.std[c]
+        };
+        let table = std::array::from_fn(|c| std::array::from_fn(|v| value(c, v)));
+        Self { image, laid, filter, table, colours: if values.bgr { [2, 1, 0] } else { [0, 1, 2] } }
+    }
+
+    /// Size of the image.
+    pub fn image(&self) -> Size {
+        self.image
+    }
+
+    /// The tensor `[1, 3, height, width]` of a packed RGB picture, into `out`, and how the picture lies in it.
+    pub fn prepare(
+        &self,
+        rgb: &[u8],
+        size: Size,
+        resampler: &mut Resampler,
+        out: &mut Vec<f32>,
+    ) -> Result<Placement, VisionError> {
+        let (inner, pad) = match self.laid {
+            Laid::Stretch => (self.image, 0),
+            Laid::Corner(pad) => (inner(size, self.image), pad),
+        };
+        let resized = resampler.resize(rgb, size, inner, self.filter)?;
+        let (area, width, row) = (self.image.area(), self.image.width as usize, inner.width as usize);
+        out.resize(area * 3, 0.0);
+        for ((plane, table), colour) in out.chunks_exact_mut(area).zip(&self.table).zip(self.colours) {
+            if inner != self.image {
+                plane.fill(table[usize::from(pad)]);
+            }
+            for (line, out) in resized.chunks_exact(row * 3).zip(plane.chunks_exact_mut(width)) {
+                for (out, pixel) in out.iter_mut().zip(line.chunks_exact(3)) {
+                    *out = table[usize::from(pixel[colour])];
+                }
+            }
+        }
+        Ok(Placement::top_left(size, inner, self.image))
+    }
+}
+
+/// The size of `picture` scaled by one factor into `image`, cut to whole pixels as YOLOX does (`preproc` in
+/// `yolox/data/data_augment.py`).
+fn inner(picture: Size, image: Size) -> Size {
+    let ratio = (f64::from(image.height) / f64::from(picture.height.max(1)))
+        .min(f64::from(image.width) / f64::from(picture.width.max(1)));
+    let side = |v: u32, most: u32| {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the image")]
+        let pixels = (f64::from(v) * ratio).clamp(1.0, f64::from(most)) as u32;
+        pixels
+    };
+    Size::new(side(picture.width, image.width), side(picture.height, image.height))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: Values = Values { scale: 1.0, mean: [0.0; 3], std: [1.0; 3], bgr: false };
+
+    #[test]
+    #[expect(clippy::float_cmp, reason = "exact by construction")]
+    fn a_corner_is_padded_and_colours_are_in_the_order_asked() {
+        let lay = Lay::new(Size::new(3, 2), Laid::Corner(114), Filter::Linear, &Values { bgr: true, ..PLAIN });
+        let mut out = vec![7.0; 2];
+        let rgb = [1, 2, 3].repeat(4);
+        let placement = lay.prepare(&rgb, Size::new(2, 2), &mut Resampler::default(), &mut out).unwrap();
+        let plane = |v: f32| vec![v, v, 114.0, v, v, 114.0];
+        assert_eq!(out, [plane(3.0), plane(2.0), plane(1.0)].concat());
+        assert_eq!(placement.to_picture([0.0, 0.0, 1.0, 1.0]).unwrap().corners(), [0.0, 0.0, 2.0, 2.0]);
+    }
+
+    #[test]
+    fn a_stretched_picture_fills_the_image() {
+        let values = Values { scale: 1.0 / 255.0, mean: [0.5; 3], std: [0.5; 3], bgr: false };
+        let lay = Lay::new(Size::new(4, 4), Laid::Stretch, Filter::Bilinear, &values);
+        let mut out = Vec::new();
+        lay.prepare(&[255; 6], Size::new(2, 1), &mut Resampler::default(), &mut out).unwrap();
+        assert_eq!(out, [1.0; 48]);
+        // Kept memory holds the next picture and nothing of the last.
+        lay.prepare(&[0; 3], Size::new(1, 1), &mut Resampler::default(), &mut out).unwrap();
+        assert_eq!(out, [-1.0; 48]);
+    }
+
+    #[test]
+    fn a_corner_keeps_the_shape() {
+        for (picture, image, expected) in [
+            ((640, 480), (416, 416), (416, 312)),
+            ((1920, 1080), (416, 416), (416, 234)),
+            ((100, 2000), (416, 416), (20, 416)),
+            ((1, 5000), (416, 416), (1, 416)),
+        ] {
+            let got = inner(Size::new(picture.0, picture.1), Size::new(image.0, image.1));
+            assert_eq!(got, Size::new(expected.0, expected.1), "{picture:?}");
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! What a search keeps from one frame to the next, for every camera and query.
+//!
+//! A search that its budget ended goes on with the next frame, so that a picture is looked through in time however small
+//! the budget; what was found is looked at first of all the next time. Both age: a search that takes too long began on
+//! pixels that are gone. Bounded: the camera and query not asked for longest makes room.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use super::Plan;
+use crate::types::{BBox, CameraId, Query, QueryId, Size};
+
+/// Cameras times queries that are kept in mind.
+const MOST: usize = 512;
+
+/// Places where one query is looked for first.
+pub const MOST_SEEDS: usize = 64;
+
+/// A place that was not looked at on so many frames says nothing of the next.
+const MOST_MISSED: u8 = 8;
+
+/// A search that has begun is dropped after this long, and seeds that were not renewed.
+const LASTS: Duration = Duration::from_secs(10);
+
+/// A place to look first.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Seed {
+    /// Where the thing was, in source pixels.
+    pub bbox: BBox,
+    /// The crop it was found in, if it was found in one.
+    pub crop: Option<BBox>,
+    /// Frames on which there was no time to look.
+    pub missed: u8,
+}
+
+impl Seed {
+    /// The same after another frame without a look; `None` once it is no use any more.
+    pub fn missed(self) -> Option<Self> {
+        (self.missed < MOST_MISSED).then_some(Self { missed: self.missed + 1, ..self })
+    }
+}
+
+/// What is kept for one camera and query.
+#[derive(Debug)]
+pub struct Trail {
+    /// The search under way, if one is.
+    pub plan: Option<Plan>,
+    /// What the query is about, once the model was asked.
+    pub cues: Option<Vec<String>>,
+    /// Where the query was found last: looked at before anything else.
+    seeds: Vec<Seed>,
+    rev: u32,
+    picture: Size,
+    began: Instant,
+    seeded: Instant,
+    used: u64,
+}
+
+impl Trail {
+    fn new(rev: u32, picture: Size, now: Instant) -> Self {
+        Self { plan: None, cues: None, seeds: Vec::new(), rev, picture, began: now, seeded: now, used: 0 }
+    }
+
+    /// Where to look first.
+    pub fn seeds(&self) -> &[Seed] {
+        &self.seeds
+    }
+
+    /// Puts `seeds` in the place of those there were, the first [`MOST_SEEDS`] of them that lie in the picture.
+    pub fn seed(&mut self, seeds: impl IntoIterator<Item = Seed>, now: Instant) {
+        let picture = self.picture;
+        let inside = |seed: Seed| Some(Seed { bbox: seed.bbox.clipped(picture)?, ..seed });
+        self.seeds = seeds.into_iter().filter_map(inside).take(MOST_SEEDS).collect();
+        self.seeded = now;
+    }
+
+    /// The search under way, or the one that `begin` makes.
+    pub fn plan(&mut self, now: Instant, begin: impl FnOnce() -> Plan) -> Plan {
+        self.plan.take().unwrap_or_else(|| {
+            self.began = now;
+            begin()
+        })
+    }
+
+    fn age(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.began) > LASTS {
+            self.plan = None;
+        }
+        if now.saturating_duration_since(self.seeded) > LASTS {
+            self.seeds.clear();
+        }
+    }
+}
+
+/// The trails of all cameras and queries.
+#[derive(Debug, Default)]
+pub struct Memory {
+    trails: HashMap<(CameraId, QueryId), Trail>,
+    /// Counts look-ups: how long ago is a difference of two of them.
+    count: u64,
+    /// How long a pass took the last time.
+    pub pace: Option<Duration>,
+}
+
+impl Memory {
+    /// The trail of a query on a camera whose pictures are of size `picture`. What was kept for another revision of the
+    /// query, for pictures of another size, or for too long, is forgotten.
+    pub fn trail(&mut self, camera: &CameraId, query: &Query, picture: Size, now: Instant) -> &mut Trail {
+        self.count += 1;
+        let key = (camera.clone(), query.id.clone());
+        if !self.trails.contains_key(&key)
+            && self.trails.len() >= MOST
+            && let Some(oldest) = self.trails.iter().min_by_key(|(_, trail)| trail.used).map(|(key, _)| key.clone())
+        {
+            self.trails.remove(&oldest);
+        }
+        let trail = self.trails.entry(key).or_insert_with(|| Trail::new(query.rev, picture, now));
+        if trail.rev != query.rev || trail.picture != picture {
+            *trail = Trail::new(query.rev, picture, now);
+        }
+        trail.age(now);
+        trail.used = self.count;
+        trail
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Method;
+
+    const PICTURE: Size = Size { width: 100, height: 50 };
+
+    fn query(id: usize, rev: u32) -> Query {
+        let id = QueryId::new(&format!("q{id}")).unwrap();
+        Query {
+            id,
+            rev,
+            text: "car".into(),
+            cameras: None,
+            method: Method::Zoom,
+            threshold: None,
+            worth: crate::types::Worth::default(),
+        }
+    }
+
+    fn camera() -> CameraId {
+        CameraId::new("gate").unwrap()
+    }
+
+    fn at(x: f32) -> Seed {
+        Seed { bbox: BBox::new(x, 0.0, x + 10.0, 10.0).unwrap(), crop: None, missed: 0 }
+    }
+
+    #[test]
+    fn seeds_are_few_inside_the_picture_and_forgotten_with_what_they_were_for() {
+        let (mut memory, now) = (Memory::default(), Instant::now());
+        let trail = memory.trail(&camera(), &query(0, 1), PICTURE, now);
+        trail.seed((0..200u8).map(|i| at(f32::from(i) / 2.0)), now);
+        assert_eq!(trail.seeds().len(), MOST_SEEDS);
+        trail.seed([at(95.0), at(100.0)], now);
+        assert_eq!(trail.seeds(), [Seed { bbox: BBox::new(95.0, 0.0, 100.0, 10.0).unwrap(), crop: None, missed: 0 }]);
+        let seeds =
+            |memory: &mut Memory, rev, picture, at| memory.trail(&camera(), &query(0, rev), picture, at).seeds().len();
+        assert_eq!(seeds(&mut memory, 1, PICTURE, now + LASTS), 1);
+        assert_eq!(seeds(&mut memory, 1, PICTURE, now + LASTS + Duration::from_millis(1)), 0);
+        for (rev, picture) in [(2, PICTURE), (1, Size::new(50, 50))] {
+            let mut memory = Memory::default();
+            memory.trail(&camera(), &query(0, 1), PICTURE, now).seed([at(0.0)], now);
+            assert_eq!(seeds(&mut memory, rev, picture, now), 0);
+        }
+    }
+
+    #[test]
+    fn the_trail_not_followed_longest_makes_room() {
+        let (mut memory, now) = (Memory::default(), Instant::now());
+        for i in 0..=MOST {
+            memory.trail(&camera(), &query(i, 1), PICTURE, now).seed([at(0.0)], now);
+            // The first is followed all the time.
+            assert_eq!(memory.trail(&camera(), &query(0, 1), PICTURE, now).seeds().len(), 1);
+        }
+        assert_eq!(memory.trails.len(), MOST);
+        assert_eq!(memory.trail(&camera(), &query(2, 1), PICTURE, now).seeds().len(), 1);
+        assert_eq!(memory.trail(&camera(), &query(1, 1), PICTURE, now).seeds().len(), 0);
+    }
+}

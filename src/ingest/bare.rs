@@ -1,0 +1,95 @@
+//! What decoding alone costs: the yardstick that the whole way from camera to model is held against.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use gstreamer::{self as gst, prelude::*};
+use gstreamer_app as gst_app;
+
+use super::{IngestError, canvas::Painter, rtsp_clip::Clip};
+use crate::types::{Rgb, Size};
+
+/// Pictures that may wait on either side of the decoder.
+const WAITING: u32 = 4;
+/// A decoder that gives nothing for this long is broken.
+const PATIENCE: gst::ClockTime = gst::ClockTime::from_seconds(10);
+
+/// A clip in memory.
+pub struct Bare {
+    clip: Arc<Clip>,
+}
+
+impl Bare {
+    pub(super) fn new(clip: Arc<Clip>) -> Self {
+        Self { clip }
+    }
+
+    /// Decodes the clip on one thread of the decoder, over and over for about `limit`. With a `canvas` every picture is
+    /// also scaled and converted for a model that sees that size. Returns the pictures decoded.
+    pub fn decode(&self, limit: Duration, canvas: Option<Size>) -> Result<u64, IngestError> {
+        let mut painter = canvas.map(Painter::new);
+        let until = Instant::now() + limit;
+        let mut pictures = 0;
+        self.play(&mut |sample| {
+            pictures += 1;
+            if let Some(painter) = &mut painter {
+                painter.paint(sample)?;
+            }
+            Ok(Instant::now() < until)
+        })?;
+        Ok(pictures)
+    }
+
+    /// The first `count` pictures of the clip on canvases.
+    pub fn canvases(&self, size: Size, count: usize) -> Result<Vec<Rgb>, IngestError> {
+        let mut painter = Painter::new(size);
+        let mut canvases = Vec::with_capacity(count);
+        self.play(&mut |sample| {
+            canvases.push(painter.paint(sample)?.1);
+            Ok(canvases.len() < count)
+        })?;
+        Ok(canvases)
+    }
+
+    /// Decodes and gives every picture to `see` until it says no.
+    fn play(&self, see: &mut dyn FnMut(&gst::Sample) -> Result<bool, String>) -> Result<(), IngestError> {
+        let wrong = |what: &str| IngestError::Server(format!("decode its own clip: {what}"));
+        let text = "appsrc name=feed format=time ! decodebin force-sw-decoders=true caps=video/x-raw(ANY) \
+                    ! appsink name=out sync=false";
+        let pipeline = gst::parse::launch(text).map_err(|e| wrong(e.message()))?;
+        let pipeline = pipeline.downcast::<gst::Pipeline>().map_err(|_| wrong("no pipeline"))?;
+        pipeline.connect_deep_element_added(|_, _, element| {
+            if element.find_property("max-threads").is_some() {
+                element.set_property("max-threads", 1i32);
+            }
+        });
+        let element = |name: &str| pipeline.by_name(name).ok_or_else(|| wrong("no end"));
+        let feed = element("feed")?.downcast::<gst_app::AppSrc>().map_err(|_| wrong("no start"))?;
+        let out = element("out")?.downcast::<gst_app::AppSink>().map_err(|_| wrong("no sink"))?;
+        out.set_max_buffers(WAITING);
+        let (clip, mut count) = (Arc::clone(&self.clip), 0);
+        let need = move |feed: &gst_app::AppSrc, _| {
+            if let Some(unit) = clip.unit(count) {
+                count += 1;
+                // Refused only at the end.
+                feed.push_sample(&unit).ok();
+            }
+        };
+        feed.set_callbacks(gst_app::AppSrcCallbacks::builder().need_data(need).build());
+        let began = pipeline.set_state(gst::State::Playing).map_err(|_| wrong("it does not start"));
+        let seen = began.and_then(|_| pull(&out, see).map_err(|what| wrong(&what)));
+        pipeline.set_state(gst::State::Null).map_err(|_| wrong("it does not stop"))?;
+        seen
+    }
+}
+
+fn pull(out: &gst_app::AppSink, see: &mut dyn FnMut(&gst::Sample) -> Result<bool, String>) -> Result<(), String> {
+    loop {
+        let sample = out.try_pull_sample(PATIENCE).ok_or("the decoder gives no pictures")?;
+        if !see(&sample)? {
+            return Ok(());
+        }
+    }
+}

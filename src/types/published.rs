@@ -1,0 +1,98 @@
+//! Where the files of an exported model lie, as exports published for transformers.js lay them out: the configuration at
+//! the top, graphs in `onnx/`, the form of their weights in a suffix.
+//!
+//! Names after `session_config.js`, `utils/dtypes.js` and `utils/model-loader.js` of transformers.js 4.
+
+use serde::{Deserialize, Serialize};
+
+/// What describes a model. Of the last two one will do: newer checkpoints have only the second.
+pub const CONFIGURATION: [&str; 4] =
+    ["config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"];
+/// Its words.
+pub const VOCABULARY: &str = "tokenizer.json";
+/// The folder with the graphs.
+pub const GRAPHS: &str = "onnx";
+/// The graphs every model has.
+pub const ROLES: [&str; 3] = ["vision_encoder", "embed_tokens", "decoder_model_merged"];
+/// The graph that models with an encoder have besides.
+pub const ENCODER: &str = "encoder_model";
+
+/// The form of a graph's weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Weights {
+    /// Single precision.
+    Fp32,
+    /// Half precision.
+    Fp16,
+    /// Eight bits, quantised as the exporter does by default.
+    Q8,
+    /// Eight bits, signed.
+    Int8,
+    /// Eight bits, unsigned.
+    Uint8,
+    /// Four bits in blocks, arithmetic in half precision.
+    Q4f16,
+    /// Four bits in blocks.
+    Q4,
+    /// Four bits in blocks, as bitsandbytes has them.
+    Bnb4,
+}
+
+impl Weights {
+    /// Every form, the most exact first.
+    pub const ALL: [Self; 8] =
+        [Self::Fp32, Self::Fp16, Self::Q8, Self::Int8, Self::Uint8, Self::Q4f16, Self::Q4, Self::Bnb4];
+
+    /// The form's name, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fp32 => "fp32",
+            Self::Fp16 => "fp16",
+            Self::Q8 => "q8",
+            Self::Int8 => "int8",
+            Self::Uint8 => "uint8",
+            Self::Q4f16 => "q4f16",
+            Self::Q4 => "q4",
+            Self::Bnb4 => "bnb4",
+        }
+    }
+
+    /// The path of a graph of this form, below the model's folder.
+    pub fn graph(self, role: &str) -> String {
+        let suffix = match self {
+            Self::Fp32 => String::new(),
+            Self::Q8 => "_quantized".to_owned(),
+            other => format!("_{}", other.name()),
+        };
+        format!("{GRAPHS}/{role}{suffix}.onnx")
+    }
+}
+
+/// Whether the file at `path` holds weights of the graph at `graph`: `x.onnx_data`, `x.onnx_data_1`, ….
+pub fn is_data_of(path: &str, graph: &str) -> bool {
+    let number = |rest: &str| rest.strip_prefix('_').is_some_and(|n| n.parse::<u16>().is_ok());
+    path.strip_prefix(graph).and_then(|rest| rest.strip_prefix("_data")).is_some_and(|r| r.is_empty() || number(r))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn graphs_and_their_data_are_told_apart_by_name() {
+        let graph = Weights::Q4.graph("embed_tokens");
+        assert_eq!(graph, "onnx/embed_tokens_q4.onnx");
+        assert_eq!(Weights::Q8.graph("embed_tokens"), "onnx/embed_tokens_quantized.onnx");
+        assert_eq!(Weights::Fp32.graph("embed_tokens"), "onnx/embed_tokens.onnx");
+        for (path, is) in [
+            ("onnx/embed_tokens_q4.onnx_data", true),
+            ("onnx/embed_tokens_q4.onnx_data_12", true),
+            ("onnx/embed_tokens_q4.onnx_data_x", false),
+            ("onnx/embed_tokens_q4.onnx", false),
+            ("onnx/embed_tokens_q4f16.onnx_data", false),
+        ] {
+            assert_eq!(is_data_of(path, &graph), is, "{path}");
+        }
+    }
+}
