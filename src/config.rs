@@ -73,6 +73,9 @@ pub struct QueryConfig {
     /// Most of the device's time, 0 to 1, that goes to this query; unset is no limit.
     #[serde(default, deserialize_with = "fraction")]
     pub budget: Option<f32>,
+    /// Keeps the query without asking it.
+    #[serde(default)]
+    pub paused: bool,
 }
 
 impl QueryConfig {
@@ -87,6 +90,7 @@ impl QueryConfig {
             priority: 0,
             deadline_ms: None,
             budget: None,
+            paused: false,
         }
     }
 

@@ -1,5 +1,7 @@
 //! `groundd run` as its users meet it: real cameras, a real broker, signals, faults.
 
+mod control;
+
 use std::{
     fs,
     os::unix::{fs::PermissionsExt, net::UnixDatagram},

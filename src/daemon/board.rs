@@ -7,12 +7,12 @@ use serde_json::json;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::systemd;
+use super::{systemd, wishes::Wishes};
 use crate::{
     ground::{ModelInfo, QueryCheck},
     http::{Broker, Hub},
     publish::{
-        Publisher, Topics, discovery,
+        Publisher, Target, Topics, discovery,
         payload::{self, SetState},
     },
     types::{CameraId, Ledger, Pulse, Query, QueryId, QuerySet, Work},
@@ -32,7 +32,7 @@ pub(super) struct Board {
     /// Whether there are snapshots to discover.
     pub(super) snapshots: bool,
     /// What was told last, to take back what is gone.
-    pub(super) queries: QuerySet,
+    pub(super) told: BTreeSet<Target>,
     pub(super) announced: BTreeSet<(CameraId, QueryId)>,
     pub(super) started: Instant,
 }
@@ -52,30 +52,60 @@ impl Board {
         }
     }
 
-    /// Tells which queries are in force and which the model cannot answer; takes back those that are gone.
-    pub(super) fn set_queries<'a>(&mut self, queries: QuerySet, cameras: impl Iterator<Item = &'a CameraId>) {
-        let cameras: Vec<&CameraId> = cameras.collect();
-        for gone in self.queries.iter().filter(|q| queries.get(&q.id).is_none()) {
-            self.publisher.state(self.topics.query_state(&gone.id), Bytes::new());
-            self.hub.metrics().remove_query(&gone.id);
-        }
-        let states: Vec<_> = queries.iter().map(|query| self.query_state(query)).collect();
+    /// Tells which queries are in force, which the model cannot answer, and which messages were not obeyed; takes back what
+    /// is gone. `queries` are all of them, paused ones too.
+    pub(super) fn tell(&mut self, queries: &QuerySet, wishes: &Wishes) {
+        let paused = wishes.paused();
+        let refused = |id: &QueryId| wishes.refused().get(&Target::Query(id.clone()));
+        let states: Vec<_> = queries
+            .iter()
+            .map(|query| self.query_state(query, paused.contains(&query.id), refused(&query.id)))
+            .collect();
         self.hub.query_states(states.into());
-        self.discover(&queries, &cameras);
-        self.queries = queries;
+        for id in wishes.set_cameras() {
+            let note = wishes.refused().get(&Target::Camera(id.clone())).map(|reason| not_obeyed(reason));
+            self.publisher
+                .state(self.topics.camera_state(id), payload::set_state(1, SetState::Active, note.as_deref()));
+        }
+        let mut told: BTreeSet<_> = queries.iter().map(|query| Target::Query(query.id.clone())).collect();
+        told.extend(wishes.set_cameras().cloned().map(Target::Camera));
+        for (target, reason) in wishes.refused().iter().filter(|(target, _)| !told.contains(*target)) {
+            self.publisher.state(self.state_topic(target), payload::set_state(0, SetState::Failed, Some(reason)));
+        }
+        told.extend(wishes.refused().keys().cloned());
+        for gone in self.told.difference(&told) {
+            self.publisher.state(self.state_topic(gone), Bytes::new());
+            if let Target::Query(id) = gone {
+                self.hub.metrics().remove_query(id);
+            }
+        }
+        self.told = told;
+        self.discover(queries, &wishes.cameras().keys().collect::<Vec<_>>());
     }
 
-    fn query_state(&self, query: &Query) -> serde_json::Value {
+    fn state_topic(&self, target: &Target) -> String {
+        match target {
+            Target::Query(id) => self.topics.query_state(id),
+            Target::Camera(id) => self.topics.camera_state(id),
+        }
+    }
+
+    fn query_state(&self, query: &Query, paused: bool, refused: Option<&String>) -> serde_json::Value {
         let problem = (self.checker)(query).err();
         if let Some(reason) = &problem {
             warn!(query = %query.id, "the query cannot be answered: {reason}");
         }
-        let status = if problem.is_some() { SetState::Failed } else { SetState::Active };
-        let state = payload::set_state(query.rev, status, problem.as_deref());
+        let status = match &problem {
+            Some(_) => SetState::Failed,
+            None if paused => SetState::Paused,
+            None => SetState::Active,
+        };
+        let reason = refused.map(|reason| not_obeyed(reason)).or(problem);
+        let state = payload::set_state(query.rev, status, reason.as_deref());
         self.publisher.state(self.topics.query_state(&query.id), state);
         json!({
             "id": query.id, "rev": query.rev, "text": query.text, "cameras": query.cameras,
-            "method": query.method, "status": status, "reason": problem,
+            "method": query.method, "status": status, "reason": reason,
         })
     }
 
@@ -121,4 +151,9 @@ impl Board {
         let connection = self.publisher.connection().borrow().clone();
         self.hub.set_state("broker", json!(connection));
     }
+}
+
+/// The reason beside something that goes on as it was.
+fn not_obeyed(reason: &str) -> String {
+    format!("the last message was not obeyed: {reason}")
 }

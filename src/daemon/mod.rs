@@ -10,6 +10,7 @@ mod service;
 mod signals;
 mod snapshot;
 mod systemd;
+mod wishes;
 
 pub use deliver::{LineSink, Sinks};
 pub use pipeline::{Pipeline, PipelineError, Plan, new_epoch};

@@ -16,14 +16,15 @@ use super::{
     new_epoch,
     signals::{Signals, Wanted},
     systemd,
+    wishes::Wishes,
 };
 use crate::{
     config::{Config, ConfigError},
     ground::{self, GroundError, Grounder},
     http::{self, Hub},
     ingest,
-    publish::{self, Publisher, Topics, Will},
-    types::{Pulse, QuerySet},
+    publish::{self, Order, Publisher, Target, Topics, Will},
+    types::Pulse,
 };
 
 const STATS_EVERY: Duration = Duration::from_secs(30);
@@ -60,6 +61,7 @@ pub enum ServiceError {
 /// Everything of a running service that a reload or the end has to reach.
 struct Service {
     config: Config,
+    wishes: Wishes,
     revisions: Revisions,
     pipeline: Pipeline,
     board: Board,
@@ -140,23 +142,25 @@ impl Service {
             work: grounder.work(),
             discovery: config.mqtt.discovery_prefix.clone(),
             snapshots: snapshot_every.is_some(),
-            queries: QuerySet::default(),
+            told: BTreeSet::new(),
             announced: BTreeSet::new(),
             started: Instant::now(),
         };
         board.model(&grounder.describe());
-        let mut revisions = Revisions::default();
-        let queries = revisions.apply(&config.queries);
-        board.set_queries(queries.clone(), config.cameras.keys());
-        let mut pipeline = Pipeline::start(grounder, plan, sinks, queries, epoch);
-        pipeline.set_cameras(&config.cameras).await;
-        Self { config, revisions, pipeline, board }
+        let (mut wishes, mut revisions) = (Wishes::default(), Revisions::default());
+        wishes.file(&config);
+        let queries = revisions.apply(&wishes.queries());
+        board.tell(&queries, &wishes);
+        let mut pipeline = Pipeline::start(grounder, plan, sinks, queries.without(&wishes.paused()), epoch);
+        pipeline.set_cameras(&wishes.cameras()).await;
+        Self { config, wishes, revisions, pipeline, board }
     }
 
     /// Serves until a signal, `stop`, or the end of the pipeline.
     async fn work(&mut self, path: &Path, signals: &mut Signals, stop: CancellationToken) {
         let mut stats = tokio::time::interval(STATS_EVERY);
         let mut metrics = tokio::time::interval(METRICS_EVERY);
+        let publisher = self.board.publisher.clone();
         loop {
             tokio::select! {
                 biased;
@@ -166,6 +170,7 @@ impl Service {
                 },
                 () = stop.cancelled() => return,
                 () = self.pipeline.finished() => return,
+                orders = publisher.orders() => self.obey(orders).await,
                 _ = stats.tick() => self.board.stats(&self.pipeline.accounts()),
                 _ = metrics.tick() => self.board.metrics(&self.pipeline.accounts()),
             }
@@ -173,7 +178,7 @@ impl Service {
     }
 
     fn summary(&self) -> String {
-        format!("{} cameras, {} queries", self.config.cameras.len(), self.config.queries.len())
+        format!("{} cameras, {} queries", self.wishes.cameras().len(), self.wishes.queries().len())
     }
 
     /// Applies the file's cameras and queries; keeps everything as it is if the file is wrong.
@@ -199,13 +204,37 @@ impl Service {
         for table in fixed_tables_changed(&self.config, &new) {
             warn!(table, "this table changed, but takes effect only after a restart");
         }
-        let queries = self.revisions.apply(&new.queries);
-        self.board.set_queries(queries.clone(), new.cameras.keys());
-        self.pipeline.set_queries(queries);
-        self.pipeline.set_cameras(&new.cameras).await;
+        self.wishes.file(&new);
         self.config.cameras = new.cameras;
         self.config.queries = new.queries;
+        self.fulfil().await;
         info!(summary = self.summary(), "reloaded");
+    }
+
+    /// Takes messages on set topics.
+    async fn obey(&mut self, orders: Vec<Order>) {
+        for order in orders {
+            let target = order.target.clone();
+            let pipelines = self.config.pipelines.as_deref();
+            self.wishes.take(order, |camera| ingest::check(camera, pipelines).map_err(|error| error.to_string()));
+            let (kind, id) = match &target {
+                Target::Query(id) => ("query", id.as_str()),
+                Target::Camera(id) => ("camera", id.as_str()),
+            };
+            match self.wishes.refused().get(&target) {
+                None => info!("{kind} `{id}` was set by a message"),
+                Some(reason) => warn!("{kind} `{id}`: a message was not obeyed: {reason}"),
+            }
+        }
+        self.fulfil().await;
+    }
+
+    /// Makes true what is wanted; what did not change is not touched.
+    async fn fulfil(&mut self) {
+        let queries = self.revisions.apply(&self.wishes.queries());
+        self.board.tell(&queries, &self.wishes);
+        self.pipeline.set_queries(queries.without(&self.wishes.paused()));
+        self.pipeline.set_cameras(&self.wishes.cameras()).await;
     }
 
     /// Ends the flow in its own order; the last statistics show every frame settled.

@@ -230,6 +230,11 @@ pub enum Transport {
     Udp,
 }
 
+/// Whether `uri` names something across the network, rather than something of this machine.
+pub fn is_remote(uri: &str) -> bool {
+    Url::parse(uri).is_ok_and(|url| matches!(url.scheme(), "rtsp" | "rtsps" | "http" | "https"))
+}
+
 /// `uri` without user name, password and query string: what may be logged and published.
 pub fn public_uri(uri: &str) -> String {
     match Url::parse(uri) {

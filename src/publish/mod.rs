@@ -10,8 +10,10 @@
 //! here waits for it, memory is bounded, and everything that is lost is counted. `mqtt` alone knows rumqttc, `spool`
 //! alone the disk; `outbox` and `states` are pure.
 
+mod control;
 pub mod discovery;
 mod error;
+mod inbox;
 mod message;
 mod mqtt;
 mod outbox;
@@ -35,6 +37,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 pub use self::{
+    control::{ControlConfig, Order, Target},
     error::PublishError,
     message::{Delivery, Message},
     sink::{Boxed, Dial, Receipt, Refused, Session, Sink, Verdict},
@@ -42,6 +45,7 @@ pub use self::{
     topic::{TopicError, Topics},
 };
 use self::{
+    inbox::Inbox,
     mqtt::Mqtt,
     outbox::Outbox,
     settings::Settings,
@@ -83,6 +87,8 @@ pub struct MqttConfig {
     pub discovery_prefix: Option<String>,
     /// Publish the best crop of a query as JPEG at most this often; 0 is off.
     pub snapshot_seconds: f32,
+    /// Who may change queries and cameras by messages.
+    pub control: ControlConfig,
 }
 
 impl Default for MqttConfig {
@@ -102,6 +108,7 @@ impl Default for MqttConfig {
             keep_alive_seconds: 15,
             discovery_prefix: None,
             snapshot_seconds: 5.0,
+            control: ControlConfig::default(),
         }
     }
 }
@@ -175,6 +182,9 @@ pub struct Publisher {
 
 struct Inner {
     shared: Arc<Shared>,
+    inbox: Arc<Inbox>,
+    control: ControlConfig,
+    topics: Topics,
     expiry: Duration,
     task: Mutex<Option<JoinHandle<()>>>,
 }
@@ -207,10 +217,13 @@ pub fn connect(config: &MqttConfig, will: Will, pulse: Pulse) -> Result<Publishe
     }
     let shared = Arc::new(Shared::new(outbox, spool));
     let (expiry, ack_timeout, broker) = (settings.expiry, settings.keep_alive, settings.broker());
-    let dial = Mqtt { settings, will: Some(will.clone()) };
+    let (inbox, topics) = (Arc::<Inbox>::default(), topics(config)?);
+    let listen = config.control.filters(&topics);
+    let dial = Mqtt { settings, will: Some(will.clone()), listen, inbox: Arc::clone(&inbox) };
     let task = Task { shared: Arc::clone(&shared), dial, will, pulse, broker, ack_timeout };
     let task = Mutex::new(Some(runtime.spawn(task.run())));
-    Ok(Publisher { inner: Arc::new(Inner { shared, expiry, task }) })
+    let control = config.control.clone();
+    Ok(Publisher { inner: Arc::new(Inner { shared, inbox, control, topics, expiry, task }) })
 }
 
 impl Publisher {
@@ -231,6 +244,14 @@ impl Publisher {
     /// this returns.
     pub fn event(&self, topic: String, payload: Bytes) {
         self.inner.shared.event(topic, payload, SystemTime::now());
+    }
+
+    /// The next messages on set topics, of each topic the latest. Pends for ever unless the configuration names who may
+    /// write them; dropping the future loses nothing.
+    pub async fn orders(&self) -> Vec<Order> {
+        let Inner { inbox, control, topics, .. } = &*self.inner;
+        let letters = inbox.take().await;
+        letters.iter().filter_map(|l| control.read(topics, &l.topic, &l.payload, &l.properties)).collect()
     }
 
     /// The connection's state, as it changes. The channel closes if the publisher's task dies, which is a bug.
@@ -279,7 +300,7 @@ pub async fn probe(config: &MqttConfig, limit: Duration) -> Result<String, Publi
     let (broker, encrypted, user) =
         (settings.broker(), settings.tls.is_some(), settings.login.as_ref().map(|(name, _)| name.clone()));
     let started = Instant::now();
-    let mut dial = Mqtt { settings, will: None };
+    let mut dial = Mqtt { settings, will: None, listen: Vec::new(), inbox: Arc::default() };
     let visit = async {
         let session = dial.dial().await?;
         let took = started.elapsed();

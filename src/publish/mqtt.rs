@@ -19,8 +19,8 @@ use rumqttc::{
         mqttbytes::{
             QoS,
             v5::{
-                ConnAck, ConnectReturnCode as Code, DisconnectReasonCode, LastWill, PubAck, PubAckReason,
-                PublishProperties,
+                ConnAck, ConnectReturnCode as Code, DisconnectReasonCode, Filter, LastWill, PubAck, PubAckReason,
+                Publish, PublishProperties, SubAck, SubscribeReasonCode,
             },
         },
     },
@@ -33,6 +33,8 @@ use tokio::{
 
 use super::{
     Delivery, Dial, Message, PublishError, Refused, Session, Sink, Verdict, Will,
+    control::MAX_ORDER,
+    inbox::{Inbox, Letter},
     settings::Settings,
     sink::{Boxed, Receipt},
 };
@@ -48,10 +50,16 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Topic length, packet ids and properties around a payload.
 const OVERHEAD: usize = 64;
 
+/// Largest packet that we read: somewhat more than the largest order, so that one slightly too large is answered.
+const LARGEST: u32 = 4 * MAX_ORDER;
+
 /// Makes connections to the one configured broker.
 pub(super) struct Mqtt {
     pub(super) settings: Settings,
     pub(super) will: Option<Will>,
+    /// Filters to subscribe to after every connect: with retained messages, all that is known comes again.
+    pub(super) listen: Vec<String>,
+    pub(super) inbox: Arc<Inbox>,
 }
 
 /// One connection.
@@ -89,13 +97,19 @@ impl Dial for Mqtt {
         let (window, largest) = self.accept(&connack)?;
         let (over, ended) = oneshot::channel();
         let flight = Arc::<Mutex<Flight>>::default();
-        let explain = Self { settings: self.settings.clone(), will: None };
+        let inbox = Arc::clone(&self.inbox);
+        let explain = Self { settings: self.settings.clone(), will: None, listen: self.listen.clone(), inbox };
         let driver = Driver { eventloop, flight: Arc::clone(&flight), explain };
         let driver = tokio::spawn(async move {
             // Nobody listens any more when the publisher itself is gone.
             drop(over.send(driver.run().await));
         });
         let (expiry, driver) = (self.settings.expiry, driver.abort_handle());
+        if !self.listen.is_empty() {
+            let filters = self.listen.iter().map(|filter| Filter::new(filter, QoS::AtLeastOnce));
+            // An error means that the connection has ended already; `ended` says why.
+            drop(client.subscribe_many(filters).await);
+        }
         Ok(Session { sink: Link { client, flight, expiry, window, largest, driver }, ended })
     }
 }
@@ -113,6 +127,10 @@ impl Mqtt {
         options.set_network_options(network);
         if let Some((name, password)) = &s.login {
             options.set_credentials(name, password);
+        }
+        if !self.listen.is_empty() {
+            // A larger message would end the connection, again and again; the broker keeps it from us instead.
+            options.set_max_packet_size(Some(LARGEST));
         }
         if let Some(tls) = &s.tls {
             options.set_transport(Transport::tls_with_config(TlsConfiguration::NativeConnector(tls.clone())));
@@ -173,6 +191,23 @@ impl Mqtt {
                 e => self.protocol(e.to_string()),
             },
             other => PublishError::Lost { broker, problem: other.to_string() },
+        }
+    }
+
+    fn receive(&self, message: &Publish) {
+        let properties = message.properties.as_ref().map_or_else(Vec::new, |p| p.user_properties.clone());
+        let Ok(topic) = std::str::from_utf8(&message.topic) else {
+            tracing::warn!("the broker sent a message on a topic that is not UTF-8; it is not obeyed");
+            return;
+        };
+        self.inbox.put(Letter { topic: topic.to_owned(), payload: message.payload.clone(), properties });
+    }
+
+    fn subscribed(&self, answer: &SubAck) {
+        for (filter, code) in self.listen.iter().zip(&answer.return_codes) {
+            if !matches!(code, SubscribeReasonCode::Success(_)) {
+                tracing::error!("the broker does not let us read `{filter}` ({code:?}): orders there are not obeyed");
+            }
         }
     }
 
@@ -336,6 +371,8 @@ impl Driver {
                     }));
                 }
             }
+            Event::Incoming(Incoming::Publish(message)) => self.explain.receive(message),
+            Event::Incoming(Incoming::SubAck(answer)) => self.explain.subscribed(answer),
             // Packet ids ran into each other: rumqttc would wait for ever.
             Event::Outgoing(Outgoing::AwaitAck(_)) => {
                 return Some(self.explain.protocol("it acknowledges out of order".to_owned()));

@@ -36,6 +36,7 @@ impl Settings {
         if config.spool_events == 0 {
             return Err(wrong("spool_events", "0 would drop every event; at least 1"));
         }
+        config.control.check()?;
         Ok(Self {
             tls: encryption(config, encrypted)?,
             host,

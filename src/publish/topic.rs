@@ -1,5 +1,6 @@
 //! Every topic groundd publishes on or listens to, in one place. Knows nothing of payloads or the broker.
 
+use super::control::Target;
 use crate::types::{CameraId, QueryId};
 
 /// Longest base topic accepted, so that no topic made from it can pass MQTT's 65 535 bytes.
@@ -86,6 +87,26 @@ impl Topics {
     /// Where a query is written.
     pub fn query_set(&self, query: &QueryId) -> String {
         format!("{}/query/{query}/set", self.base)
+    }
+
+    /// Every [`Topics::query_set`], as a filter.
+    pub fn any_query_set(&self) -> String {
+        format!("{}/query/+/set", self.base)
+    }
+
+    /// Every [`Topics::camera_set`], as a filter.
+    pub fn any_camera_set(&self) -> String {
+        format!("{}/camera/+/set", self.base)
+    }
+
+    /// What a set topic is about; `None` for any other topic, and for one whose id could not be a topic's level.
+    pub fn set_target(&self, topic: &str) -> Option<Target> {
+        let rest = topic.strip_prefix(&self.base)?.strip_prefix('/')?.strip_suffix("/set")?;
+        match rest.split_once('/')? {
+            ("query", id) => QueryId::new(id).ok().map(Target::Query),
+            ("camera", id) => CameraId::new(id).ok().map(Target::Camera),
+            _ => None,
+        }
     }
 
     /// What became of a query, retained.

@@ -1,6 +1,11 @@
 //! What a user asks for.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -112,6 +117,12 @@ impl QuerySet {
     /// A set of queries; of two with the same id the later stays.
     pub fn new(queries: impl IntoIterator<Item = Query>) -> Self {
         Self(queries.into_iter().map(|q| (q.id.clone(), Arc::new(q))).collect())
+    }
+
+    /// The same without the queries named by `ids`.
+    #[must_use]
+    pub fn without(&self, ids: &BTreeSet<QueryId>) -> Self {
+        Self(self.0.iter().filter(|(id, _)| !ids.contains(*id)).map(|(id, q)| (id.clone(), Arc::clone(q))).collect())
     }
 
     /// All queries, ordered by id.
