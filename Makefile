@@ -3,12 +3,13 @@ SHELL := /bin/bash
 SECONDS_ARG = $(if $(filter command line environment override,$(origin SECONDS)),--seconds $(SECONDS))
 GROUNDD = target/release/groundd
 
-.PHONY: help demo test build bench bench-gpu lint setup setup-test setup-gpu soak fuzz parity parity-detectors
+.PHONY: help demo test build deb bench bench-gpu lint setup setup-test setup-gpu soak fuzz parity parity-detectors
 
 help:
 	@echo 'make demo [SECONDS=n] [CAMERA=rtsp://…]   see it work: camera, broker, daemon, live view'
 	@echo 'make test                                 every test, on real cameras and brokers'
 	@echo 'make build                                target/release/groundd'
+	@echo 'make deb                                  target/debian/groundd_….deb, with the runtime and the model inside'
 	@echo 'make bench                                throughput, delay and cost, beside other systems (14 GB of packages)'
 	@echo 'make bench-gpu                            the same on a CUDA device, after make setup-gpu'
 	@echo 'make soak                                 fuzzing, and the tests of cameras and brokers again and again'
@@ -16,10 +17,17 @@ help:
 	@echo 'make setup-gpu                            ONNX Runtime with CUDA and TensorRT'
 
 demo: build
-	$(GROUNDD) demo $(SECONDS_ARG) $(CAMERA)
+	$(GROUNDD) demo $(SECONDS_ARG) $(if $(CAMERA),'$(CAMERA)')
 
 build: setup
 	cargo build --release --locked
+
+CARGO_DEB = 3.8.0
+
+deb: build
+	test -x .runtime/cargo-deb-$(CARGO_DEB)/bin/cargo-deb || \
+		cargo install --locked --version $(CARGO_DEB) --root .runtime/cargo-deb-$(CARGO_DEB) cargo-deb
+	PATH="$(CURDIR)/.runtime/cargo-deb-$(CARGO_DEB)/bin:$$PATH" cargo deb --no-build --no-strip
 
 # Also BENCH_STREAMS=1,2,4,8, BENCH_SECONDS=10, BENCH_PEERS="plain roboflow ultralytics" (empty: groundd alone).
 bench: build

@@ -37,8 +37,12 @@ debian_packages() {
 }
 
 rust_toolchain() {
-    command -v cargo >/dev/null ||
-        die "no cargo here; install Rust $(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or later, with rustup for example"
+    local wanted here
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    command -v cargo >/dev/null || die "no cargo here; install Rust $wanted or later, with rustup for example"
+    here=$(cargo --version | cut -d' ' -f2)
+    [ "$(printf '%s\n' "$wanted" "${here%%-*}" | sort -V | head -n 1)" = "$wanted" ] ||
+        die "cargo $here is too old; install Rust $wanted or later, with rustup for example"
 }
 
 # The shared library is all we take, so any wheel of this machine's architecture serves, whatever Python is here;
@@ -61,7 +65,9 @@ onnx_runtime() {
 mode=${1:-run}
 case $mode in
     # shellcheck disable=SC2086 # the lists are words
-    run) debian_packages $BUILD $RUN; rust_toolchain; onnx_runtime onnxruntime ;;
+    # Who has the GPU library keeps it: it computes on the CPU as well.
+    run) debian_packages $BUILD $RUN; rust_toolchain
+         [ -e ".runtime/onnxruntime/onnxruntime-gpu-$ORT_VERSION" ] || onnx_runtime onnxruntime ;;
     # shellcheck disable=SC2086
     test) debian_packages $BUILD $RUN $TEST; rust_toolchain; onnx_runtime onnxruntime ;;
     # shellcheck disable=SC2086
