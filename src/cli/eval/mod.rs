@@ -7,12 +7,7 @@ mod report;
 mod table;
 mod trial;
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::{self, Write},
-    path::Path,
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use tracing::{info, warn};
 
@@ -21,7 +16,7 @@ use self::{
     report::{CostReport, Data, MethodReport, Model, Report},
     trial::{Reply, Trial},
 };
-use super::{Exit, Failure, args, model_folders, progress};
+use super::{Exit, Failure, args, model_folders, progress, say};
 use crate::{
     eval::{Cost, Dataset, DatasetError, Entry, Options, Scorer, dataset},
     ground::{self, ModelConfig, ModelInfo, methods::zoom::ZoomConfig},
@@ -75,9 +70,9 @@ pub(super) fn run(args: &args::Eval) -> Result<(), Failure> {
         zoom_passes: args.zoom_passes,
         methods: runs.iter().map(Run::report).collect(),
     };
-    let written = io::stdout().lock().write_all(table::render(&report).as_bytes());
-    written.map_err(|e| Failure::new(Exit::Internal, format!("cannot write to stdout: {e}")))?;
-    write_files(args, &dataset, &runs, &report)
+    // The files first: a reader of the table may leave before its end.
+    write_files(args, &dataset, &runs, &report)?;
+    say(&table::render(&report))
 }
 
 fn options(args: &args::Eval) -> Options {

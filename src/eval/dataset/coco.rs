@@ -99,15 +99,14 @@ impl Content {
         let mut content = Self { file: file.to_owned(), folder, images, categories, things: Vec::new(), empty: 0 };
         for (i, annotation) in parsed.annotations.iter().enumerate() {
             let name = annotation.id.map_or_else(|| format!("annotations[{i}]"), |id| format!("annotation {id}"));
-            match content.thing(annotation).map_err(|reason| record(file, name, reason))? {
-                Some(thing) => content.things.push((annotation.id, thing)),
-                None => content.empty += 1,
-            }
+            let thing = content.thing(annotation).map_err(|reason| record(file, name, reason))?;
+            content.empty += usize::from(thing.truth.rect.area() == 0.0);
+            content.things.push((annotation.id, thing));
         }
         Ok(content)
     }
 
-    fn thing(&self, annotation: &Annotation) -> Result<Option<Thing>, String> {
+    fn thing(&self, annotation: &Annotation) -> Result<Thing, String> {
         let Annotation { image_id, category_id, bbox, area, iscrowd, .. } = annotation;
         let image = self.images.get(image_id).ok_or_else(|| format!("image_id {image_id} is not among the images"))?;
         if !self.categories.contains_key(category_id) {
@@ -119,11 +118,9 @@ impl Content {
         if !bbox.iter().all(|v| v.is_finite()) || width < 0.0 || height < 0.0 {
             return Err(format!("bbox {bbox:?} is no box; x, y, width and height in pixels are needed"));
         }
-        if width == 0.0 || height == 0.0 {
-            return Ok(None);
-        }
         let rect = Rect { x, y, width, height };
         if let (Some(w), Some(h)) = (image.width, image.height)
+            && rect.area() > 0.0
             && outside(rect.corners(), Size::new(w, h))
         {
             let reason = format!("bbox {bbox:?} is outside its image of {w}x{h}; pixels of that image are needed");
@@ -131,7 +128,7 @@ impl Content {
         }
         let area = area.filter(|a| a.is_finite() && *a >= 0.0).unwrap_or_else(|| rect.area());
         let truth = Truth { rect, area, crowd: *iscrowd != 0 };
-        Ok(Some(Thing { image: *image_id, category: *category_id, truth }))
+        Ok(Thing { image: *image_id, category: *category_id, truth })
     }
 
     /// The header of an image, if it is one of this file.
@@ -142,7 +139,11 @@ impl Content {
     }
 
     pub(super) fn notes(&self) -> Vec<String> {
-        let note = format!("{}: {} boxes without width or height left out", self.file.display(), self.empty);
+        let note = format!(
+            "{}: {} boxes without width or height can never be found; they count as missed",
+            self.file.display(),
+            self.empty
+        );
         if self.empty > 0 { vec![note] } else { Vec::new() }
     }
 }

@@ -61,7 +61,8 @@ fn coco_asks_every_category_of_every_image() {
     let truths = &dataset.entries[1].phrases[1].truths;
     let rect = Rect { x: 1.0, y: 2.0, width: 10.0, height: 20.0 };
     assert_eq!(truths[0], Truth { rect, area: 150.5, crowd: false });
-    assert!(truths[1].crowd && truths.len() == 2);
+    assert!(truths[1].crowd && truths.len() == 3);
+    assert!(truths[2].rect.area() < 1e-9, "counts as missed, as pycocotools has it");
     assert!(dataset.notes[0].contains("1 boxes without"), "{:?}", dataset.notes);
     // The folder has one JSON file, so it will do.
     assert_eq!(load(folder.path(), &Options::default()).unwrap().entries.len(), 2);
@@ -157,6 +158,18 @@ fn yolo_classes_can_be_named_and_then_all_are_asked() {
         let dataset = load(folder.path(), &Options::default()).unwrap();
         assert_eq!(texts(&dataset.entries[0]), [("red car", "red car", 1), ("van", "van", 0)], "{file}");
     }
+}
+
+#[test]
+fn yolo_names_may_lie_beside_the_folders_of_splits_and_are_said_to_be_assumed_where_there_are_none() {
+    let labels = ("valid/labels/a.txt", "0 0.5 0.5 0.5 0.2");
+    let named = folder(&[("valid/images/a.png", (40, 20))], &[("data.yaml", "names: [helmet]"), labels]);
+    let dataset = load(&named.path().join("valid"), &Options::default()).unwrap();
+    assert_eq!(texts(&dataset.entries[0]), [("helmet", "helmet", 1)]);
+    assert!(dataset.notes.is_empty(), "{:?}", dataset.notes);
+    let unnamed = folder(&[("valid/images/a.png", (40, 20))], &[labels]);
+    let dataset = load(&unnamed.path().join("valid"), &Options::default()).unwrap();
+    assert!(dataset.notes[0].contains("COCO"), "{:?}", dataset.notes);
 }
 
 #[test]

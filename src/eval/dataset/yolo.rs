@@ -1,7 +1,7 @@
 //! A folder with `images/` and `labels/`: for `images/a/b.jpg` the things in `labels/a/b.txt`, a line each of
 //! `class cx cy width height` in fractions of the image.
 //!
-//! Classes are named by `data.yaml` (its `names`) or `classes.txt` (a line each); without either they are COCO's 80, and only
+//! Classes are named by `data.yaml` (its `names`) or `classes.txt` (a line each), in the folder or the one above; without either they are COCO's 80, and only
 //! those that occur are asked: nothing says that the others were looked for. An image without a file has no things.
 
 use std::{
@@ -80,6 +80,7 @@ pub(super) fn load(root: &Path, options: &Options) -> Result<Dataset, DatasetErr
         return Err(layout(root, reason));
     }
     let used: BTreeSet<usize> = labelled.iter().filter_map(|(_, l)| l.as_ref()).flatten().map(|l| l.class).collect();
+    let names_known = names.complete;
     let asked: BTreeMap<usize, Arc<str>> =
         names.names.into_iter().filter(|(class, _)| names.complete || used.contains(class)).collect();
     let (mut entries, mut unseen) = (Vec::new(), 0);
@@ -95,7 +96,9 @@ pub(super) fn load(root: &Path, options: &Options) -> Result<Dataset, DatasetErr
         let phrases = asked.iter().map(ask).collect();
         entries.push(Entry { picture, phrases });
     }
+    let assumed = usize::from(!names_known);
     let notes = [
+        (assumed, format!("{}: neither data.yaml nor classes.txt; class numbers are taken for COCO's", root.display())),
         (others, format!("{}: {others} files that are neither JPEG nor PNG left out", start.display())),
         (unseen, format!("{}: {unseen} boxes that lie outside their images left out", root.join(LABELS).display())),
     ];
@@ -167,7 +170,12 @@ impl Label {
 }
 
 fn names(root: &Path) -> Result<Names, DatasetError> {
-    let there = |names: &[&str]| names.iter().map(|name| root.join(name)).find(|path| path.is_file());
+    // Exports with a folder a split, as in `valid/images`, keep the names beside those folders.
+    let folders = [Some(root), root.parent()];
+    let there = |names: &[&str]| {
+        let paths = folders.iter().flatten().flat_map(|folder| names.iter().map(|name| folder.join(name)));
+        paths.into_iter().find(|path| path.is_file())
+    };
     let (file, listed) = if let Some(file) = there(&YAML) {
         let listed = yaml_names(&file)?;
         (file, listed)
