@@ -40,7 +40,7 @@ pub struct Config {
     pub track: TrackConfig,
     /// Folder of pipeline templates that replace or add to the built-in ones.
     pub pipelines: Option<PathBuf>,
-    /// At least one camera, ordered by id.
+    /// The cameras, ordered by id; at least one, unless they can be set by messages.
     pub cameras: BTreeMap<CameraId, CameraConfig>,
     /// The queries, ordered by id; may be empty (they can arrive later).
     pub queries: BTreeMap<QueryId, QueryConfig>,
@@ -200,7 +200,13 @@ impl Config {
         let bytes = std::fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let text = std::str::from_utf8(&bytes)
             .map_err(|e| ConfigError::NotUtf8 { path: path.to_owned(), line: line_of(&bytes, e.valid_up_to()) })?;
-        Self::parse(text, path)
+        let mut config = Self::parse(text, path)?;
+        if config.mqtt.spool_dir.is_none() {
+            // The folder that systemd keeps for a service, as in `StateDirectory=`.
+            config.mqtt.spool_dir =
+                std::env::var_os("STATE_DIRECTORY").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+        }
+        Ok(config)
     }
 
     /// Checks `text`, which came from `path`.
@@ -223,7 +229,7 @@ impl Config {
                 return Err(invalid(span, format!("two cameras have the id `{id}`; give each its own")));
             }
         }
-        if cameras.is_empty() {
+        if cameras.is_empty() && raw.mqtt.control.camera.is_empty() {
             let message = "there is no camera; add a [[camera]] table with `id` and `uri`".to_owned();
             return Err(invalid(0..0, message));
         }

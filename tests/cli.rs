@@ -27,6 +27,8 @@ fn fails(command: &mut Command, code: i32, words: &[&str]) {
     // `check` reports on stdout; everything else complains on stderr.
     let said = String::from_utf8_lossy(&[&*output.stdout, &*output.stderr].concat()).into_owned();
     assert_eq!(output.status.code(), Some(code), "{command:?}\n{said}");
+    let reports = command.get_args().next().is_some_and(|first| first == "check");
+    assert!(reports || output.stdout.is_empty(), "{command:?} wrote to stdout:\n{said}");
     for word in words {
         assert!(said.contains(word), "`{word}` is missing from:\n{said}");
     }
@@ -87,6 +89,29 @@ fn a_password_never_shows_in_an_error() {
     let output = watch(&[&nobody, "--query", "car"]).args(["--log", "trace"]).output().unwrap();
     assert_eq!(output.status.code(), Some(UNAVAILABLE));
     assert!(!String::from_utf8_lossy(&output.stderr).contains("hunter2"));
+}
+
+#[test]
+fn output_that_cannot_be_written_is_an_error_and_a_closed_pipe_is_none() {
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut watched = watch(&["test://", "--query", "car", "--seconds", "20"]);
+    let output = watched.stdout(full()).stderr(std::process::Stdio::piped()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(UNAVAILABLE), "{said}");
+    assert!(said.contains("cannot write the output"), "{said}");
+    let status = groundd().args(["models", "list"]).stdout(full()).status().unwrap();
+    assert_eq!(status.code(), Some(UNAVAILABLE));
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert!(groundd().args(["models", "list"]).stdout(writer).status().unwrap().success());
+}
+
+#[test]
+fn a_login_in_the_brokers_url_is_taken_and_a_wrong_url_is_said_before_the_model_is_loaded() {
+    let wrong = watch(&["test://", "--query", "car", "--broker", "http://me:secret@host"]).output().unwrap();
+    let said = String::from_utf8_lossy(&wrong.stderr);
+    assert_eq!(wrong.status.code(), Some(CONFIG), "{said}");
+    assert!(said.contains("mqtt.url") && !said.contains("secret") && !said.contains("loading"), "{said}");
 }
 
 /// A copy of nano that may be broken.
@@ -211,11 +236,21 @@ fn check_names_every_problem_at_once() {
     let output = groundd().args(["check", "--config", config.to_str().unwrap()]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!([UNAVAILABLE, CONFIG].contains(&output.status.code().unwrap()), "{said}");
+    // What a reload is refused for: a camera that is away and a word that the model does not know are not among it.
+    let syntax = groundd().args(["check", "--syntax", "--config", config.to_str().unwrap()]).output().unwrap();
+    assert!(syntax.status.success(), "{}", String::from_utf8_lossy(&syntax.stdout));
     for line in ["ok    model", "ok    camera good: ", "FAIL  camera bad: ", "FAIL  query q: ", "FAIL  broker: "] {
         assert!(said.contains(line), "`{line}` is missing from:\n{said}");
     }
     assert!(said.contains("320x240"), "the probe says what the camera sends:\n{said}");
     assert_sober(&output);
+}
+
+#[test]
+fn check_knows_that_events_cannot_be_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write_config(folder.path(), "[mqtt]\nspool_dir = \"/proc/nope\"\n");
+    fails(groundd().args(["check", "--offline", "--config", &config]), CONFIG, &["FAIL  broker", "/proc/nope"]);
 }
 
 #[test]

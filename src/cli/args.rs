@@ -132,6 +132,9 @@ pub(super) struct Check {
     /// Do not connect to cameras and the broker
     #[arg(long)]
     pub(super) offline: bool,
+    /// Only what a reload could be refused for: nothing is connected to and no model is loaded
+    #[arg(long)]
+    pub(super) syntax: bool,
 }
 
 /// The methods that can be tried: all but `auto`, which is one of the others.

@@ -1,7 +1,8 @@
 //! `groundd check`: everything that would fail later, said now.
 
 use std::{
-    io::{self, Write},
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
     time::Duration,
 };
 
@@ -36,25 +37,38 @@ pub(super) fn run(args: &args::Check) -> Result<(), Failure> {
     let counts = format!("{} cameras, {} queries", config.cameras.len(), config.queries.len());
     report.line("configuration", Ok(counts));
     report.line("gstreamer", ingest::init().map(|()| "present".to_owned()).map_err(Failure::from));
-    check_model(&config, &mut report);
+    if !args.syntax {
+        check_model(&config, &mut report);
+    }
     for camera in config.cameras.values() {
         let checked = ingest::check(camera, config.pipelines.as_deref()).map_err(Failure::from).and_then(|()| {
-            if args.offline {
+            if args.offline || args.syntax {
                 Ok(format!("{} (not connected: --offline)", ingest::public_uri(&camera.uri)))
             } else {
                 Ok(ingest::probe(camera, config.pipelines.as_deref(), PATIENCE)?)
             }
         });
+        let checked = match checked {
+            // One camera that is away just now must not keep the others from being reloaded.
+            Err(failure) if args.syntax && failure.exit == Exit::Unavailable => Ok(failure.message),
+            checked => checked,
+        };
         report.line(&format!("camera {}", camera.id), checked);
     }
     let runtime = runtime()?;
     if let Some(address) = config.http.listen
         && !args.offline
+        && !args.syntax
     {
         let bound = runtime.block_on(http::bind(address));
-        report.line("http", bound.map(|_| format!("{address} is free")).map_err(Failure::from));
+        let answer = match bound {
+            Ok(_) => Ok(format!("{address} is free")),
+            Err(http::HttpError::InUse(_)) if is_groundd(address) => Ok(format!("a running groundd has {address}")),
+            Err(error) => Err(error.into()),
+        };
+        report.line("http", answer);
     }
-    let broker = if args.offline {
+    let broker = if args.offline || args.syntax {
         let checked = publish::check(&config.mqtt);
         checked.map(|broker| format!("{broker} (not connected: --offline)")).map_err(Failure::from)
     } else {
@@ -66,6 +80,19 @@ pub(super) fn run(args: &args::Check) -> Result<(), Failure> {
         None => Ok(()),
         Some(exit) => Err(Failure::new(*exit, format!("{} of the above would fail", report.failed.len()))),
     }
+}
+
+/// Whether a groundd listens there already: it is no fault that the service runs while its configuration is checked.
+fn is_groundd(address: SocketAddr) -> bool {
+    let ask = || -> io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        write!(stream, "GET /api/status HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.take(64 * 1024).read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    ask().is_ok_and(|answer| answer.contains("\"uptime_seconds\"") && answer.contains("\"cameras\""))
 }
 
 fn check_model(config: &Config, report: &mut Report) {

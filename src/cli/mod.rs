@@ -16,6 +16,7 @@ mod watch;
 use std::{
     collections::BTreeSet,
     error::Error,
+    io::{self, Write},
     path::PathBuf,
     process::{ExitCode, Termination},
 };
@@ -108,6 +109,17 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .enable_all()
         .build()
         .map_err(|e| Failure::new(Exit::Internal, format!("cannot start threads: {e}")))
+}
+
+/// Prints to stdout. Who closes the pipe has seen enough.
+fn say(text: &str) -> Result<(), Failure> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
+            Exit::Unavailable,
+            format!("cannot write the output: {error}; make room, or write it elsewhere"),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Folders that may hold models, in the order they are looked at.

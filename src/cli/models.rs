@@ -1,11 +1,8 @@
 //! `groundd models`: what is here, what it can do, and whether it is whole.
 
-use std::{
-    io::{self, Write},
-    path::Path,
-};
+use std::path::Path;
 
-use super::{Exit, Failure, args, model_folders, progress, pull};
+use super::{Exit, Failure, args, model_folders, progress, pull, say};
 use crate::ground::{
     self, GroundError,
     manifest::{self, Manifest},
@@ -20,20 +17,13 @@ pub(super) fn run(args: &args::Models) -> Result<(), Failure> {
     }
 }
 
-fn lost_stdout(error: &io::Error) -> Failure {
-    Failure::new(Exit::Internal, format!("cannot write to stdout: {error}"))
-}
-
 fn list() -> Result<(), Failure> {
     let folders = model_folders();
-    let mut out = io::stdout().lock();
-    let mut found = false;
+    let mut text = String::new();
     for (folder, manifest) in manifest::list(&folders) {
-        found = true;
-        match manifest {
-            Ok(m) => writeln!(
-                out,
-                "{:12} {:8} {:8} {:>7.1} MB  {:24} {}",
+        text += &match manifest {
+            Ok(m) => format!(
+                "{:12} {:8} {:8} {:>7.1} MB  {:24} {}\n",
                 m.name,
                 m.version,
                 m.family,
@@ -41,12 +31,11 @@ fn list() -> Result<(), Failure> {
                 methods(&m),
                 folder.display()
             ),
-            Err(error) => writeln!(out, "{:12} unusable: {error}", folder.display()),
-        }
-        .map_err(|e| lost_stdout(&e))?;
+            Err(error) => format!("{:12} unusable: {error}\n", folder.display()),
+        };
     }
-    if found {
-        return Ok(());
+    if !text.is_empty() {
+        return say(&text);
     }
     let looked: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
     let message = format!("no models in {}; set GROUNDD_MODELS to the folder that holds them", looked.join(", "));
@@ -79,7 +68,7 @@ fn info(name: &Path) -> Result<(), Failure> {
             file.path.display()
         );
     }
-    io::stdout().lock().write_all(text.as_bytes()).map_err(|e| lost_stdout(&e))
+    say(&text)
 }
 
 fn verify(name: &Path) -> Result<(), Failure> {
@@ -92,8 +81,7 @@ fn verify(name: &Path) -> Result<(), Failure> {
     let result = manifest.verify(|bytes| bar.inc(bytes));
     bar.finish_and_clear();
     result.map_err(|e| Failure::from(GroundError::from(e)))?;
-    writeln!(io::stdout(), "{}: {} files, all as their SHA-256 says", manifest.name, manifest.files.len())
-        .map_err(|e| lost_stdout(&e))
+    say(&format!("{}: {} files, all as their SHA-256 says\n", manifest.name, manifest.files.len()))
 }
 
 fn find(name: &Path) -> Result<Manifest, Failure> {

@@ -9,7 +9,7 @@ use std::{
 use indicatif::ProgressBar;
 use tracing::{info, warn};
 
-use super::{Exit, Failure, args, model_folders, progress, runtime, user_models};
+use super::{Exit, Failure, args, model_folders, progress, runtime, say, user_models};
 use crate::{
     ground::{
         GroundError,
@@ -62,11 +62,6 @@ fn shown_name(place: &Path) -> String {
 
 fn same(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
-}
-
-fn say(text: &str) -> Result<(), Failure> {
-    let lost = |e: io::Error| Failure::new(Exit::Internal, format!("cannot write to stdout: {e}"));
-    io::stdout().lock().write_all(text.as_bytes()).map_err(lost)
 }
 
 fn list(catalog: &Catalog) -> Result<(), Failure> {

@@ -7,16 +7,18 @@ use std::{
 };
 
 use indicatif::ProgressBar;
+use percent_encoding::percent_decode_str;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
+use url::Url;
 
 use super::{Exit, Failure, args, model_folders, progress, runtime};
 use crate::{
     config::QueryConfig,
-    daemon::{Pipeline, Plan, Revisions, Sinks, new_epoch},
+    daemon::{Pipeline, PipelineError, Plan, Revisions, Sinks, new_epoch},
     ground::{self, AskConfig, Grounder, ModelConfig},
     ingest::{self, CameraConfig},
-    publish::{self, MqttConfig, Will},
+    publish::{self, MqttConfig, Password, Will},
     schedule::ScheduleConfig,
     track::TrackConfig,
     types::{CameraId, Pulse, QueryId},
@@ -31,6 +33,9 @@ const GOODBYE: Duration = Duration::from_secs(5);
 pub(super) fn run(args: &args::Watch) -> Result<(), Failure> {
     let cameras = cameras(args)?;
     let queries = queries(args)?;
+    if let Some(url) = &args.broker {
+        publish::check(&broker(url))?;
+    }
     ingest::init()?;
     for camera in cameras.values() {
         ingest::check(camera, None)?;
@@ -73,6 +78,22 @@ fn cameras(args: &args::Watch) -> Result<BTreeMap<CameraId, CameraConfig>, Failu
     args.uris.iter().enumerate().map(camera).collect()
 }
 
+/// The broker at `url`. There is no configuration to keep a login out of the command line, so the URL may have one.
+fn broker(url: &str) -> MqttConfig {
+    let mut config = MqttConfig { url: url.to_owned(), ..MqttConfig::default() };
+    if let Ok(mut parsed) = Url::parse(url)
+        && !parsed.username().is_empty()
+    {
+        let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        config.username = Some(decoded(parsed.username()));
+        config.password = parsed.password().map(|password| Password(decoded(password)));
+        if parsed.set_username("").and_then(|()| parsed.set_password(None)).is_ok() {
+            config.url = parsed.to_string();
+        }
+    }
+    config
+}
+
 /// Queries named after their words, as in `red-car`, so that topics can be read.
 fn queries(args: &args::Watch) -> Result<BTreeMap<QueryId, QueryConfig>, Failure> {
     let mut taken = BTreeSet::new();
@@ -110,7 +131,7 @@ async fn watch(
     }
     let publisher = match &args.broker {
         Some(url) => {
-            let config = MqttConfig { url: url.clone(), ..MqttConfig::default() };
+            let config = broker(url);
             let topics = publish::topics(&config)?;
             Some((publish::connect(&config, Will::status(&topics), Pulse::new("publish"))?, topics))
         }
@@ -133,13 +154,17 @@ async fn watch(
     spinner.finish_and_clear();
     let failures = pipeline.failures();
     let accounts = pipeline.accounts();
-    pipeline.stop().await.map_err(|e| Failure::of(Exit::Internal, &e))?;
+    let stopped = pipeline.stop().await.map_err(|error| {
+        let exit = if matches!(error, PipelineError::Output(_)) { Exit::Unavailable } else { Exit::Internal };
+        Failure::new(exit, error.to_string())
+    });
     for (id, ledger) in &accounts {
         info!(camera = %id, decoded = ledger.decoded(), published = ledger.published(), "frames");
     }
     if let Some((publisher, _)) = publisher {
         publisher.close(GOODBYE).await;
     }
+    stopped?;
     ended?;
     match failures.first() {
         Some((id, reason)) => Err(Failure::new(Exit::Unavailable, format!("camera {id}: {reason}"))),
@@ -192,6 +217,15 @@ fn print_line(line: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_login_leaves_the_brokers_url() {
+        let config = broker("mqtt://me:p%40ss@host:1884");
+        assert_eq!((config.url.as_str(), config.username.as_deref()), ("mqtt://host:1884", Some("me")));
+        assert_eq!(config.password, Some(Password("p@ss".into())));
+        assert!(!format!("{config:?}").contains("p@ss"));
+        assert_eq!(broker("mqtt://host").username, None);
+    }
 
     #[test]
     fn query_ids_can_be_read_and_are_unique() {

@@ -1,16 +1,20 @@
 //! What a service tells about itself besides results: its queries' states, discovery, statistics and metrics.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use serde_json::json;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{systemd, wishes::Wishes};
+use super::{queries::Changes, systemd, wishes::Wishes};
 use crate::{
     ground::{ModelInfo, QueryCheck},
     http::{Broker, Hub},
+    ingest::CameraConfig,
     publish::{
         Publisher, Target, Topics, discovery,
         payload::{self, SetState},
@@ -31,6 +35,8 @@ pub(super) struct Board {
     pub(super) discovery: Option<String>,
     /// Whether there are snapshots to discover.
     pub(super) snapshots: bool,
+    /// Revisions of the cameras.
+    pub(super) cameras: Changes<CameraId, CameraConfig>,
     /// What was told last, to take back what is gone.
     pub(super) told: BTreeSet<Target>,
     pub(super) announced: BTreeSet<(CameraId, QueryId)>,
@@ -55,20 +61,21 @@ impl Board {
     /// Tells which queries are in force, which the model cannot answer, and which messages were not obeyed; takes back what
     /// is gone. `queries` are all of them, paused ones too.
     pub(super) fn tell(&mut self, queries: &QuerySet, wishes: &Wishes) {
-        let paused = wishes.paused();
+        let (paused, cameras) = (wishes.paused(), wishes.cameras());
         let refused = |id: &QueryId| wishes.refused().get(&Target::Query(id.clone()));
         let states: Vec<_> = queries
             .iter()
-            .map(|query| self.query_state(query, paused.contains(&query.id), refused(&query.id)))
+            .map(|query| self.query_state(query, &cameras, paused.contains(&query.id), refused(&query.id)))
             .collect();
         self.hub.query_states(states.into());
-        for id in wishes.set_cameras() {
+        self.cameras.note(&cameras);
+        for id in cameras.keys() {
             let note = wishes.refused().get(&Target::Camera(id.clone())).map(|reason| not_obeyed(reason));
-            self.publisher
-                .state(self.topics.camera_state(id), payload::set_state(1, SetState::Active, note.as_deref()));
+            let state = payload::set_state(self.cameras.rev(id), SetState::Active, note.as_deref());
+            self.publisher.state(self.topics.camera_state(id), state);
         }
         let mut told: BTreeSet<_> = queries.iter().map(|query| Target::Query(query.id.clone())).collect();
-        told.extend(wishes.set_cameras().cloned().map(Target::Camera));
+        told.extend(cameras.keys().cloned().map(Target::Camera));
         for (target, reason) in wishes.refused().iter().filter(|(target, _)| !told.contains(*target)) {
             self.publisher.state(self.state_topic(target), payload::set_state(0, SetState::Failed, Some(reason)));
         }
@@ -80,7 +87,7 @@ impl Board {
             }
         }
         self.told = told;
-        self.discover(queries, &wishes.cameras().keys().collect::<Vec<_>>());
+        self.discover(queries, &cameras.keys().collect::<Vec<_>>());
     }
 
     fn state_topic(&self, target: &Target) -> String {
@@ -90,7 +97,13 @@ impl Board {
         }
     }
 
-    fn query_state(&self, query: &Query, paused: bool, refused: Option<&String>) -> serde_json::Value {
+    fn query_state(
+        &self,
+        query: &Query,
+        cameras: &BTreeMap<CameraId, CameraConfig>,
+        paused: bool,
+        refused: Option<&String>,
+    ) -> serde_json::Value {
         let problem = (self.checker)(query).err();
         if let Some(reason) = &problem {
             warn!(query = %query.id, "the query cannot be answered: {reason}");
@@ -100,7 +113,9 @@ impl Board {
             None if paused => SetState::Paused,
             None => SetState::Active,
         };
-        let reason = refused.map(|reason| not_obeyed(reason)).or(problem);
+        let nowhere = (!cameras.keys().any(|camera| query.covers(camera)))
+            .then(|| "none of its cameras is there; it is asked as soon as one is".to_owned());
+        let reason = refused.map(|reason| not_obeyed(reason)).or(problem).or(nowhere);
         let state = payload::set_state(query.rev, status, reason.as_deref());
         self.publisher.state(self.topics.query_state(&query.id), state);
         json!({

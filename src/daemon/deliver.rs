@@ -64,8 +64,13 @@ struct View {
 const EXPIRE_EVERY: Duration = Duration::from_millis(500);
 
 impl Delivery {
-    /// Delivers until the model ends or nobody listens any more.
-    pub(super) async fn run(mut self, mut groundings: mpsc::Receiver<Grounding>, mut gone: mpsc::Receiver<CameraId>) {
+    /// Delivers until the model ends or nobody listens any more; an error is why the lines could not be written any more.
+    pub(super) async fn run(
+        mut self,
+        mut groundings: mpsc::Receiver<Grounding>,
+        mut gone: mpsc::Receiver<CameraId>,
+    ) -> io::Result<()> {
+        let mut written = Ok(());
         let mut views: BTreeMap<CameraId, View> = BTreeMap::new();
         let mut removed: BTreeMap<CameraId, Instant> = BTreeMap::new();
         let mut snapshots = self.snapshot_every.map(Snapshots::new);
@@ -95,7 +100,12 @@ impl Delivery {
                         counts: BTreeMap::new(),
                     });
                     if let Err(error) = self.deliver(grounding, view, snapshots.as_mut()) {
-                        info!(%error, "nobody reads the output any more");
+                        // Who closes a pipe has seen enough; anything else is a loss.
+                        if error.kind() == io::ErrorKind::BrokenPipe {
+                            info!("nobody reads the output any more");
+                        } else {
+                            written = Err(error);
+                        }
                         break;
                     }
                 }
@@ -110,6 +120,7 @@ impl Delivery {
         for (camera, view) in &mut views {
             self.end(camera, view);
         }
+        written
     }
 
     /// Ends every open event: nobody looks at this camera any more.

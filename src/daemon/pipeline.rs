@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -57,6 +58,9 @@ pub enum PipelineError {
     /// A task of the daemon panicked: a bug.
     #[error("an internal task failed: {0}; please report this")]
     Task(#[from] JoinError),
+    /// The lines could not be written.
+    #[error("cannot write the output: {0}; make room, or write it elsewhere")]
+    Output(#[source] io::Error),
 }
 
 /// Frames kept for a consumer that is slower than the decoder, with `every_frame`.
@@ -70,7 +74,7 @@ pub struct Pipeline {
     pulses: Vec<Pulse>,
     shutdown: CancellationToken,
     scheduler: JoinHandle<()>,
-    delivery: JoinHandle<()>,
+    delivery: JoinHandle<io::Result<()>>,
     /// Cancelled when the delivery has ended, however it ended.
     done: CancellationToken,
     worker: worker::Handle,
@@ -137,7 +141,7 @@ impl Pipeline {
             scheduler: tokio::spawn(scheduler.run(worker.batches, shutdown.clone())),
             delivery: tokio::spawn(async move {
                 let _done = ended;
-                delivery.run(worker.groundings, gone_rx).await;
+                delivery.run(worker.groundings, gone_rx).await
             }),
             done,
             worker: worker.handle,
@@ -193,8 +197,9 @@ impl Pipeline {
         self.cameras.stop().await;
         self.shutdown.cancel();
         (&mut self.scheduler).await?;
-        (&mut self.delivery).await?;
-        Ok(self.worker.join().await?)
+        let written = (&mut self.delivery).await?;
+        self.worker.join().await?;
+        written.map_err(PipelineError::Output)
     }
 }
 

@@ -4,33 +4,52 @@ use std::collections::BTreeMap;
 
 use crate::{
     config::QueryConfig,
-    types::{Query, QueryId, QuerySet},
+    types::{QueryId, QuerySet},
 };
 
-/// Remembers the last revision of every id ever seen, so that a query removed and added again is a new revision.
-#[derive(Debug, Default)]
-pub struct Revisions(BTreeMap<QueryId, (u32, Option<QueryConfig>)>);
+/// Counts the changes of whatever has a name. Remembers every id ever seen, so that what is removed and added again is a new
+/// revision.
+#[derive(Debug)]
+pub(super) struct Changes<K, V>(BTreeMap<K, (u32, Option<V>)>);
 
-impl Revisions {
-    /// The query set for `wanted`: unchanged queries keep their revision, all others get their next one.
-    pub fn apply(&mut self, wanted: &BTreeMap<QueryId, QueryConfig>) -> QuerySet {
+impl<K, V> Default for Changes<K, V> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<K: Ord + Clone, V: Clone + PartialEq> Changes<K, V> {
+    /// Takes note of all there is now.
+    pub(super) fn note(&mut self, wanted: &BTreeMap<K, V>) {
         for (id, (_, last)) in &mut self.0 {
             if !wanted.contains_key(id) {
                 *last = None;
             }
         }
-        let queries: Vec<Query> = wanted
-            .values()
-            .map(|config| {
-                let (rev, last) = self.0.entry(config.id.clone()).or_default();
-                if last.as_ref() != Some(config) {
-                    *rev += 1;
-                    *last = Some(config.clone());
-                }
-                config.query(*rev)
-            })
-            .collect();
-        QuerySet::new(queries)
+        for (id, value) in wanted {
+            let (rev, last) = self.0.entry(id.clone()).or_insert((0, None));
+            if last.as_ref() != Some(value) {
+                *rev += 1;
+                *last = Some(value.clone());
+            }
+        }
+    }
+
+    /// The revision of `id`; 0 if it was never there.
+    pub(super) fn rev(&self, id: &K) -> u32 {
+        self.0.get(id).map_or(0, |(rev, _)| *rev)
+    }
+}
+
+/// The revisions of queries.
+#[derive(Debug, Default)]
+pub struct Revisions(Changes<QueryId, QueryConfig>);
+
+impl Revisions {
+    /// The query set for `wanted`: unchanged queries keep their revision, all others get their next one.
+    pub fn apply(&mut self, wanted: &BTreeMap<QueryId, QueryConfig>) -> QuerySet {
+        self.0.note(wanted);
+        QuerySet::new(wanted.values().map(|config| config.query(self.0.rev(&config.id))))
     }
 }
 

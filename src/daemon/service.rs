@@ -14,6 +14,7 @@ use super::{
     Pipeline, PipelineError, Plan, Revisions, Sinks,
     board::Board,
     new_epoch,
+    queries::Changes,
     signals::{Signals, Wanted},
     systemd,
     wishes::Wishes,
@@ -28,6 +29,8 @@ use crate::{
 };
 
 const STATS_EVERY: Duration = Duration::from_secs(30);
+/// After this long, what is still not told is no longer true: queries, cameras and entities of an earlier start.
+const SETTLED: Duration = Duration::from_secs(10);
 const METRICS_EVERY: Duration = Duration::from_secs(1);
 /// How long the broker may take to acknowledge the last messages.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -142,6 +145,7 @@ impl Service {
             work: grounder.work(),
             discovery: config.mqtt.discovery_prefix.clone(),
             snapshots: snapshot_every.is_some(),
+            cameras: Changes::default(),
             told: BTreeSet::new(),
             announced: BTreeSet::new(),
             started: Instant::now(),
@@ -161,6 +165,9 @@ impl Service {
         let mut stats = tokio::time::interval(STATS_EVERY);
         let mut metrics = tokio::time::interval(METRICS_EVERY);
         let publisher = self.board.publisher.clone();
+        let settled = tokio::time::sleep(SETTLED);
+        tokio::pin!(settled);
+        let mut tidy = false;
         loop {
             tokio::select! {
                 biased;
@@ -171,6 +178,10 @@ impl Service {
                 () = stop.cancelled() => return,
                 () = self.pipeline.finished() => return,
                 orders = publisher.orders() => self.obey(orders).await,
+                () = &mut settled, if !tidy => {
+                    tidy = true;
+                    publisher.take_back();
+                }
                 _ = stats.tick() => self.board.stats(&self.pipeline.accounts()),
                 _ = metrics.tick() => self.board.metrics(&self.pipeline.accounts()),
             }
@@ -214,7 +225,7 @@ impl Service {
     /// Takes messages on set topics.
     async fn obey(&mut self, orders: Vec<Order>) {
         for order in orders {
-            let target = order.target.clone();
+            let (target, removed) = (order.target.clone(), order.wish == Ok(None));
             let pipelines = self.config.pipelines.as_deref();
             self.wishes.take(order, |camera| ingest::check(camera, pipelines).map_err(|error| error.to_string()));
             let (kind, id) = match &target {
@@ -222,7 +233,7 @@ impl Service {
                 Target::Camera(id) => ("camera", id.as_str()),
             };
             match self.wishes.refused().get(&target) {
-                None => info!("{kind} `{id}` was set by a message"),
+                None => info!("{kind} `{id}` was {} by a message", if removed { "given back" } else { "set" }),
                 Some(reason) => warn!("{kind} `{id}`: a message was not obeyed: {reason}"),
             }
         }

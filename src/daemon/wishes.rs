@@ -100,11 +100,6 @@ impl Wishes {
         self.queries().into_values().filter(|query| query.paused).map(|query| query.id).collect()
     }
 
-    /// Cameras that a message set.
-    pub(super) fn set_cameras(&self) -> impl Iterator<Item = &CameraId> {
-        self.cameras.keys()
-    }
-
     /// Messages that were not obeyed, and why.
     pub(super) fn refused(&self) -> &BTreeMap<Target, String> {
         &self.refused

@@ -3,7 +3,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -37,13 +37,16 @@ pub(super) fn stage(repository: &Repository, plan: &Plan, folder: &Path, name: &
     Ok(Staged { dir, place: folder.join(name) })
 }
 
-/// A second name for the content, which costs no space and needs no way into the cache; a link to it on another disk.
+/// A second name for the content, which costs no space and needs no way into the cache; a copy on another disk, since who runs
+/// the model may not be allowed into the cache of who fetched it.
 fn put(blob: &Path, place: &Path) -> io::Result<()> {
     let blob = fs::canonicalize(blob)?;
     match fs::hard_link(&blob, place) {
-        Ok(()) => fs::set_permissions(place, fs::Permissions::from_mode(0o644)),
-        Err(_) => symlink(&blob, place),
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => drop(fs::copy(&blob, place)?),
+        Err(error) => return Err(error),
     }
+    fs::set_permissions(place, fs::Permissions::from_mode(0o644))
 }
 
 fn open_up(folder: &Path) -> io::Result<()> {

@@ -12,7 +12,8 @@ pub(super) const MAX_ORDER: u32 = 64 * 1024;
 const ANYBODY: &str = "*";
 
 /// The `[mqtt.control]` table: who may write to the set topics. MQTT does not tell who wrote a message, so either the broker
-/// alone decides (`"*"`), or it puts the sender's name into each message (`stamp`) and the names are told apart here.
+/// alone decides (`"*"`), or it puts the sender's name into each message (`stamp`) and the names are told apart here. A broker
+/// that stamps must also remove what senders put there themselves; mosquitto by itself does neither.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ControlConfig {

@@ -14,6 +14,7 @@ mod control;
 pub mod discovery;
 mod error;
 mod inbox;
+mod kept;
 mod message;
 mod mqtt;
 mod outbox;
@@ -46,6 +47,7 @@ pub use self::{
 };
 use self::{
     inbox::Inbox,
+    kept::Kept,
     mqtt::Mqtt,
     outbox::Outbox,
     settings::Settings,
@@ -69,6 +71,9 @@ pub struct MqttConfig {
     pub username: Option<String>,
     /// File whose first line is the password.
     pub password_file: Option<PathBuf>,
+    /// The password itself, where there is no configuration file that could name another.
+    #[serde(skip)]
+    pub password: Option<Password>,
     /// CA certificate (PEM) that must have signed the broker's; unset is the system's store.
     pub ca_file: Option<PathBuf>,
     /// Client certificate (PEM) and its key, for brokers that ask for one.
@@ -99,6 +104,7 @@ impl Default for MqttConfig {
             client_id: None,
             username: None,
             password_file: None,
+            password: None,
             ca_file: None,
             cert_file: None,
             key_file: None,
@@ -110,6 +116,16 @@ impl Default for MqttConfig {
             snapshot_seconds: 5.0,
             control: ControlConfig::default(),
         }
+    }
+}
+
+/// A password; never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(pub String);
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(withheld)")
     }
 }
 
@@ -202,20 +218,22 @@ impl Drop for Inner {
 pub fn connect(config: &MqttConfig, will: Will, pulse: Pulse) -> Result<Publisher, PublishError> {
     let settings = Settings::new(config)?;
     let runtime = tokio::runtime::Handle::try_current().map_err(|_| PublishError::NoRuntime)?;
-    let (outbox, spool) = match &config.spool_dir {
-        None => (Outbox::new(config.spool_events), None),
+    let (outbox, spool, kept) = match &config.spool_dir {
+        None => (Outbox::new(config.spool_events), None, None),
         Some(dir) => {
             let (spool, recovered) = Spool::open(dir)?;
             if recovered.cut > 0 {
                 tracing::warn!(spool = %dir.display(), bytes = recovered.cut, "cut a damaged end off the spool");
             }
-            (Outbox::replay(config.spool_events, recovered.records), Some(spool))
+            // After the spool, whose lock holds for the folder.
+            let kept = Kept::open(dir).map_err(|source| SpoolError::Io { path: dir.clone(), source })?;
+            (Outbox::replay(config.spool_events, recovered.records), Some(spool), Some(kept))
         }
     };
     if outbox.waiting() > 0 {
         tracing::info!(events = outbox.waiting(), "events from before the start wait in the spool");
     }
-    let shared = Arc::new(Shared::new(outbox, spool));
+    let shared = Arc::new(Shared::new(outbox, spool, kept));
     let (expiry, ack_timeout, broker) = (settings.expiry, settings.keep_alive, settings.broker());
     let (inbox, topics) = (Arc::<Inbox>::default(), topics(config)?);
     let listen = config.control.filters(&topics);
@@ -238,6 +256,12 @@ impl Publisher {
     /// empty payload clears the topic.
     pub fn state(&self, topic: String, payload: Bytes) {
         self.inner.shared.state(topic, payload);
+    }
+
+    /// Clears the retained values that earlier starts set and this one has not set by now. Does nothing without a spool folder,
+    /// where they are remembered.
+    pub fn take_back(&self) {
+        self.inner.shared.take_back();
     }
 
     /// Sends an event at least once, after all before it. With a spool folder it survives the end of the process once
@@ -287,14 +311,18 @@ pub fn topics(config: &MqttConfig) -> Result<Topics, PublishError> {
     Topics::new(&config.base_topic).map_err(|source| PublishError::Topic { key: "base_topic", source })
 }
 
-/// Checks `config` and reads its files, without a connection; says which broker it means.
+/// Checks `config`, reads its files and tries its folder, without a connection; says which broker it means.
 pub fn check(config: &MqttConfig) -> Result<String, PublishError> {
+    if let Some(dir) = &config.spool_dir {
+        spool::check(dir)?;
+    }
     Settings::new(config).map(|settings| settings.broker())
 }
 
 /// Connects to the configured broker and leaves again: what it says goes to a person. Uses a client id of its own, so
 /// that a running daemon is not thrown out.
 pub async fn probe(config: &MqttConfig, limit: Duration) -> Result<String, PublishError> {
+    check(config)?;
     let mut settings = Settings::new(config)?;
     settings.client_id = format!("{}-check-{}", settings.client_id, std::process::id());
     let (broker, encrypted, user) =

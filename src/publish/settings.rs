@@ -36,6 +36,9 @@ impl Settings {
         if config.spool_events == 0 {
             return Err(wrong("spool_events", "0 would drop every event; at least 1"));
         }
+        if !(0.0..=86_400.0).contains(&config.snapshot_seconds) {
+            return Err(wrong("snapshot_seconds", "use seconds from 0, which is off, to 86400"));
+        }
         config.control.check()?;
         Ok(Self {
             tls: encryption(config, encrypted)?,
@@ -99,7 +102,10 @@ fn login(config: &MqttConfig) -> Result<Option<(String, String)>, PublishError> 
     match (&config.username, &config.password_file) {
         (None, None) => Ok(None),
         (None, Some(_)) => Err(wrong("username", "password_file is set, so a user name is needed too")),
-        (Some(name), None) => Ok(Some((name.clone(), String::new()))),
+        (Some(name), None) => {
+            let password = config.password.as_ref().map_or_else(String::new, |password| password.0.clone());
+            Ok(Some((name.clone(), password)))
+        }
         (Some(name), Some(path)) => {
             let text = String::from_utf8(read("password_file", path)?)
                 .map_err(|_| wrong("password_file", format!("`{}` is not UTF-8 text", path.display())))?;
@@ -179,7 +185,9 @@ mod tests {
 
     #[test]
     fn what_cannot_work_is_refused_by_its_key() {
-        let cases: [(&str, Change<'_>); 16] = [
+        let cases: [(&str, Change<'_>); 18] = [
+            ("mqtt.snapshot_seconds", &|c| c.snapshot_seconds = f32::INFINITY),
+            ("mqtt.snapshot_seconds", &|c| c.snapshot_seconds = -1.0),
             ("mqtt.url", &|c| c.url = "localhost".into()),
             ("mqtt.url", &|c| c.url = "http://localhost".into()),
             ("mqtt.url", &|c| c.url = "mqtt://:1883".into()),

@@ -1,6 +1,7 @@
 //! What the publisher's handles and its task both touch: what waits, the connection's state, the counters.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -16,6 +17,7 @@ use tokio::{
 
 use super::{
     Connection, PublishError, PublishStats, Refused, Sink,
+    kept::Kept,
     message::{Delivery, Message},
     outbox::{Outbox, Parcel, Record},
     spool::Spool,
@@ -44,10 +46,23 @@ pub(super) struct Closing {
 
 struct Waiting {
     states: States,
+    /// The list of what the broker keeps for us; none without a folder.
+    kept: Option<Kept>,
+    /// Topics of earlier starts that nobody has set yet.
+    leftovers: BTreeSet<String>,
     outbox: Outbox,
     spool: Option<Spool>,
     /// Whose turn it is, when both have something to say.
     events_first: bool,
+}
+
+impl Waiting {
+    fn keep(&mut self, topic: &str, value: bool) {
+        let Some(kept) = &mut self.kept else { return };
+        if let Err(error) = kept.note(topic, value) {
+            tracing::warn!(%error, topic, "cannot be noted; it may stay at the broker when it is gone here");
+        }
+    }
 }
 
 #[derive(Default)]
@@ -75,8 +90,9 @@ pub(super) enum Item {
 }
 
 impl Shared {
-    pub(super) fn new(outbox: Outbox, spool: Option<Spool>) -> Self {
-        let waiting = Waiting { states: States::default(), outbox, spool, events_first: false };
+    pub(super) fn new(outbox: Outbox, spool: Option<Spool>, kept: Option<(Kept, BTreeSet<String>)>) -> Self {
+        let (kept, leftovers) = kept.map_or_else(Default::default, |(kept, before)| (Some(kept), before));
+        let waiting = Waiting { states: States::default(), kept, leftovers, outbox, spool, events_first: false };
         let connection =
             Connection { up: false, since: SystemTime::now(), reason: Some("not connected yet".into()), reconnects: 0 };
         Self {
@@ -98,7 +114,27 @@ impl Shared {
     }
 
     pub(super) fn state(&self, topic: String, payload: Bytes) {
-        lock(&self.waiting).states.set(topic, payload);
+        let mut waiting = lock(&self.waiting);
+        if !payload.is_empty() {
+            waiting.leftovers.remove(&topic);
+            waiting.keep(&topic, true);
+        }
+        waiting.states.set(topic, payload);
+        drop(waiting);
+        self.wake.notify_one();
+    }
+
+    /// Clears what earlier starts left at the broker and this one has not set.
+    pub(super) fn take_back(&self) {
+        let mut waiting = lock(&self.waiting);
+        let leftovers = std::mem::take(&mut waiting.leftovers);
+        if !leftovers.is_empty() {
+            tracing::info!(topics = leftovers.len(), "taking back what an earlier start told and this one does not");
+        }
+        for topic in leftovers {
+            waiting.states.set(topic, Bytes::new());
+        }
+        drop(waiting);
         self.wake.notify_one();
     }
 
@@ -144,6 +180,9 @@ impl Shared {
             Item::Status => {}
             Item::State { topic, version } => {
                 waiting.states.done(topic, *version);
+                if !waiting.states.knows(topic) {
+                    waiting.keep(topic, false);
+                }
                 self.counters.states_acked.fetch_add(u64::from(refusal.is_none()), Relaxed);
             }
             Item::Event(parcel) => {

@@ -57,6 +57,12 @@ pub(super) struct Recovered {
     pub(super) cut: u64,
 }
 
+/// Whether events could be kept in `dir`. Leaves the lock alone: a running daemon may hold it.
+pub(super) fn check(dir: &Path) -> Result<(), SpoolError> {
+    let tried = fs::create_dir_all(dir).and_then(|()| tempfile::tempfile_in(dir).map(drop));
+    tried.map_err(|source| SpoolError::Io { path: dir.to_owned(), source })
+}
+
 impl Spool {
     /// Opens the spool in `dir`, made if missing, and reads what it holds.
     pub(super) fn open(dir: &Path) -> Result<(Self, Recovered), SpoolError> {

@@ -48,6 +48,11 @@ impl States {
         }
     }
 
+    /// Whether there is a value of `topic`, or its end is on its way.
+    pub(super) fn knows(&self, topic: &str) -> bool {
+        self.topics.contains_key(topic)
+    }
+
     /// The next value to send, with its version.
     pub(super) fn take(&mut self) -> Option<(String, u64, Bytes)> {
         let topic = self.queue.pop_front()?;

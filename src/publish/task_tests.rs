@@ -90,7 +90,7 @@ fn will() -> Will {
 }
 
 async fn scenario(lives: Vec<(usize, bool)>, events: u64) -> (Vec<(String, Bytes)>, u64) {
-    let shared = Arc::new(Shared::new(Outbox::new(10_000), None));
+    let shared = Arc::new(Shared::new(Outbox::new(10_000), None, None));
     let arrived = Arrived::default();
     let dial = Flaky { lives: lives.into(), arrived: Arc::clone(&arrived) };
     let task = Task {

@@ -123,3 +123,28 @@ fn nobody_is_obeyed_who_is_not_named() {
     assert_eq!(world.broker.retained("groundd/yard/status"), None);
     daemon.kill();
 }
+
+#[test]
+fn what_an_earlier_start_told_is_taken_back() {
+    let world = World::new();
+    let cameras = [("gate", "test://"), ("yard", "test://")];
+    let discovery = "discovery_prefix = \"homeassistant\"\n";
+    let mut daemon = world.run(&world.configure(&cameras, &[("person", "person"), ("bus", "bus")], discovery));
+    let gone_soon = ["query/bus/state", "gate/bus/present", "gate/bus/count", "yard/status", "yard/person/count"];
+    for topic in gone_soon {
+        wait_for(&format!("{topic}\n{}", daemon.log()), PATIENCE, || {
+            world.broker.retained(&format!("groundd/{topic}"))
+        });
+    }
+    daemon.kill();
+    let daemon = world.run(&world.configure(&cameras[..1], &[("person", "person")], discovery));
+    for topic in gone_soon {
+        gone(&world, &format!("groundd/{topic}"));
+    }
+    for topic in ["query/person/state", "gate/person/count", "gate/status"] {
+        assert!(world.broker.retained(&format!("groundd/{topic}")).is_some(), "{topic}\n{}", daemon.log());
+    }
+    let entities = world.broker.subscribe("entities", &["homeassistant/#"]);
+    let listed = entities.lines().join("\n");
+    assert!(listed.contains("person") && !listed.contains("bus") && !listed.contains("yard"), "{listed}");
+}

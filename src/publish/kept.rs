@@ -1,0 +1,71 @@
+//! Which topics the broker keeps a value of ours under, remembered across restarts: what the next start no longer sets can
+//! be taken back then, where it would stay for ever otherwise.
+//!
+//! A file of lines, `+topic` and `-topic`; it is read, and written anew, at the start. It may be behind after a crash: then a
+//! topic stays, or is cleared twice, and no more than that.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{self, Write},
+    path::Path,
+};
+
+const FILE: &str = "topics";
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Kept {
+    file: fs::File,
+    topics: BTreeSet<String>,
+}
+
+impl Kept {
+    /// Opens the list in `dir`; also returns the topics of earlier starts.
+    pub(super) fn open(dir: &Path) -> io::Result<(Self, BTreeSet<String>)> {
+        let path = dir.join(FILE);
+        let text = match fs::read(&path) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(error),
+        };
+        let mut topics = BTreeSet::new();
+        for line in text.lines() {
+            match line.split_at_checked(1) {
+                Some(("+", topic)) => drop(topics.insert(topic.to_owned())),
+                Some(("-", topic)) => drop(topics.remove(topic)),
+                _ => {}
+            }
+        }
+        let mut fresh = tempfile::NamedTempFile::new_in(dir)?;
+        topics.iter().try_for_each(|topic| writeln!(fresh, "+{topic}"))?;
+        let file = fresh.persist(&path).map_err(|error| error.error)?;
+        Ok((Self { file, topics: topics.clone() }, topics))
+    }
+
+    /// The broker will keep a value under `topic`, or none any more.
+    pub(super) fn note(&mut self, topic: &str, value: bool) -> io::Result<()> {
+        let news = if value { self.topics.insert(topic.to_owned()) } else { self.topics.remove(topic) };
+        if news { writeln!(self.file, "{}{topic}", if value { '+' } else { '-' }) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_are_remembered_until_they_are_taken_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut kept, before) = Kept::open(dir.path()).unwrap();
+        assert!(before.is_empty());
+        for (topic, value) in [("a/b", true), ("a/b", true), ("c", true), ("c", false), ("never", false)] {
+            kept.note(topic, value).unwrap();
+        }
+        fs::OpenOptions::new().append(true).open(dir.path().join(FILE)).unwrap().write_all(b"+torn").unwrap();
+        let (mut kept, before) = Kept::open(dir.path()).unwrap();
+        assert_eq!(before.into_iter().collect::<Vec<_>>(), ["a/b", "torn"]);
+        kept.note("d", true).unwrap();
+        assert_eq!(Kept::open(dir.path()).unwrap().1.len(), 3);
+    }
+}
