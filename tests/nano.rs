@@ -12,7 +12,7 @@ use groundd::{
     ground::{
         Grounder,
         engine::{
-            Engine, EngineError, Input, Kept, Mixed, Outputs, Port, Tensor,
+            Engine, EngineError, Input, Kept, Mixed, Outputs, Part, Port, Tensor,
             local::{Compute, Local, Runtime},
         },
         library_path,
@@ -227,6 +227,10 @@ impl Engine for Counted {
 
     fn blank(&self, name: &str, shape: &[usize]) -> Result<Kept, EngineError> {
         self.engine.blank(name, shape)
+    }
+
+    fn arrange(&mut self, parts: &[Part<'_>]) -> Result<Kept, EngineError> {
+        self.engine.arrange(parts)
     }
 }
 

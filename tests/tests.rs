@@ -17,6 +17,7 @@ mod parity;
 mod publish;
 mod pull;
 mod service;
+mod side_by_side;
 mod support;
 mod systemd;
 mod vlm;

@@ -18,7 +18,7 @@ use groundd::{
             written::{self, Writer},
             zoom::views::Judge,
         },
-        models::speech::best,
+        models::answer::best,
         vision::{
             Filter, Resampler, mrope,
             windows::{self, Windows},
@@ -531,7 +531,7 @@ fn how_sure_a_qwen_is_are_its_logits_of_yes_and_no() {
         let Model::Qwen(mut qwen) = Model::at(&model_dir(family)) else { panic!("not a Qwen") };
         let tokenizer = tokenizers::Tokenizer::from_file(model_dir(family).join("tokenizer.json")).unwrap();
         let first = |word: &str| tokenizer.encode(word, false).unwrap().get_ids()[0] as usize;
-        let (seen, other) = (qwen.look(&picture("wide")).unwrap(), qwen.look(&picture("ties")).unwrap());
+        let (seen, other) = (qwen.look_at(&picture("wide")).unwrap(), qwen.look_at(&picture("ties")).unwrap());
         let talk = qwen.begin(&[&seen, &other], "Is it?", 1).unwrap();
         let [yes, no] = ["Yes", "No"].map(|word| f64::from(talk.logits()[first(word)]));
         let words = |text: &str| Part::Words(text.to_owned());

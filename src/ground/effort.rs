@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     AskConfig, GroundError, Grounder, Limits, ModelInfo, QueryCheck,
-    engine::{Engine, EngineError, Input, Kept, Mixed, Outputs, Port, Tensor},
+    engine::{Engine, EngineError, Input, Kept, Mixed, Outputs, Part, Port, Tensor},
 };
 use crate::types::{Answer, Batch, Followed, Work};
 
@@ -79,6 +79,10 @@ impl<E: Engine> Engine for Counted<E> {
 
     fn blank(&self, name: &str, shape: &[usize]) -> Result<Kept, EngineError> {
         self.engine.blank(name, shape)
+    }
+
+    fn arrange(&mut self, parts: &[Part<'_>]) -> Result<Kept, EngineError> {
+        self.engine.arrange(parts)
     }
 }
 

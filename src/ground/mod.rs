@@ -11,7 +11,7 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::types::{Answer, Batch, Followed, Method, Query, Rgb, Size, Work};
+use crate::types::{Answer, Batch, Followed, Method, Query, Size, Work};
 
 pub mod ask;
 pub mod bare;
@@ -51,6 +51,7 @@ use models::{
     nano::{self, Nano},
     paligemma::{self, PaliGemma},
     qwen::{self, Qwen},
+    trial,
 };
 use router::{Finding, Router, Searching, Together, Writing};
 
@@ -264,8 +265,7 @@ fn written<M: Writer + 'static>(model: M, info: ModelInfo, limits: Limits) -> Re
 }
 
 fn tried<M: Writer>(mut model: M) -> Result<M, GroundError> {
-    let size = Size::new(64, 64);
-    model.warm_up(&Rgb { size, data: vec![128; size.area() * 3].into() })?;
+    model.warm_up(&trial::pictures())?;
     Ok(model)
 }
 

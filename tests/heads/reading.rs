@@ -10,7 +10,7 @@ use groundd::{
     ground::{
         Grounder,
         engine::{
-            Engine, EngineError, Input, Kept, Mixed, Outputs, Port, Tensor,
+            Engine, EngineError, Input, Kept, Mixed, Outputs, Part, Port, Tensor,
             local::{Compute, Local, Runtime},
         },
         manifest::Manifest,
@@ -256,6 +256,10 @@ impl Engine for Counting {
 
     fn blank(&self, name: &str, shape: &[usize]) -> Result<Kept, EngineError> {
         self.0.blank(name, shape)
+    }
+
+    fn arrange(&mut self, parts: &[Part<'_>]) -> Result<Kept, EngineError> {
+        self.0.arrange(parts)
     }
 }
 

@@ -13,13 +13,15 @@ use std::{
 use groundd::{
     ground::{
         self, Provider,
+        codec::RawBox,
         engine::{
-            Data, Engine, EngineError, Input, Kept, Mixed, Outputs, Port, Tensor,
+            Data, Engine, EngineError, Input, Kept, Mixed, Outputs, Part, Port, Tensor,
             local::{Compute, Local, Runtime},
         },
         manifest::Manifest,
         methods::written::Writer,
         models::{
+            decoder::Decoder,
             florence::Florence,
             paligemma::PaliGemma,
             qwen::{Qwen, Seen},
@@ -223,6 +225,19 @@ impl Model {
         })
     }
 
+    /// The model in a folder, warmed up: it does at once what its graphs, each as `wrap` makes it, were found to do.
+    pub(crate) fn warmed(dir: &Path, wrap: impl Fn(&Path, Local) -> Box<dyn Engine>) -> Self {
+        let mut model = Self::with(dir, wrap);
+        let pictures = ["wide", "ties"].map(picture);
+        match &mut model {
+            Self::Qwen(model) => model.warm_up(&pictures),
+            Self::Florence(model) => model.warm_up(&pictures),
+            Self::PaliGemma(model) => model.warm_up(&pictures),
+        }
+        .unwrap();
+        model
+    }
+
     fn with(dir: &Path, wrap: impl Fn(&Path, Local) -> Box<dyn Engine>) -> Self {
         let manifest = Manifest::load(dir).unwrap_or_else(|e| panic!("{e}"));
         let library = ground::library_path(&config(dir)).unwrap();
@@ -262,9 +277,9 @@ impl Model {
 
     pub(crate) fn look(&mut self, pictures: &[Rgb]) -> Looked {
         match self {
-            Self::Qwen(model) => Looked::Qwen(pictures.iter().map(|one| model.look(one).unwrap()).collect()),
-            Self::Florence(model) => Looked::Square(model.look(&pictures[0]).unwrap()),
-            Self::PaliGemma(model) => Looked::Square(model.look(&pictures[0]).unwrap()),
+            Self::Qwen(model) => Looked::Qwen(pictures.iter().map(|one| model.look_at(one).unwrap()).collect()),
+            Self::Florence(model) => Looked::Square(model.look_at(&pictures[0]).unwrap()),
+            Self::PaliGemma(model) => Looked::Square(model.look_at(&pictures[0]).unwrap()),
         }
     }
 
@@ -290,13 +305,65 @@ impl Model {
         }
     }
 
-    pub(crate) fn say(&mut self, talk: &mut Talk, token: u32) {
-        match self {
-            Self::Qwen(model) => model.say(talk, token),
-            Self::Florence(model) => model.say(talk, token),
-            Self::PaliGemma(model) => model.say(talk, token),
+    /// Looks at all pictures and asks every text about each: boxes, one picture's after the other.
+    pub(crate) fn ask_all(&mut self, pictures: &[Rgb], texts: &[&str]) -> Vec<Vec<RawBox>> {
+        fn all<W: Writer>(model: &mut W, pictures: &[Rgb], texts: &[&str]) -> Vec<Vec<RawBox>> {
+            let looked = model.look(&pictures.iter().collect::<Vec<_>>()).unwrap();
+            let seen: Vec<_> = looked.into_iter().map(Result::unwrap).collect();
+            let asks: Vec<_> = seen.iter().flat_map(|seen| texts.iter().map(move |text| (seen, *text))).collect();
+            model.locate(&asks).unwrap()
         }
-        .unwrap();
+        match self {
+            Self::Qwen(model) => all(model.as_mut(), pictures, texts),
+            Self::Florence(model) => all(model.as_mut(), pictures, texts),
+            Self::PaliGemma(model) => all(model.as_mut(), pictures, texts),
+        }
+    }
+
+    /// What is asked for a text.
+    pub(crate) fn asked(&self, text: &str) -> String {
+        match self {
+            Self::Qwen(model) => model.asked(text),
+            Self::Florence(model) => model.asked(text),
+            Self::PaliGemma(model) => model.asked(text),
+        }
+    }
+
+    /// Talks side by side.
+    pub(crate) fn join(&mut self, talks: Vec<Talk>) -> Talk {
+        Talk::join(self.decoder(), talks).unwrap()
+    }
+
+    /// Goes on with these rows of a talk.
+    pub(crate) fn pick(&mut self, talk: &mut Talk, rows: &[usize]) {
+        talk.pick(self.decoder(), rows).unwrap();
+    }
+
+    /// Says a token in each row.
+    pub(crate) fn say_all(&mut self, talk: &mut Talk, tokens: &[u32]) {
+        talk.say(self.decoder(), tokens).unwrap();
+    }
+
+    fn decoder(&mut self) -> &mut Decoder {
+        match self {
+            Self::Qwen(model) => model.decoder(),
+            Self::Florence(model) => model.decoder(),
+            Self::PaliGemma(model) => model.decoder(),
+        }
+    }
+
+    /// Tokens written so far.
+    pub(crate) fn written(&self) -> u64 {
+        match self {
+            Self::Qwen(model) => model.tokens(),
+            Self::Florence(model) => model.tokens(),
+            Self::PaliGemma(model) => model.tokens(),
+        }
+        .unwrap()
+    }
+
+    pub(crate) fn say(&mut self, talk: &mut Talk, token: u32) {
+        self.say_all(talk, &[token]);
     }
 }
 
@@ -386,5 +453,9 @@ impl Engine for Scripted {
 
     fn blank(&self, name: &str, shape: &[usize]) -> Result<Kept, EngineError> {
         self.engine.blank(name, shape)
+    }
+
+    fn arrange(&mut self, parts: &[Part<'_>]) -> Result<Kept, EngineError> {
+        self.engine.arrange(parts)
     }
 }

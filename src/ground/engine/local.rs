@@ -22,7 +22,7 @@ use ort::{
     value::{DynTensor, DynValue, Outlet, TensorElementType, TensorRef, ValueType},
 };
 
-use super::{Data, Element, Engine, EngineError, Input, Kept, Mixed, Outputs, Port, Tensor};
+use super::{Data, Element, Engine, EngineError, Input, Kept, Mixed, Outputs, Part, Port, Tensor, arrange::Arranger};
 use crate::ground::Provider;
 
 /// The oldest ONNX Runtime that is accepted is 1.(this): the level `ort` is built for.
@@ -107,6 +107,10 @@ pub struct Local {
     names: Vec<Arc<str>>,
     /// Where outputs that are kept stay.
     memory: MemoryInfo<'static>,
+    arranger: Arranger,
+    /// What it runs on, for graphs beside it.
+    runtime: Runtime,
+    compute: Compute,
 }
 
 impl Local {
@@ -114,18 +118,19 @@ impl Local {
     pub fn open(runtime: &Runtime, file: &Path, compute: Compute) -> Result<Self, EngineError> {
         let failed = |reason: String| EngineError::Open { file: file.to_owned(), reason };
         let builder = options(runtime, compute).map_err(failed)?;
-        let mut builder = builder.with_execution_providers(providers(compute)).map_err(|e| EngineError::Provider {
+        let mut builder = provided(builder, compute).map_err(|reason| EngineError::Provider {
             provider: compute.provider,
             device: compute.device,
             library: runtime.library.clone(),
-            reason: e.to_string(),
+            reason,
         })?;
         let session = builder.commit_from_file(file).map_err(|e| failed(e.to_string()))?;
         let ports = |outlets: &[Outlet]| outlets.iter().map(port).collect::<Vec<_>>();
         let (inputs, outputs) = (ports(session.inputs()), ports(session.outputs()));
         let names = outputs.iter().map(|p| p.name.as_str().into()).collect();
         let memory = memory(compute).map_err(|e| failed(e.to_string()))?;
-        Ok(Self { file: file.to_owned(), session, inputs, outputs, names, memory })
+        let (file, runtime, arranger) = (file.to_owned(), runtime.clone(), Arranger::default());
+        Ok(Self { file, session, inputs, outputs, names, memory, arranger, runtime, compute })
     }
 }
 
@@ -143,6 +148,10 @@ fn options(runtime: &Runtime, compute: Compute) -> Result<SessionBuilder, String
     // and ONNX Runtime 1.22, which knows no devices on Linux, aborts the process then. Asked for the CPU it only fails.
     let builder = set(builder.with_auto_device(AutoDevicePolicy::PreferCPU))?;
     set(builder.with_deterministic_compute(true))
+}
+
+fn provided(builder: SessionBuilder, compute: Compute) -> Result<SessionBuilder, String> {
+    builder.with_execution_providers(providers(compute)).map_err(|e| e.to_string())
 }
 
 fn providers(compute: Compute) -> Vec<ep::ExecutionProviderDispatch> {
@@ -233,6 +242,20 @@ impl Engine for Local {
             _ => Err(failed(format!("it has no tensor `{name}` among its inputs"))),
         }
     }
+
+    fn arrange(&mut self, parts: &[Part<'_>]) -> Result<Kept, EngineError> {
+        let (runtime, compute) = (&self.runtime, self.compute);
+        let beside = || provided(options(runtime, compute)?, compute);
+        let arranged = self.arranger.run(parts, &self.memory, beside);
+        arranged.map_err(|reason| EngineError::Run { file: self.file.clone(), reason })
+    }
+}
+
+/// A value that stays where it is, with its shape; `None` if it is no tensor.
+pub(super) fn kept(value: DynValue) -> Option<Kept> {
+    let ValueType::Tensor { shape, .. } = value.dtype() else { return None };
+    let shape = shape.iter().map(|axis| usize::try_from(*axis).unwrap_or(0)).collect();
+    Some(Kept { shape, value: Box::new(value) })
 }
 
 fn takes_halves(ports: &[Port], name: &str) -> bool {
@@ -269,9 +292,7 @@ fn bound_run(
         let missing = || ort::Error::new(format!("the output `{name}` did not come back"));
         let value = results.remove(&**name).ok_or_else(missing)?;
         if keep(name) {
-            let ValueType::Tensor { shape, .. } = value.dtype() else { return Err(missing()) };
-            let shape = shape.iter().map(|axis| usize::try_from(*axis).unwrap_or(0)).collect();
-            kept.push((Arc::clone(name), Kept { shape, value: Box::new(value) }));
+            kept.push((Arc::clone(name), self::kept(value).ok_or_else(missing)?));
         } else {
             tensors.push((Arc::clone(name), copy(&value)?));
         }

@@ -4,6 +4,7 @@ use std::{any::Any, fmt, path::PathBuf, sync::Arc};
 
 use super::{Provider, error::places};
 
+mod arrange;
 pub mod library;
 pub mod local;
 
@@ -136,13 +137,24 @@ pub struct Kept {
     /// Length of every axis.
     pub shape: Vec<usize>,
     /// The engine's own value.
-    pub(crate) value: Box<dyn Any + Send>,
+    pub(crate) value: Box<dyn Any + Send + Sync>,
 }
 
 impl fmt::Debug for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Kept{:?}", self.shape)
     }
+}
+
+/// What [`Engine::arrange`] takes of a kept tensor `[rows, heads, columns, width]`: these rows, and of each these columns.
+#[derive(Debug, Clone)]
+pub struct Part<'a> {
+    /// The tensor.
+    pub kept: &'a Kept,
+    /// Numbers of rows, in any order.
+    pub rows: Vec<i64>,
+    /// Numbers of columns, in any order; one may come more than once.
+    pub columns: Vec<i64>,
 }
 
 /// An input of [`Engine::run_keeping`].
@@ -185,6 +197,9 @@ pub trait Engine: Send {
     fn run_keeping(&mut self, inputs: &[(&str, Input<'_>)], keep: &dyn Fn(&str) -> bool) -> Result<Mixed, EngineError>;
     /// A kept tensor of the element type that the input `name` takes. Its elements, if it has any, are zeros.
     fn blank(&self, name: &str, shape: &[usize]) -> Result<Kept, EngineError>;
+    /// A kept tensor made of parts of others, one under the other, without leaving the engine. The parts have equally many
+    /// columns.
+    fn arrange(&mut self, parts: &[Part<'_>]) -> Result<Kept, EngineError>;
 }
 
 /// Checks that an opened file has exactly the wanted inputs, and at least the wanted outputs.

@@ -143,6 +143,9 @@ pub struct Sizes {
     /// Most boxes of an answer; what comes after is not asked for.
     #[serde(default = "boxes")]
     pub boxes: usize,
+    /// Most answers written side by side, where the graphs take several; each needs memory for a cache of its own.
+    #[serde(default = "rows")]
+    pub rows: usize,
 }
 
 fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
@@ -162,6 +165,11 @@ fn boxes() -> usize {
     100
 }
 
+/// A step of a language model takes as long for one answer as for some, and a cache is tens of megabytes.
+fn rows() -> usize {
+    8
+}
+
 impl Default for Sizes {
     fn default() -> Self {
         Self {
@@ -172,6 +180,7 @@ impl Default for Sizes {
             image_tokens: 0,
             answer_tokens: answer_tokens(),
             boxes: boxes(),
+            rows: rows(),
         }
     }
 }

@@ -8,7 +8,7 @@ use super::{
     retrieve::{Ask, TextCheck},
 };
 use crate::{
-    ground::{GroundError, codec::RawBox},
+    ground::{GroundError, codec::RawBox, vision::VisionError},
     types::{BBox, Frame, Letterbox, Rgb, ScoreKind, Size},
 };
 
@@ -28,38 +28,46 @@ pub trait Writer: Send {
         None
     }
 
-    /// Looks at `picture` and says a word about it: what would fail on the first frame fails now.
-    fn warm_up(&mut self, picture: &Rgb) -> Result<(), GroundError>;
+    /// Looks at two pictures and says a word about them: what would fail on the first frame fails now, and what the model
+    /// can do at once is found out. Until then it does one thing at a time.
+    fn warm_up(&mut self, pictures: &[Rgb; 2]) -> Result<(), GroundError>;
 
-    /// Looks at a picture.
-    fn look(&mut self, picture: &Rgb) -> Result<Self::Seen, GroundError>;
+    /// Looks at pictures, of any sizes, in as few passes as it can. One that cannot be prepared says why.
+    fn look(&mut self, pictures: &[&Rgb]) -> Result<Vec<Result<Self::Seen, VisionError>>, GroundError>;
 
-    /// Boxes that answer `text`, in the order written, in fractions of the picture. The words have passed the checker.
-    fn locate(&mut self, seen: &Self::Seen, text: &str) -> Result<Vec<RawBox>, GroundError>;
+    /// For each text boxes that answer it, in the order written, in fractions of its picture. The words have passed the
+    /// checker; questions about the same picture stand next to each other.
+    fn locate(&mut self, asks: &[(&Self::Seen, &str)]) -> Result<Vec<Vec<RawBox>>, GroundError>;
+
+    /// Looks at one picture.
+    fn look_at(&mut self, picture: &Rgb) -> Result<Self::Seen, GroundError> {
+        let missing = || Err(VisionError::Prompt("the model left the picture out".to_owned()));
+        Ok(self.look(&[picture])?.pop().unwrap_or_else(missing)?)
+    }
 }
 
 /// Answers all questions. Those about the same frame stand next to each other. A query without a threshold of its own gets
 /// every box.
 pub fn answer<W: Writer>(writer: &mut W, asks: &[Ask<'_>]) -> Result<Vec<Found>, GroundError> {
-    let mut answers = Vec::with_capacity(asks.len());
-    for asks in asks.chunk_by(|a, b| std::ptr::eq(a.frame, b.frame)) {
-        let frame = asks[0].frame;
-        let seen = match picture(frame).map(|picture| writer.look(&picture)) {
-            Ok(Err(GroundError::Picture(reason))) => Err(reason.to_string()),
-            Ok(seen) => Ok(seen?),
-            Err(reason) => Err(reason),
-        };
-        for ask in asks {
-            answers.push(match &seen {
-                Ok(seen) => {
-                    let raw = writer.locate(seen, &ask.query.text)?;
-                    Ok(chosen(&raw, frame.source(), ask.query.threshold.unwrap_or(0.0)))
-                }
-                Err(reason) => Err(reason.clone()),
-            });
-        }
-    }
-    Ok(answers)
+    let frames: Vec<_> = asks.chunk_by(|a, b| std::ptr::eq(a.frame, b.frame)).collect();
+    let pictures: Vec<_> = frames.iter().map(|asks| picture(asks[0].frame)).collect();
+    let shown: Vec<_> = pictures.iter().filter_map(|picture| picture.as_ref().ok()).collect();
+    let mut looked = writer.look(&shown)?.into_iter();
+    let mut seen_in = |picture: &Result<Rgb, String>| match picture {
+        Ok(_) => looked.next().map_or_else(|| Err(String::new()), |seen| seen.map_err(|reason| reason.to_string())),
+        Err(reason) => Err(reason.clone()),
+    };
+    let seen: Vec<_> = pictures.iter().map(&mut seen_in).collect();
+    let questions = frames.iter().zip(&seen).filter_map(|(asks, seen)| Some((asks, seen.as_ref().ok()?)));
+    let questions = questions.flat_map(|(asks, seen)| asks.iter().map(move |ask| (seen, ask.query.text.as_str())));
+    let mut located = writer.locate(&questions.collect::<Vec<_>>())?.into_iter();
+    let answers = frames.iter().zip(&seen).flat_map(|(asks, seen)| asks.iter().map(move |ask| (ask, seen)));
+    let mut found = |(ask, seen): (&Ask<'_>, &Result<W::Seen, String>)| {
+        seen.as_ref().map_err(Clone::clone)?;
+        let raw = located.next().unwrap_or_default();
+        Ok(chosen(&raw, ask.frame.source(), ask.query.threshold.unwrap_or(0.0)))
+    };
+    Ok(answers.map(&mut found).collect())
 }
 
 /// The whole picture, as large as there is.

@@ -5,10 +5,12 @@
 //! with `past_key_values.`, in whatever element type; it stays where the engine computed it. Layers, heads and widths are what
 //! the ports say; a manifest's `[decoder]` is compared with them, and asked only for what they leave open.
 
-use super::{Open, open_role};
+use std::sync::Arc;
+
+use super::{Open, open_role, plan};
 use crate::ground::{
     GroundError,
-    engine::{self, Data, Element, Engine, EngineError, Input, Kept, Port, Tensor},
+    engine::{self, Data, Element, Engine, EngineError, Input, Kept, Part, Port, Tensor},
     manifest::{self, Manifest},
 };
 
@@ -36,9 +38,11 @@ struct Slot {
     lasting: bool,
 }
 
-/// What a conversation has behind it, one entry a slot.
+/// What conversations have behind them, one entry a slot, one row a conversation. A copy shares what is kept: going on from
+/// one leaves the other as it was.
+#[derive(Debug, Clone)]
 pub struct Cache {
-    kept: Vec<Kept>,
+    kept: Vec<Arc<Kept>>,
     begun: bool,
 }
 
@@ -99,20 +103,72 @@ impl Decoder {
 
     /// The embeddings of some tokens, `[1, tokens, hidden]`.
     pub fn embed(&mut self, ids: &[i64]) -> Result<Tensor, GroundError> {
-        let input = Tensor { shape: vec![1, ids.len()], data: Data::I64(ids.to_vec()) };
-        let shape = [1, ids.len(), self.hidden];
+        self.embed_rows(1, ids)
+    }
+
+    /// The embeddings of the tokens of some rows, `[rows, tokens of each, hidden]`.
+    pub(super) fn embed_rows(&mut self, rows: usize, ids: &[i64]) -> Result<Tensor, GroundError> {
+        let each = ids.len() / rows.max(1);
+        let input = Tensor { shape: vec![rows, each], data: Data::I64(ids.to_vec()) };
+        let shape = [rows, each, self.hidden];
         let [data] = engine::run_f32(self.embed.as_mut(), &[("input_ids", &input)], [("inputs_embeds", &shape)])?;
         Ok(Tensor { shape: shape.to_vec(), data: Data::F32(data) })
     }
 
     /// A cache with nothing in it.
     pub fn begin(&self) -> Result<Cache, GroundError> {
-        let blank = |slot: &Slot| self.graph.blank(&slot.past, &slot.empty);
+        let blank = |slot: &Slot| self.graph.blank(&slot.past, &slot.empty).map(Arc::new);
         let kept = self.slots.iter().map(blank).collect::<Result<_, _>>()?;
         Ok(Cache { kept, begun: false })
     }
 
-    /// Feeds `feeds` on top of `cache`, which grows by it; the logits of the last `last` positions, one after the other.
+    /// Whether the graphs say that any number of conversations goes in at once.
+    pub(super) fn takes_rows(&self) -> bool {
+        let free = |port: &Port| {
+            let batch = match port.name.as_str() {
+                "num_logits_to_keep" | "use_cache_branch" => return true,
+                "position_ids" => port.shape.len().saturating_sub(2),
+                "deepstack_embeds" => 1,
+                _ => 0,
+            };
+            port.shape.get(batch).is_some_and(Option::is_none)
+        };
+        let logits = self.graph.outputs().iter().filter(|port| port.name == "logits");
+        self.embed.inputs().iter().chain(self.graph.inputs()).chain(logits).all(free)
+    }
+
+    /// Conversations side by side. The shorter ones are filled up in front.
+    pub(super) fn join(&mut self, caches: &[&Cache]) -> Result<Cache, GroundError> {
+        let arranged = |slot: usize| {
+            let kept: Vec<_> = caches.iter().map(|cache| cache.kept[slot].as_ref()).collect();
+            let total = kept.iter().map(|kept| kept.shape[2]).max().unwrap_or(0);
+            let part = |kept: &'_ Kept| (all(kept.shape[0]), plan::columns(kept.shape[2], total));
+            let parts = kept.into_iter().map(|kept| {
+                let (rows, columns) = part(kept);
+                Part { kept, rows, columns }
+            });
+            let parts: Vec<_> = parts.collect();
+            Ok(Arc::new(self.graph.arrange(&parts)?))
+        };
+        let kept = (0..self.slots.len()).map(arranged).collect::<Result<_, EngineError>>()?;
+        Ok(Cache { kept, begun: caches.iter().all(|cache| cache.begun) })
+    }
+
+    /// Leaves only these rows, the longest of which is `length`, of a cache.
+    pub(super) fn pick(&mut self, cache: &mut Cache, rows: &[usize], length: usize) -> Result<(), GroundError> {
+        let rows: Vec<i64> = rows.iter().filter_map(|row| i64::try_from(*row).ok()).collect();
+        for (slot, kept) in self.slots.iter().zip(&mut cache.kept) {
+            let mut columns = all(kept.shape[2]);
+            if !slot.lasting {
+                columns.drain(..kept.shape[2].saturating_sub(length));
+            }
+            *kept = Arc::new(self.graph.arrange(&[Part { kept, rows: rows.clone(), columns }])?);
+        }
+        Ok(())
+    }
+
+    /// Feeds `feeds` on top of `cache`, which grows by it; the logits of the last `last` positions, one after the other, of
+    /// one row after the other.
     pub fn run(
         &mut self,
         cache: &mut Cache,
@@ -129,12 +185,15 @@ impl Decoder {
                 inputs.push((name, Input::Tensor(tensor)));
             }
         }
-        inputs.extend(self.slots.iter().zip(&cache.kept).map(|(slot, kept)| (slot.past.as_str(), Input::Kept(kept))));
+        inputs.extend(
+            self.slots.iter().zip(&cache.kept).map(|(slot, kept)| (slot.past.as_str(), Input::Kept(kept.as_ref()))),
+        );
         let mut outputs = self.graph.run_keeping(&inputs, &|name| name.starts_with(PRESENT))?;
         for (slot, kept) in self.slots.iter().zip(&mut cache.kept) {
             let present = outputs.take_kept(&slot.present);
             if !(slot.lasting && cache.begun) {
-                *kept = present.ok_or_else(|| self.failed(format!("it gave no `{}`", slot.present)))?;
+                let present = present.ok_or_else(|| self.failed(format!("it gave no `{}`", slot.present)))?;
+                *kept = Arc::new(present);
             }
         }
         cache.begun = true;
@@ -145,19 +204,28 @@ impl Decoder {
     fn last_rows(&self, logits: Tensor, last: usize) -> Result<Vec<f32>, GroundError> {
         let (shape, wanted) = (logits.shape.clone(), self.vocabulary);
         let data = logits.into_f32().filter(|data| {
-            matches!(shape.as_slice(), &[1, rows, width] if rows >= last && width >= wanted && data.len() == rows * width)
+            matches!(shape.as_slice(), &[batch, rows, width]
+                if rows >= last.max(1) && width >= wanted.max(1) && data.len() == batch * rows * width)
         });
         let problem =
             || self.failed(format!("its `logits` are {shape:?}; {last} rows of {wanted} floats were expected"));
         let mut data = data.ok_or_else(problem)?;
-        let width = shape.last().copied().unwrap_or(wanted);
-        Ok(data.split_off(data.len() - last * width))
+        let (rows, width) = (shape[1], shape[2]);
+        if rows > last {
+            data = data.chunks(rows * width).flat_map(|own| &own[(rows - last) * width..]).copied().collect();
+        }
+        Ok(data)
     }
 
     /// An error that names the decoder's file.
     pub fn failed(&self, reason: String) -> EngineError {
         EngineError::Run { file: self.graph.file().to_owned(), reason }
     }
+}
+
+/// All of `count` rows or columns.
+fn all(count: usize) -> Vec<i64> {
+    (0..).take(count).collect()
 }
 
 /// The last axis of a port, if it is fixed.

@@ -8,23 +8,27 @@ use std::sync::Arc;
 
 use super::{
     Open,
+    answer::{self, Rules},
     decoder::Decoder,
-    need, open_role, picture, positions,
-    speech::{Manner, Rules, Talk},
+    need, open_role,
+    plan::Rows,
+    positions,
+    speech::{self, Manner, Talk},
+    square::{Seen, Tower},
     tokens::Vocabulary,
-    unfit,
+    trial, unfit,
 };
 use crate::{
     ground::{
         GroundError,
         codec::{
-            RawBox,
+            Codec, RawBox,
             florence::{self, Task},
         },
         engine::{self, Data, Engine, Tensor},
         manifest::{Coordinates, Manifest, Positions},
         methods::{retrieve::TextCheck, written::Writer},
-        vision::{Fit, Resampler},
+        vision::VisionError,
     },
     types::Rgb,
 };
@@ -37,15 +41,14 @@ const TASK: Task = Task::PhraseGrounding;
 
 /// An opened model.
 pub struct Florence {
-    vision: Box<dyn Engine>,
+    tower: Tower,
     encoder: Box<dyn Engine>,
     decoder: Decoder,
     vocabulary: Arc<Vocabulary>,
-    fit: Fit,
-    resampler: Resampler,
     image_tokens: usize,
     marks: Marks,
     rules: Rules,
+    rows: Rows,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -72,23 +75,22 @@ impl Florence {
             return Err(unfit(manifest, "input.coordinates: should be \"bins-xyxy\"".to_owned()));
         }
         positions(manifest, Positions::InGraph)?;
-        let limits = &manifest.limits;
+        let (decoder, rules) = (Decoder::open(manifest, open)?, Rules::of(manifest));
         Ok(Self {
-            fit: picture::stretch(manifest)?,
-            vision: open_role(manifest, "vision_encoder", open)?,
+            tower: Tower::open(manifest, open, decoder.hidden(), rules.most_rows)?,
             encoder: open_role(manifest, "encoder_model", open)?,
-            decoder: Decoder::open(manifest, open)?,
+            decoder,
             vocabulary: Arc::new(Vocabulary::load(manifest)?),
-            resampler: Resampler::default(),
-            image_tokens: limits.image_tokens,
+            image_tokens: manifest.limits.image_tokens,
             marks,
-            rules: Rules::of(manifest),
+            rules,
+            rows: Rows::default(),
         })
     }
 
     /// The tensor `pixel_values` of a picture.
     pub fn pixels(&mut self, picture: &Rgb) -> Result<Tensor, GroundError> {
-        picture::stretched(&self.fit, picture, &mut self.resampler)
+        Ok(self.tower.pixels(picture)?)
     }
 
     /// What the model is asked for `text`.
@@ -107,7 +109,11 @@ impl Florence {
 
     /// Shows the picture, says `asked`, and begins the answer.
     pub fn begin(&mut self, seen: &[f32], asked: &str) -> Result<Talk, GroundError> {
-        let mut ids = self.prompt(asked)?;
+        let ids = self.prompt(asked)?;
+        self.begin_prompt(seen, ids)
+    }
+
+    fn begin_prompt(&mut self, seen: &[f32], mut ids: Vec<i64>) -> Result<Talk, GroundError> {
         // The image token may lie outside the table; its embeddings are replaced anyhow.
         ids[..self.image_tokens].fill(0);
         let mut embeds = self.decoder.embed(&ids)?;
@@ -123,17 +129,20 @@ impl Florence {
         let first = self.decoder.embed(&[self.marks.first])?;
         let manner = Manner::Encoder { states, mask };
         let mask = Tensor { shape: vec![1, 1], data: Data::I64(vec![1]) };
-        Talk::begin(&mut self.decoder, manner, &[("inputs_embeds", &first), ("attention_mask", &mask)], 1, 1)
+        let feeds = [("inputs_embeds", &first), ("attention_mask", &mask)];
+        let prompt = speech::Prompt { feeds: &feeds, length: 1, delta: 0, last: 1 };
+        let cache = self.decoder.begin()?;
+        Talk::begin(&mut self.decoder, cache, manner, &prompt)
     }
 
-    /// Says `token` in a talk of this model.
-    pub fn say(&mut self, talk: &mut Talk, token: u32) -> Result<(), GroundError> {
-        talk.say(&mut self.decoder, token)
+    /// The language model, in which talks of this model go on.
+    pub fn decoder(&mut self) -> &mut Decoder {
+        &mut self.decoder
     }
 }
 
 impl Writer for Florence {
-    type Seen = Vec<f32>;
+    type Seen = Seen;
 
     fn checker(&self) -> TextCheck {
         self.vocabulary.checker()
@@ -143,23 +152,32 @@ impl Writer for Florence {
         Some(self.decoder.written())
     }
 
-    fn warm_up(&mut self, picture: &Rgb) -> Result<(), GroundError> {
-        let seen = self.look(picture)?;
-        let mut talk = self.begin(&seen, "person")?;
-        self.say(&mut talk, 0)
+    fn warm_up(&mut self, pictures: &[Rgb; 2]) -> Result<(), GroundError> {
+        let seen = [self.look_at(&pictures[0])?, self.look_at(&pictures[1])?];
+        self.tower.try_together(&pictures.each_ref(), &seen.each_ref())?;
+        let short = self.begin(&seen[0], &self.asked("person"))?;
+        let long = self.begin(&seen[1], &self.asked("person in a red jacket"))?;
+        short.clone().say(&mut self.decoder, &[0])?;
+        if self.rules.most_rows > 1 {
+            self.rows = trial::rows(&mut self.decoder, &short, &long)?;
+        }
+        Ok(())
     }
 
-    fn look(&mut self, picture: &Rgb) -> Result<Vec<f32>, GroundError> {
-        let pixels = self.pixels(picture)?;
-        let shape = [1, self.image_tokens, self.decoder.hidden()];
-        let [features] =
-            engine::run_f32(self.vision.as_mut(), &[("pixel_values", &pixels)], [("image_features", &shape)])?;
-        Ok(features)
+    fn look(&mut self, pictures: &[&Rgb]) -> Result<Vec<Result<Seen, VisionError>>, GroundError> {
+        self.tower.look(pictures)
     }
 
-    fn locate(&mut self, seen: &Vec<f32>, text: &str) -> Result<Vec<RawBox>, GroundError> {
-        let talk = self.begin(seen, &self.asked(text))?;
-        let mut codec = florence::Florence::new(TASK);
-        talk.answer(&mut self.decoder, &self.vocabulary, &self.rules, &mut codec)
+    fn locate(&mut self, asks: &[(&Seen, &str)]) -> Result<Vec<Vec<RawBox>>, GroundError> {
+        let prompts = asks.iter().map(|(_, text)| self.prompt(&self.asked(text))).collect::<Result<Vec<_>, _>>()?;
+        let lengths: Vec<_> = prompts.iter().map(Vec::len).collect();
+        answer::in_groups(&lengths, self.rows, self.rules.most_rows, |group| {
+            let talk = |at: &usize| {
+                let codec: Box<dyn Codec> = Box::new(florence::Florence::new(TASK));
+                Ok((self.begin_prompt(asks[*at].0, prompts[*at].clone())?, codec))
+            };
+            let talks = group.iter().map(talk).collect::<Result<_, GroundError>>()?;
+            answer::all(&mut self.decoder, &self.vocabulary, &self.rules, talks)
+        })
     }
 }

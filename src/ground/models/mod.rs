@@ -1,7 +1,9 @@
 //! One file a model family: which files it has, how its words become numbers, what its tensors mean.
 //!
 //! [`qwen`], [`florence`] and [`paligemma`] write their answers; what they share is in [`decoder`] (the language model
-//! and its cache), [`speech`] (from one token to the next until the answer is over) and [`tokens`]. [`closed`] are
+//! and its cache), [`speech`] (from one token to the next), [`answer`] (until the answer is over) and [`tokens`]. What is done at
+//! once, several pictures in a pass and several answers side by side, is laid out in [`plan`], if [`trial`] found that the graphs
+//! can do it. [`closed`] are
 //! detectors with classes of their own, [`dino`] and [`owl`] read words; [`contrast`] ranks the regions of a [`proposer`] by
 //! words.
 
@@ -13,6 +15,7 @@ use super::{
     manifest::{Manifest, Positions},
 };
 
+pub mod answer;
 pub mod closed;
 pub mod contrast;
 pub mod decoder;
@@ -23,12 +26,15 @@ pub mod owl;
 pub mod paligemma;
 mod phrases;
 mod picture;
+pub mod plan;
 pub mod proposer;
 pub mod qwen;
 mod reader;
 mod recent;
 pub mod speech;
+mod square;
 pub mod tokens;
+pub(super) mod trial;
 pub mod words;
 
 /// The families [`crate::ground::load`] knows, for the message that says which.

@@ -7,20 +7,24 @@ use std::sync::Arc;
 
 use super::{
     Open,
+    answer::{self, Rules},
     decoder::Decoder,
-    need, open_role, picture, positions,
-    speech::{Manner, Rules, Talk},
+    need,
+    plan::Rows,
+    positions,
+    speech::{self, Manner, Talk},
+    square::{Seen, Tower},
     tokens::Vocabulary,
-    unfit,
+    trial, unfit,
 };
 use crate::{
     ground::{
         GroundError,
-        codec::{RawBox, paligemma},
-        engine::{self, Data, Engine, Tensor},
+        codec::{Codec, RawBox, paligemma},
+        engine::{Data, Tensor},
         manifest::{Coordinates, Manifest, Positions},
         methods::{retrieve::TextCheck, written::Writer},
-        vision::{Fit, Resampler},
+        vision::VisionError,
     },
     types::Rgb,
 };
@@ -30,15 +34,14 @@ pub const FAMILY: &str = "paligemma";
 
 /// An opened model.
 pub struct PaliGemma {
-    vision: Box<dyn Engine>,
+    tower: Tower,
     decoder: Decoder,
     vocabulary: Arc<Vocabulary>,
-    fit: Fit,
-    resampler: Resampler,
     image_tokens: usize,
     image: i64,
     begin: i64,
     rules: Rules,
+    rows: Rows,
 }
 
 impl PaliGemma {
@@ -50,23 +53,22 @@ impl PaliGemma {
             return Err(unfit(manifest, "input.coordinates: should be \"bins-yxyx\"".to_owned()));
         }
         positions(manifest, Positions::FromOne)?;
-        let limits = &manifest.limits;
+        let (decoder, rules) = (Decoder::open(manifest, open)?, Rules::of(manifest));
         Ok(Self {
-            fit: picture::stretch(manifest)?,
-            vision: open_role(manifest, "vision_encoder", open)?,
-            decoder: Decoder::open(manifest, open)?,
+            tower: Tower::open(manifest, open, decoder.hidden(), rules.most_rows)?,
+            decoder,
             vocabulary: Arc::new(Vocabulary::load(manifest)?),
-            resampler: Resampler::default(),
-            image_tokens: limits.image_tokens,
+            image_tokens: manifest.limits.image_tokens,
             image: mark("image", tokens.image)?,
             begin: mark("begin", tokens.begin)?,
-            rules: Rules::of(manifest),
+            rules,
+            rows: Rows::default(),
         })
     }
 
     /// The tensor `pixel_values` of a picture.
     pub fn pixels(&mut self, picture: &Rgb) -> Result<Tensor, GroundError> {
-        picture::stretched(&self.fit, picture, &mut self.resampler)
+        Ok(self.tower.pixels(picture)?)
     }
 
     /// What the model is asked for `text`.
@@ -84,7 +86,11 @@ impl PaliGemma {
 
     /// Shows the picture, says `asked`, and keeps the logits of the last `last` tokens of that.
     pub fn begin(&mut self, seen: &[f32], asked: &str, last: usize) -> Result<Talk, GroundError> {
-        let mut ids = self.prompt(asked)?;
+        let ids = self.prompt(asked)?;
+        self.begin_prompt(seen, ids, last)
+    }
+
+    fn begin_prompt(&mut self, seen: &[f32], mut ids: Vec<i64>, last: usize) -> Result<Talk, GroundError> {
         // The image token may lie outside the table; its embeddings are replaced anyhow.
         ids[..self.image_tokens].fill(0);
         let mut embeds = self.decoder.embed(&ids)?;
@@ -95,17 +101,19 @@ impl PaliGemma {
         let mask = Tensor { shape: vec![1, length], data: Data::I64(vec![1; length]) };
         let places = Tensor { shape: vec![1, length], data: Data::I64((1..).take(length).collect()) };
         let feeds = [("inputs_embeds", &embeds), ("attention_mask", &mask), ("position_ids", &places)];
-        Talk::begin(&mut self.decoder, Manner::FromOne, &feeds, length, last)
+        let prompt = speech::Prompt { feeds: &feeds, length, delta: 1, last };
+        let cache = self.decoder.begin()?;
+        Talk::begin(&mut self.decoder, cache, Manner::Counted, &prompt)
     }
 
-    /// Says `token` in a talk of this model.
-    pub fn say(&mut self, talk: &mut Talk, token: u32) -> Result<(), GroundError> {
-        talk.say(&mut self.decoder, token)
+    /// The language model, in which talks of this model go on.
+    pub fn decoder(&mut self) -> &mut Decoder {
+        &mut self.decoder
     }
 }
 
 impl Writer for PaliGemma {
-    type Seen = Vec<f32>;
+    type Seen = Seen;
 
     fn checker(&self) -> TextCheck {
         self.vocabulary.checker()
@@ -115,23 +123,32 @@ impl Writer for PaliGemma {
         Some(self.decoder.written())
     }
 
-    fn warm_up(&mut self, picture: &Rgb) -> Result<(), GroundError> {
-        let seen = self.look(picture)?;
-        let mut talk = self.begin(&seen, "person", 1)?;
-        self.say(&mut talk, 0)
+    fn warm_up(&mut self, pictures: &[Rgb; 2]) -> Result<(), GroundError> {
+        let seen = [self.look_at(&pictures[0])?, self.look_at(&pictures[1])?];
+        self.tower.try_together(&pictures.each_ref(), &seen.each_ref())?;
+        let short = self.begin(&seen[0], &self.asked("person"), 1)?;
+        let long = self.begin(&seen[1], &self.asked("person in a red jacket"), 1)?;
+        short.clone().say(&mut self.decoder, &[0])?;
+        if self.rules.most_rows > 1 {
+            self.rows = trial::rows(&mut self.decoder, &short, &long)?;
+        }
+        Ok(())
     }
 
-    fn look(&mut self, picture: &Rgb) -> Result<Vec<f32>, GroundError> {
-        let pixels = self.pixels(picture)?;
-        let shape = [1, self.image_tokens, self.decoder.hidden()];
-        let [features] =
-            engine::run_f32(self.vision.as_mut(), &[("pixel_values", &pixels)], [("image_features", &shape)])?;
-        Ok(features)
+    fn look(&mut self, pictures: &[&Rgb]) -> Result<Vec<Result<Seen, VisionError>>, GroundError> {
+        self.tower.look(pictures)
     }
 
-    fn locate(&mut self, seen: &Vec<f32>, text: &str) -> Result<Vec<RawBox>, GroundError> {
-        let talk = self.begin(seen, &self.asked(text), 1)?;
-        let mut codec = paligemma::PaliGemma::default();
-        talk.answer(&mut self.decoder, &self.vocabulary, &self.rules, &mut codec)
+    fn locate(&mut self, asks: &[(&Seen, &str)]) -> Result<Vec<Vec<RawBox>>, GroundError> {
+        let prompts = asks.iter().map(|(_, text)| self.prompt(&self.asked(text))).collect::<Result<Vec<_>, _>>()?;
+        let lengths: Vec<_> = prompts.iter().map(Vec::len).collect();
+        answer::in_groups(&lengths, self.rows, self.rules.most_rows, |group| {
+            let talk = |at: &usize| {
+                let codec: Box<dyn Codec> = Box::new(paligemma::PaliGemma::default());
+                Ok((self.begin_prompt(asks[*at].0, prompts[*at].clone(), 1)?, codec))
+            };
+            let talks = group.iter().map(talk).collect::<Result<_, GroundError>>()?;
+            answer::all(&mut self.decoder, &self.vocabulary, &self.rules, talks)
+        })
     }
 }

@@ -6,7 +6,7 @@ use crate::{
         GroundError,
         engine::{Data, Tensor},
         manifest::{Channels, Fit, Manifest, Resample},
-        vision::{self, Filter, Laid, Lay, Normalise, Resampler, SmartResize, Values, qwen, windows},
+        vision::{self, Filter, Laid, Lay, Normalise, Resampler, SmartResize, Values, VisionError, qwen, windows},
     },
     types::{Rgb, Size},
 };
@@ -75,7 +75,7 @@ pub(super) fn stretch(manifest: &Manifest) -> Result<vision::Fit, GroundError> {
 }
 
 /// The tensor of a picture stretched by `fit`: f32 `[1, 3, height, width]`.
-pub(super) fn stretched(fit: &vision::Fit, picture: &Rgb, resampler: &mut Resampler) -> Result<Tensor, GroundError> {
+pub(super) fn stretched(fit: &vision::Fit, picture: &Rgb, resampler: &mut Resampler) -> Result<Tensor, VisionError> {
     let mut data = Vec::new();
     fit.prepare(&picture.data, picture.size, resampler, &mut data)?;
     let (height, width) = (fit.image.height as usize, fit.image.width as usize);

@@ -4,15 +4,19 @@
 //! how they write a box and what its numbers count. Windows, rotary angles and learned positions of the vision tower
 //! follow from the grid inside the graph; M-RoPE positions are made here.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use super::{
     Open,
-    decoder::Decoder,
-    need, open_role, picture, positions,
-    speech::{Manner, Rules, Talk},
+    answer::{self, Rules},
+    decoder::{Cache, Decoder},
+    need,
+    plan::Rows,
+    positions,
+    recent::Recent,
+    speech::{self, Manner, Talk},
     tokens::Vocabulary,
-    unfit,
+    trial, unfit,
 };
 use crate::{
     ground::{
@@ -22,19 +26,23 @@ use crate::{
             qwen_box::{Dialect, QwenBox},
             qwen_json::{QwenJson, Reasoning, Unit},
         },
-        engine::{Data, Engine, EngineError, Tensor},
+        engine::{Data, Input, Tensor},
         manifest::{Coordinates, Manifest, Positions},
         methods::{retrieve::TextCheck, written::Writer},
-        vision::{
-            Normalise, Resampler, SmartResize, mrope,
-            qwen::{MERGE, TEMPORAL, patches},
-        },
+        vision::{VisionError, mrope},
         zoom::wording::Part,
     },
     types::{Rgb, Size},
 };
 
 mod judge;
+mod tower;
+
+pub use tower::Seen;
+use tower::Tower;
+
+/// Beginnings of prompts whose cache is kept: what every prompt begins with, and the pictures seen last.
+const BEGINNINGS: usize = 3;
 
 /// Qwen2-VL's name in manifests.
 pub const QWEN2: &str = "qwen2-vl";
@@ -62,39 +70,23 @@ struct Marks {
 
 /// An opened model.
 pub struct Qwen {
-    vision: Box<dyn Engine>,
+    tower: Tower,
     decoder: Decoder,
     vocabulary: Arc<Vocabulary>,
-    resize: SmartResize,
-    normalise: Normalise,
-    resampler: Resampler,
     marks: Marks,
     form: Form,
     /// What stands before the user's turn.
     system: &'static str,
-    grid_name: &'static str,
     deepstack: usize,
     rules: Rules,
+    /// Whether a prompt may be read in pieces.
+    continues: bool,
+    rows: Rows,
+    beginnings: Recent<Beginning, Cache>,
 }
 
-/// A picture as the vision tower sees it: what several queries on one frame share.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Seen {
-    /// `[tokens, hidden]`.
-    pub features: Vec<f32>,
-    /// `[layers, tokens, hidden]`, where the language model sees the picture again.
-    pub deepstack: Vec<f32>,
-    /// Height and width in patches.
-    pub grid: (u32, u32),
-    /// Size of the resized picture.
-    pub image: Size,
-}
-
-impl Seen {
-    fn tokens(&self) -> usize {
-        (self.grid.0 / MERGE) as usize * (self.grid.1 / MERGE) as usize
-    }
-}
+/// How a prompt begins: its tokens, and the looks at the pictures among them.
+type Beginning = (Vec<i64>, Vec<u64>);
 
 /// A prompt's tokens, and where each stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,7 +100,6 @@ pub struct Prompt {
 impl Qwen {
     /// Opens the files of a manifest whose family this is.
     pub fn open(manifest: &Manifest, open: &mut Open<'_>) -> Result<Self, GroundError> {
-        let (resize, normalise) = picture::patches(manifest)?;
         let tokens = &manifest.tokens;
         let mark = |key: &str, value: Option<u32>| need(manifest, &format!("tokens.{key}"), value).map(i64::from);
         let marks = Marks {
@@ -123,30 +114,24 @@ impl Qwen {
             let reason = format!("decoder.deepstack: is {said}; the decoder's inputs say {deepstack}");
             return Err(unfit(manifest, reason));
         }
-        let vision = open_role(manifest, "vision_encoder", open)?;
-        let grid_name = grid_name(vision.as_ref())?;
         Ok(Self {
-            vision,
+            tower: Tower::open(manifest, open, decoder.hidden(), deepstack)?,
             decoder,
             vocabulary: Arc::new(Vocabulary::load(manifest)?),
-            resize,
-            normalise,
-            resampler: Resampler::default(),
             marks,
             form: form(manifest)?,
             system: if manifest.family == QWEN3 { "" } else { "system\nYou are a helpful assistant." },
-            grid_name,
             deepstack,
             rules: Rules::of(manifest),
+            continues: false,
+            rows: Rows::default(),
+            beginnings: Recent::new(BEGINNINGS),
         })
     }
 
     /// The tensor `pixel_values` of a picture, its grid in patches, and the size it was resized to.
     pub fn pixels(&mut self, picture: &Rgb) -> Result<(Tensor, [u32; 3], Size), GroundError> {
-        let cut = patches(&picture.data, picture.size, &self.resize, &self.normalise, &mut self.resampler)?;
-        let width = 3 * TEMPORAL * (self.resize.patch as usize).pow(2);
-        let shape = vec![cut.values.len() / width, width];
-        Ok((Tensor { shape, data: Data::F32(cut.values) }, cut.grid, cut.placement.image))
+        self.tower.pixels(picture)
     }
 
     /// What the model is asked for `text`.
@@ -216,18 +201,61 @@ impl Qwen {
 
     fn begin_with(&mut self, pictures: &[&Seen], parts: &[Part], last: usize) -> Result<Talk, GroundError> {
         let prompt = self.prompt_of(pictures, parts)?;
-        self.begin_prompt(pictures, prompt, last)
+        self.begin_prompt(pictures, &prompt, last)
     }
 
-    fn begin_prompt(&mut self, pictures: &[&Seen], prompt: Prompt, last: usize) -> Result<Talk, GroundError> {
-        let Prompt { ids, positions } = prompt;
-        let (length, hidden) = (ids.len(), self.decoder.hidden());
-        let mut embeds = self.decoder.embed(&ids)?;
+    /// Reads a prompt. What it begins with is read once for all prompts that share it: the picture stands before the words,
+    /// so that several questions about one picture differ only in their ends.
+    fn begin_prompt(&mut self, pictures: &[&Seen], prompt: &Prompt, last: usize) -> Result<Talk, GroundError> {
+        let length = prompt.ids.len();
+        let mut joints = if self.continues { joints(&prompt.ids, self.marks.vision) } else { Vec::new() };
+        joints.retain(|end| end + last <= length);
+        let looks = |end: usize| -> Vec<u64> {
+            let shown = prompt.ids[..end].iter().filter(|id| **id == self.marks.vision[1]).count();
+            pictures.iter().take(shown).map(|seen| seen.look).collect()
+        };
+        let beginnings: Vec<Beginning> = joints.iter().map(|end| (prompt.ids[..*end].to_vec(), looks(*end))).collect();
+        let mut known = None;
+        for (end, beginning) in joints.iter().zip(&beginnings).rev() {
+            known = self.beginnings.get(beginning).map(|cache| (*end, cache));
+            if known.is_some() {
+                break;
+            }
+        }
+        let (mut at, mut cache) = match known {
+            Some(known) => known,
+            None => (0, self.decoder.begin()?),
+        };
+        for (end, beginning) in joints.into_iter().zip(beginnings) {
+            if end > at {
+                let feeds = self.feeds(pictures, prompt, at..end)?;
+                let feeds: Vec<_> = feeds.iter().map(|(name, tensor)| (*name, Input::Tensor(tensor))).collect();
+                self.decoder.run(&mut cache, &feeds, 1)?;
+                self.beginnings.put(beginning, cache.clone());
+                at = end;
+            }
+        }
+        let feeds = self.feeds(pictures, prompt, at..length)?;
+        let feeds: Vec<_> = feeds.iter().map(|(name, tensor)| (*name, tensor)).collect();
+        let rest = speech::Prompt { feeds: &feeds, length, delta: prompt.positions.delta, last };
+        Talk::begin(&mut self.decoder, cache, Manner::Mrope { deepstack: self.deepstack }, &rest)
+    }
+
+    /// What the decoder is fed for a piece of a prompt.
+    fn feeds(
+        &mut self,
+        pictures: &[&Seen],
+        prompt: &Prompt,
+        piece: Range<usize>,
+    ) -> Result<Vec<(&'static str, Tensor)>, GroundError> {
+        let (length, hidden) = (piece.len(), self.decoder.hidden());
+        let mut embeds = self.decoder.embed(&prompt.ids[piece.clone()])?;
         let mut again = vec![0.0; self.deepstack * length * hidden];
-        let mut at = ids.iter().enumerate().filter(|(_, id)| **id == self.marks.image).map(|(at, _)| at);
+        let image = self.marks.image;
+        let mut at = prompt.ids.iter().enumerate().filter(|(_, id)| **id == image).map(|(at, _)| at);
         for seen in pictures {
-            for (token, place) in at.by_ref().take(seen.tokens()).enumerate() {
-                let (from, to) = (token * hidden, place * hidden);
+            for (token, place) in at.by_ref().take(seen.tokens()).enumerate().filter(|(_, at)| piece.contains(at)) {
+                let (from, to) = (token * hidden, (place - piece.start) * hidden);
                 if let Data::F32(rows) = &mut embeds.data {
                     rows[to..to + hidden].copy_from_slice(&seen.features[from..from + hidden]);
                 }
@@ -237,20 +265,24 @@ impl Qwen {
                 }
             }
         }
-        let again = Tensor { shape: vec![self.deepstack, 1, length, hidden], data: Data::F32(again) };
-        let mask = Tensor { shape: vec![1, length], data: Data::I64(vec![1; length]) };
-        let places = Tensor { shape: vec![3, 1, length], data: Data::I64(positions.ids) };
-        let mut feeds = vec![("inputs_embeds", &embeds), ("attention_mask", &mask), ("position_ids", &places)];
+        let axes = prompt.positions.ids.chunks(prompt.ids.len().max(1));
+        let places = axes.flat_map(|axis| &axis[piece.clone()]).copied().collect();
+        let i64s = |shape: &[usize], data| Tensor { shape: shape.to_vec(), data: Data::I64(data) };
+        let mut feeds = vec![
+            ("inputs_embeds", embeds),
+            ("attention_mask", i64s(&[1, piece.end], vec![1; piece.end])),
+            ("position_ids", i64s(&[3, 1, length], places)),
+        ];
         if self.deepstack > 0 {
-            feeds.push(("deepstack_embeds", &again));
+            let shape = vec![self.deepstack, 1, length, hidden];
+            feeds.push(("deepstack_embeds", Tensor { shape, data: Data::F32(again) }));
         }
-        let manner = Manner::Mrope { delta: positions.delta, deepstack: self.deepstack };
-        Talk::begin(&mut self.decoder, manner, &feeds, length, last)
+        Ok(feeds)
     }
 
-    /// Says `token` in a talk of this model.
-    pub fn say(&mut self, talk: &mut Talk, token: u32) -> Result<(), GroundError> {
-        talk.say(&mut self.decoder, token)
+    /// The language model, in which talks of this model go on.
+    pub fn decoder(&mut self) -> &mut Decoder {
+        &mut self.decoder
     }
 
     fn codec(&self, seen: &Seen) -> Box<dyn Codec> {
@@ -273,41 +305,46 @@ impl Writer for Qwen {
         Some(self.decoder.written())
     }
 
-    fn warm_up(&mut self, picture: &Rgb) -> Result<(), GroundError> {
-        let seen = self.look(picture)?;
-        let mut talk = self.begin(&[&seen], "person", 1)?;
-        self.say(&mut talk, 0)
+    fn warm_up(&mut self, pictures: &[Rgb; 2]) -> Result<(), GroundError> {
+        let seen = [self.look_at(&pictures[0])?, self.look_at(&pictures[1])?];
+        self.tower.try_together(&pictures.each_ref(), &seen.each_ref())?;
+        let short = self.begin(&[&seen[0]], "person", 1)?;
+        let long = self.begin(&[&seen[1]], "person in a red jacket", 1)?;
+        short.clone().say(&mut self.decoder, &[0])?;
+        // A graph that fails in pieces is one that takes a prompt whole.
+        self.continues = true;
+        let pieces = self.begin(&[&seen[1]], "person in a red jacket", 1);
+        self.continues = pieces.is_ok_and(|pieces| trial::alike(pieces.logits(), long.logits()));
+        if self.rules.most_rows > 1 {
+            self.rows = trial::rows(&mut self.decoder, &short, &long)?;
+        }
+        Ok(())
     }
 
-    fn look(&mut self, picture: &Rgb) -> Result<Seen, GroundError> {
-        let (pixels, grid, image) = self.pixels(picture)?;
-        let hidden = self.decoder.hidden();
-        let places = Tensor { shape: vec![1, 3], data: Data::I64(grid.map(i64::from).to_vec()) };
-        let mut outputs = self.vision.run(&[("pixel_values", &pixels), (self.grid_name, &places)])?;
-        let tokens = pixels.shape[0] / (MERGE * MERGE) as usize;
-        // Some exports put a batch of one around it.
-        let same =
-            |found: &[usize], shape: &[usize]| found == shape || (found.first() == Some(&1) && found[1..] == *shape);
-        let mut take = |name: &str, shape: &[usize]| {
-            let found = outputs.take(name).filter(|t| same(&t.shape, shape)).and_then(Tensor::into_f32);
-            found.ok_or_else(|| EngineError::Run {
-                file: self.vision.file().to_owned(),
-                reason: format!("it gave no `{name}` of f32{shape:?}"),
-            })
-        };
-        let features = take("image_features", &[tokens, hidden])?;
-        let deepstack = match self.deepstack {
-            0 => Vec::new(),
-            layers => take("deepstack_features", &[layers, tokens, hidden])?,
-        };
-        Ok(Seen { features, deepstack, grid: (grid[1], grid[2]), image })
+    fn look(&mut self, pictures: &[&Rgb]) -> Result<Vec<Result<Seen, VisionError>>, GroundError> {
+        self.tower.look(pictures)
     }
 
-    fn locate(&mut self, seen: &Seen, text: &str) -> Result<Vec<RawBox>, GroundError> {
-        let talk = self.begin(&[seen], &self.asked(text), 1)?;
-        let mut codec = self.codec(seen);
-        talk.answer(&mut self.decoder, &self.vocabulary, &self.rules, codec.as_mut())
+    fn locate(&mut self, asks: &[(&Seen, &str)]) -> Result<Vec<Vec<RawBox>>, GroundError> {
+        let prompt = |(seen, text): &(&Seen, &str)| self.prompt(&[seen], &self.asked(text));
+        let prompts = asks.iter().map(prompt).collect::<Result<Vec<_>, _>>()?;
+        let lengths: Vec<_> = prompts.iter().map(|prompt| prompt.ids.len()).collect();
+        answer::in_groups(&lengths, self.rows, self.rules.most_rows, |group| {
+            let talk = |at: &usize| {
+                let seen = asks[*at].0;
+                Ok((self.begin_prompt(&[seen], &prompts[*at], 1)?, self.codec(seen)))
+            };
+            let talks = group.iter().map(talk).collect::<Result<_, GroundError>>()?;
+            answer::all(&mut self.decoder, &self.vocabulary, &self.rules, talks)
+        })
     }
+}
+
+/// Where a prompt is cut, so that what comes before can be read once for several: before the first picture and after the last.
+fn joints(ids: &[i64], [start, end]: [i64; 2]) -> Vec<usize> {
+    let before = ids.iter().position(|id| *id == start).filter(|at| *at > 0);
+    let after = ids.iter().rposition(|id| *id == end).map(|at| at + 1);
+    before.into_iter().chain(after).collect()
 }
 
 /// All pictures, then the words.
@@ -329,14 +366,14 @@ fn form(manifest: &Manifest) -> Result<Form, GroundError> {
     }
 }
 
-/// Qwen2-VL's published graph calls the grid otherwise than the later ones.
-fn grid_name(vision: &dyn Engine) -> Result<&'static str, EngineError> {
-    let has = |name: &str| vision.inputs().iter().any(|port| port.name == name);
-    let name = ["image_grid_thw", "grid_thw"].into_iter().find(|name| has(name));
-    name.filter(|_| has("pixel_values") && vision.inputs().len() == 2).ok_or_else(|| EngineError::Ports {
-        file: vision.file().to_owned(),
-        what: "inputs",
-        expected: "pixel_values, and image_grid_thw or grid_thw".to_owned(),
-        found: vision.inputs().iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
-    })
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompts_are_cut_around_their_pictures() {
+        assert_eq!(joints(&[5, 1, 7, 7, 2, 5, 1, 7, 2, 5], [1, 2]), [1, 9]);
+        assert_eq!(joints(&[1, 7, 2, 5], [1, 2]), [3]);
+        assert_eq!(joints(&[5, 5], [1, 2]), [0; 0]);
+    }
 }

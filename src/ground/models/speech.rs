@@ -1,34 +1,29 @@
-//! From one token to the next until the answer is over: what all families that write have in common.
+//! From one token to the next: what all families that write have in common, for one answer or several side by side.
 //!
-//! Answers are greedy: the best token each time, and its probability. They end with an end token, with a cap, or with
-//! the [`Guard`] that sees a model going round in circles.
+//! Answers that go side by side have the shorter caches filled up in front, so that what is new stands in one column; the
+//! mask hides what was filled in, and each is told its own position. Numbers are those of one at a time, but for the order of
+//! sums.
 
 use super::{
     decoder::{Cache, Decoder},
-    tokens::Vocabulary,
+    plan,
 };
 use crate::ground::{
     GroundError,
-    codec::{
-        Codec, RawBox,
-        guard::{Caps, Guard},
-    },
     engine::{Data, Input, Tensor},
-    manifest::Manifest,
 };
 
 /// How a family tells its language model where a token stands, and what else it feeds with each.
+#[derive(Debug, Clone)]
 pub enum Manner {
-    /// Three equal positions, `place + delta`; zeros for that many layers that see the picture again.
+    /// Three equal positions; zeros for that many layers that see the picture again.
     Mrope {
-        /// What to add to the place of a token.
-        delta: i64,
         /// Layers that see the picture's features again.
         deepstack: usize,
     },
-    /// Counted from 1.
-    FromOne,
-    /// The encoder's states, and which of them count.
+    /// One position.
+    Counted,
+    /// None: the graph counts, so that all rows stand at the same place.
     Encoder {
         /// `encoder_hidden_states`, of picture and text.
         states: Tensor,
@@ -37,146 +32,137 @@ pub enum Manner {
     },
 }
 
-/// An answer under way.
+/// Where one answer stands.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    /// Tokens behind it; the next one's place.
+    place: usize,
+    /// What to add to a place to get a position.
+    delta: i64,
+}
+
+/// Answers under way, one or several.
+#[derive(Debug, Clone)]
 pub struct Talk {
     cache: Cache,
     manner: Manner,
-    /// Tokens behind it; the next one's place.
-    place: usize,
+    rows: Vec<Row>,
+    /// Of the latest tokens, one row after the other.
     logits: Vec<f32>,
+    width: usize,
 }
 
-/// When an answer is over.
-#[derive(Debug, Clone)]
-pub struct Rules {
-    /// Tokens that end it.
-    pub end: Vec<u32>,
-    /// The most it may hold.
-    pub caps: Caps,
-    /// Tokens that the language model can hold altogether.
-    pub context: usize,
-}
-
-impl Rules {
-    /// What the manifest says of answers.
-    pub(super) fn of(manifest: &Manifest) -> Self {
-        let limits = &manifest.limits;
-        Self {
-            end: manifest.tokens.end.clone(),
-            caps: Caps { tokens: limits.answer_tokens, boxes: limits.boxes },
-            context: limits.context,
-        }
-    }
+/// A prompt's last piece, as the decoder takes it.
+pub struct Prompt<'a> {
+    /// What the decoder is fed.
+    pub feeds: &'a [(&'a str, &'a Tensor)],
+    /// Tokens of the whole prompt.
+    pub length: usize,
+    /// What to add to a place to get a position.
+    pub delta: i64,
+    /// How many last positions' logits are kept.
+    pub last: usize,
 }
 
 impl Talk {
-    /// Reads a prompt of `length` tokens, given as the decoder takes it; keeps the logits of the last `last` positions.
+    /// Reads a prompt on top of what the cache holds of it already.
     pub fn begin(
         decoder: &mut Decoder,
+        mut cache: Cache,
         manner: Manner,
-        prompt: &[(&str, &Tensor)],
-        length: usize,
-        last: usize,
+        prompt: &Prompt<'_>,
     ) -> Result<Self, GroundError> {
-        let mut cache = decoder.begin()?;
-        let mut feeds: Vec<_> = prompt.iter().map(|(name, tensor)| (*name, Input::Tensor(tensor))).collect();
+        let mut feeds: Vec<_> = prompt.feeds.iter().map(|(name, tensor)| (*name, Input::Tensor(tensor))).collect();
         manner.encoder(&mut feeds);
-        let logits = decoder.run(&mut cache, &feeds, last)?;
-        Ok(Self { cache, manner, place: length, logits })
+        let logits = decoder.run(&mut cache, &feeds, prompt.last)?;
+        let width = logits.len() / prompt.last.max(1);
+        Ok(Self { cache, manner, rows: vec![Row { place: prompt.length, delta: prompt.delta }], logits, width })
     }
 
-    /// Logits after the latest token; after the prompt those of the last positions asked for.
+    /// Puts talks side by side.
+    pub fn join(decoder: &mut Decoder, mut talks: Vec<Self>) -> Result<Self, GroundError> {
+        if talks.len() == 1
+            && let Some(one) = talks.pop()
+        {
+            return Ok(one);
+        }
+        let caches: Vec<_> = talks.iter().map(|talk| &talk.cache).collect();
+        let cache = decoder.join(&caches)?;
+        let rows = talks.iter().flat_map(|talk| talk.rows.clone()).collect();
+        let next = |talk: &Self| (0..talk.rows.len()).flat_map(|row| talk.next(row).to_vec()).collect::<Vec<_>>();
+        let logits = talks.iter().flat_map(next).collect();
+        let width = talks.first().map_or(0, |talk| talk.width);
+        let manners: Vec<_> = talks.into_iter().map(|talk| talk.manner).collect();
+        Ok(Self { cache, manner: Manner::join(manners), rows, logits, width })
+    }
+
+    /// Goes on with these rows only.
+    pub fn pick(&mut self, decoder: &mut Decoder, rows: &[usize]) -> Result<(), GroundError> {
+        self.logits = rows.iter().flat_map(|row| self.next(*row)).copied().collect();
+        self.rows = rows.iter().filter_map(|row| self.rows.get(*row)).copied().collect();
+        self.manner.pick(rows);
+        let longest = self.longest();
+        decoder.pick(&mut self.cache, rows, longest)
+    }
+
+    /// Logits after the latest tokens; after a prompt those of the last positions asked for.
     pub fn logits(&self) -> &[f32] {
         &self.logits
     }
 
-    /// Says `token`: the next logits are those of what follows it.
-    pub fn say(&mut self, decoder: &mut Decoder, token: u32) -> Result<(), GroundError> {
-        let embeds = decoder.embed(&[token.into()])?;
-        let place = i64::try_from(self.place).unwrap_or(i64::MAX);
+    /// Logits of what follows in one row.
+    pub fn next(&self, row: usize) -> &[f32] {
+        let from = self.logits.len() - (self.rows.len() - row) * self.width;
+        &self.logits[from..from + self.width]
+    }
+
+    /// Answers side by side.
+    pub fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Tokens behind the answer in one row.
+    pub fn place(&self, row: usize) -> usize {
+        self.rows[row].place
+    }
+
+    fn longest(&self) -> usize {
+        self.rows.iter().map(|row| row.place).max().unwrap_or(0)
+    }
+
+    /// Says a token in each row: the next logits are those of what follows.
+    pub fn say(&mut self, decoder: &mut Decoder, tokens: &[u32]) -> Result<(), GroundError> {
+        let ids: Vec<i64> = tokens.iter().map(|token| i64::from(*token)).collect();
+        let (count, total) = (self.rows.len(), self.longest() + 1);
         let i64s = |shape: &[usize], data| Tensor { shape: shape.to_vec(), data: Data::I64(data) };
-        let mask = i64s(&[1, self.place + 1], vec![1; self.place + 1]);
-        let mut extra = vec![("inputs_embeds", embeds)];
+        let position = |row: &Row| i64::try_from(row.place).unwrap_or(i64::MAX).saturating_add(row.delta);
+        let positions: Vec<i64> = self.rows.iter().map(position).collect();
+        let mask = self.rows.iter().flat_map(|row| plan::mask(row.place + 1, total)).collect();
+        let mut extra = vec![
+            ("inputs_embeds", decoder.embed_rows(count, &ids)?),
+            // Where the graph asks for it.
+            ("attention_mask", i64s(&[count, total], mask)),
+        ];
         match self.manner {
-            Manner::Mrope { delta, deepstack } => {
-                extra.push(("attention_mask", mask));
-                extra.push(("position_ids", i64s(&[3, 1, 1], vec![place + delta; 3])));
+            Manner::Mrope { deepstack } => {
+                extra.push(("position_ids", i64s(&[3, count, 1], positions.repeat(3))));
                 if deepstack > 0 {
-                    let data = Data::F32(vec![0.0; deepstack * decoder.hidden()]);
-                    extra.push(("deepstack_embeds", Tensor { shape: vec![deepstack, 1, 1, decoder.hidden()], data }));
+                    let data = Data::F32(vec![0.0; deepstack * count * decoder.hidden()]);
+                    let shape = vec![deepstack, count, 1, decoder.hidden()];
+                    extra.push(("deepstack_embeds", Tensor { shape, data }));
                 }
             }
-            Manner::FromOne => {
-                extra.push(("attention_mask", mask));
-                extra.push(("position_ids", i64s(&[1, 1], vec![place + 1])));
-            }
-            // Where its graph asks for it.
-            Manner::Encoder { .. } => extra.push(("attention_mask", mask)),
+            Manner::Counted => extra.push(("position_ids", i64s(&[count, 1], positions))),
+            Manner::Encoder { .. } => {}
         }
         let mut feeds: Vec<_> = extra.iter().map(|(name, tensor)| (*name, Input::Tensor(tensor))).collect();
         self.manner.encoder(&mut feeds);
         self.logits = decoder.run(&mut self.cache, &feeds, 1)?;
-        self.place += 1;
+        self.width = self.logits.len() / count.max(1);
+        for row in &mut self.rows {
+            row.place += 1;
+        }
         Ok(())
-    }
-
-    /// Lets the model answer, and reads the boxes out of what it says.
-    pub fn answer(
-        mut self,
-        decoder: &mut Decoder,
-        vocabulary: &Vocabulary,
-        rules: &Rules,
-        codec: &mut dyn Codec,
-    ) -> Result<Vec<RawBox>, GroundError> {
-        let room = rules.context.saturating_sub(self.place).max(1);
-        let mut guard = Guard::new(Caps { tokens: rules.caps.tokens.min(room), ..rules.caps });
-        let mut speech = vocabulary.speech();
-        let mut boxes = Vec::new();
-        loop {
-            let (token, probability) =
-                best(&self.logits).ok_or_else(|| decoder.failed("its `logits` are not numbers".to_owned()))?;
-            if rules.end.contains(&token) {
-                break;
-            }
-            decoder.wrote();
-            let found = codec.push(&speech(token), Some(probability));
-            // Every box has to pass the guard, whatever it said to the token.
-            let stops = [guard.token(token)].into_iter().chain(found.iter().map(|raw| guard.found(raw)));
-            let stop = stops.fold(None, Option::or);
-            boxes.extend(found);
-            if stop.is_some() {
-                break;
-            }
-            self.say(decoder, token)?;
-        }
-        boxes.extend(codec.finish());
-        Ok(boxes)
-    }
-}
-
-impl Talk {
-    /// Lets the model say up to `most` tokens in words.
-    pub fn words(
-        mut self,
-        decoder: &mut Decoder,
-        vocabulary: &Vocabulary,
-        rules: &Rules,
-        most: usize,
-    ) -> Result<String, GroundError> {
-        let mut guard = Guard::new(Caps { tokens: most, ..rules.caps });
-        let (mut speech, mut said) = (vocabulary.speech(), String::new());
-        loop {
-            let (token, _) =
-                best(&self.logits).ok_or_else(|| decoder.failed("its `logits` are not numbers".to_owned()))?;
-            if rules.end.contains(&token) {
-                return Ok(said);
-            }
-            said.push_str(&speech(token));
-            if guard.token(token).is_some() {
-                return Ok(said);
-            }
-            self.say(decoder, token)?;
-        }
     }
 }
 
@@ -187,21 +173,62 @@ impl Manner {
             feeds.push(("encoder_attention_mask", Input::Tensor(mask)));
         }
     }
-}
 
-/// The best token and its probability; of equals the first. `None` if the best is not a number, or there is none.
-pub fn best(logits: &[f32]) -> Option<(u32, f32)> {
-    let (mut at, mut most) = (0, f32::NEG_INFINITY);
-    for (i, &logit) in (0..).zip(logits) {
-        if logit.is_nan() {
-            return None;
-        }
-        if logit > most {
-            (at, most) = (i, logit);
+    /// Manners of one family side by side.
+    fn join(manners: Vec<Self>) -> Self {
+        let both = |manner: &Self| match manner {
+            Self::Encoder { states, mask } => Some((states.clone(), mask.clone())),
+            _ => None,
+        };
+        let (states, masks): (Vec<_>, Vec<_>) = manners.iter().filter_map(both).unzip();
+        match manners.into_iter().next() {
+            Some(Self::Encoder { .. }) => Self::Encoder { states: stacked(&states), mask: stacked(&masks) },
+            Some(other) => other,
+            None => Self::Counted,
         }
     }
-    let sum: f32 = logits.iter().map(|logit| (logit - most).exp()).sum();
-    most.is_finite().then(|| (at, 1.0 / sum))
+
+    fn pick(&mut self, rows: &[usize]) {
+        if let Self::Encoder { states, mask } = self {
+            for tensor in [states, mask] {
+                let each = tensor.shape[1..].iter().product::<usize>();
+                match &mut tensor.data {
+                    Data::F32(data) => *data = picked(data, each, rows),
+                    Data::I64(data) => *data = picked(data, each, rows),
+                    _ => {}
+                }
+                tensor.shape[0] = rows.len();
+            }
+        }
+    }
+}
+
+fn picked<T: Copy>(data: &[T], each: usize, rows: &[usize]) -> Vec<T> {
+    rows.iter().flat_map(|row| &data[row * each..(row + 1) * each]).copied().collect()
+}
+
+/// Tensors `[rows, length, …]` under one another, zeros before those that are shorter: as the cache is filled up.
+fn stacked(tensors: &[Tensor]) -> Tensor {
+    fn rows<T: Copy + Default>(tensor: &Tensor, data: &[T], total: usize, out: &mut Vec<T>) {
+        let each: usize = tensor.shape[2..].iter().product();
+        for row in data.chunks(tensor.shape[1] * each) {
+            out.resize(out.len() + (total - tensor.shape[1]) * each, T::default());
+            out.extend_from_slice(row);
+        }
+    }
+    let total = tensors.iter().map(|tensor| tensor.shape[1]).max().unwrap_or(0);
+    let (mut floats, mut numbers, mut count) = (Vec::new(), Vec::new(), 0);
+    for tensor in tensors {
+        count += tensor.shape[0];
+        match &tensor.data {
+            Data::F32(data) => rows(tensor, data, total, &mut floats),
+            Data::I64(data) => rows(tensor, data, total, &mut numbers),
+            _ => {}
+        }
+    }
+    let more = tensors.first().map(|tensor| tensor.shape[2..].to_vec()).unwrap_or_default();
+    let data = if floats.is_empty() { Data::I64(numbers) } else { Data::F32(floats) };
+    Tensor { shape: [vec![count, total], more].concat(), data }
 }
 
 #[cfg(test)]
@@ -209,17 +236,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_of_the_best_wins_with_its_softmax_probability() {
-        let (token, probability) = best(&[0.0, 2.0, f32::NEG_INFINITY, 2.0]).unwrap();
-        assert_eq!(token, 1);
-        assert!((probability - 2.0_f32.exp() / (1.0 + 2.0 * 2.0_f32.exp())).abs() < 1e-6);
-        assert!(best(&[1e30, 0.0]).is_some_and(|(token, p)| token == 0 && (p - 1.0).abs() < 1e-6));
-    }
-
-    #[test]
-    fn logits_that_are_not_numbers_are_no_answer() {
-        for bad in [&[][..], &[f32::NAN, 1.0], &[1.0, f32::NAN], &[f32::INFINITY, 1.0], &[f32::NEG_INFINITY]] {
-            assert_eq!(best(bad), None, "{bad:?}");
-        }
+    fn encoders_states_stand_where_their_keys_do() {
+        let heard = |length: usize, value: u8| {
+            let states = Tensor { shape: vec![1, length, 2], data: Data::F32(vec![f32::from(value); length * 2]) };
+            Manner::Encoder { states, mask: Tensor { shape: vec![1, length], data: Data::I64(vec![1; length]) } }
+        };
+        let mut joined = Manner::join(vec![heard(1, 5), heard(3, 6), heard(2, 7)]);
+        joined.pick(&[0, 2]);
+        let Manner::Encoder { states, mask } = joined else { panic!("another manner") };
+        assert_eq!((states.shape, mask.shape), (vec![2, 3, 2], vec![2, 3]));
+        assert_eq!(mask.data, Data::I64(vec![0, 0, 1, 0, 1, 1]));
+        let expected = [0.0, 0.0, 0.0, 0.0, 5.0, 5.0, 0.0, 0.0, 7.0, 7.0, 7.0, 7.0];
+        assert_eq!(states.data, Data::F32(expected.to_vec()));
     }
 }

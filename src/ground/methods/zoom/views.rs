@@ -9,7 +9,6 @@ use super::{Stop, Zoom};
 use crate::{
     ground::{
         GroundError,
-        codec::RawBox,
         methods::{
             Hit, Told,
             regions::Pick,
@@ -17,7 +16,7 @@ use crate::{
             written::{self, Writer},
         },
         zoom::{
-            self, Confidence, Kind, Meter, Plan, Prompt, Rules, Tree, View,
+            self, Confidence, Kind, Meter, Plan, Prompt, Question, Rules, Tree, View,
             crop::{self, Corners},
             cues,
             mark::{self, Colour},
@@ -74,7 +73,7 @@ fn one<W: Judge>(
     let Ask { frame, query } = *ask;
     let threshold = query.threshold.unwrap_or(0.0);
     let rules = model.search_rules();
-    let mut eye = Eye { model, frame, rules, colour: Colour::of(&query.text), whole, last: None };
+    let mut eye = Eye { model, frame, rules, colour: Colour::of(&query.text), whole, shown: Vec::new() };
     let found = match &frame.full {
         Some(full) => eye.search(zoom, ask, full.as_ref())?,
         None => Vec::new(),
@@ -88,10 +87,7 @@ fn one<W: Judge>(
         Some(all) if related.cues.as_ref().is_some_and(|cues| cues.len() > 1) => vec![all],
         _ => crop::merged(&crops),
     };
-    let mut hits = Vec::new();
-    for corners in crops {
-        hits.extend(eye.locate_in(corners, &query.text, threshold)?);
-    }
+    let mut hits = eye.locate_in(&crops, &query.text, threshold)?;
     if hits.is_empty() {
         hits = eye.locate_in_all(&query.text, threshold)?;
     }
@@ -113,8 +109,8 @@ struct Eye<'a, W: Judge> {
     rules: Rules,
     colour: Colour,
     whole: &'a mut Option<Rc<W::Seen>>,
-    /// The view asked about last: it is asked about in more than one way.
-    last: Option<Shown<W::Seen>>,
+    /// The views asked about last: they are asked about in more than one way.
+    shown: Vec<Shown<W::Seen>>,
 }
 
 impl<W: Judge> Eye<'_, W> {
@@ -183,25 +179,35 @@ impl<W: Judge> Eye<'_, W> {
 
     fn locate_in_all(&mut self, text: &str, threshold: f32) -> Result<Vec<Hit>, Stop> {
         let seen = self.whole()?;
-        let raw = self.model.locate(&seen, text)?;
+        let raw = self.model.locate(&[(&seen, text)])?.concat();
         let found = written::chosen(&raw, self.frame.source(), threshold);
         Ok(found.into_iter().map(|(pick, kind)| Hit { pick, kind, crop: None }).collect())
     }
 
-    fn locate_in(&mut self, corners: Corners, text: &str, threshold: f32) -> Result<Vec<Hit>, Stop> {
-        let (Some(full), Some(crop)) = (&self.frame.full, bbox(corners)) else { return Ok(Vec::new()) };
-        let size = size(corners);
-        let picture = full.crop(&crop, size).map_err(Stop::Picture)?;
-        let seen = self.model.look(&picture)?;
-        let raw: Vec<RawBox> = self.model.locate(&seen, text)?;
-        let [left, top, ..] = crop.corners();
-        let found = written::chosen(&raw, size, threshold).into_iter();
-        let moved = found.filter_map(|(pick, kind)| {
-            let [x1, y1, x2, y2] = pick.bbox.corners();
-            let bbox = BBox::new(x1 + left, y1 + top, x2 + left, y2 + top)?;
-            Some(Hit { pick: Pick { bbox, ..pick }, kind, crop: Some(crop) })
-        });
-        Ok(moved.collect())
+    fn locate_in(&mut self, crops: &[Corners], text: &str, threshold: f32) -> Result<Vec<Hit>, Stop> {
+        let Some(full) = &self.frame.full else { return Ok(Vec::new()) };
+        let crops: Vec<_> = crops.iter().filter_map(|corners| Some((bbox(*corners)?, size(*corners)))).collect();
+        let cut = |(crop, size): &(BBox, Size)| full.crop(crop, *size).map_err(Stop::Picture);
+        let pictures = crops.iter().map(cut).collect::<Result<Vec<_>, _>>()?;
+        let seen = self.look(&pictures.iter().collect::<Vec<_>>())?;
+        let raw = self.model.locate(&seen.iter().map(|seen| (seen, text)).collect::<Vec<_>>())?;
+        let mut hits = Vec::new();
+        for ((crop, size), raw) in crops.into_iter().zip(raw) {
+            let [left, top, ..] = crop.corners();
+            let found = written::chosen(&raw, size, threshold).into_iter();
+            hits.extend(found.filter_map(|(pick, kind)| {
+                let [x1, y1, x2, y2] = pick.bbox.corners();
+                let bbox = BBox::new(x1 + left, y1 + top, x2 + left, y2 + top)?;
+                Some(Hit { pick: Pick { bbox, ..pick }, kind, crop: Some(crop) })
+            }));
+        }
+        Ok(hits)
+    }
+
+    /// Looks at pictures, all of which must be fit to be looked at.
+    fn look(&mut self, pictures: &[&Rgb]) -> Result<Vec<W::Seen>, Stop> {
+        let looked = self.model.look(pictures)?.into_iter();
+        looked.map(|seen| seen.map_err(|reason| Stop::Picture(reason.to_string()))).collect()
     }
 
     fn whole(&mut self) -> Result<Rc<W::Seen>, Stop> {
@@ -209,7 +215,7 @@ impl<W: Judge> Eye<'_, W> {
             return Ok(Rc::clone(seen));
         }
         let picture = written::picture(self.frame).map_err(Stop::Picture)?;
-        let seen = Rc::new(self.model.look(&picture)?);
+        let seen = Rc::new(self.model.look_at(&picture)?);
         *self.whole = Some(Rc::clone(&seen));
         Ok(seen)
     }
@@ -222,24 +228,43 @@ struct Asking<'a, 'b, W: Judge> {
 }
 
 impl<W: Judge> Asking<'_, '_, W> {
+    /// Looks at the views that were not looked at before, all of them at once, and forgets the others.
+    fn show(&mut self, views: &[View]) -> Result<(), Stop> {
+        self.eye.shown.retain(|(view, _)| views.contains(view));
+        let (mut fresh, mut pictures) = (Vec::new(), Vec::new());
+        for view in views {
+            let known = |shown: &[(View, _)]| shown.iter().any(|(known, _)| known == view);
+            if self.eye.shown.iter().any(|(shown, _)| shown == view) || known(&fresh) {
+                continue;
+            }
+            let from = pictures.len();
+            if view.glance {
+                pictures.push(small(self.full, self.eye.frame.source(), self.eye.rules.patch)?);
+            } else if !view.is_whole() {
+                let (main, focus) = self.framed(&view.area)?;
+                pictures.extend((self.eye.rules.views != Views::Local).then_some(main));
+                pictures.push(focus);
+            }
+            fresh.push((*view, from..pictures.len()));
+        }
+        let seen = self.eye.look(&pictures.iter().collect::<Vec<_>>())?;
+        let seen: Vec<_> = seen.into_iter().map(Rc::new).collect();
+        for (view, own) in fresh {
+            let own = if own.is_empty() { vec![self.eye.whole()?] } else { seen[own].to_vec() };
+            self.eye.shown.push((view, own));
+        }
+        Ok(())
+    }
+
     /// The pictures of a view, as the model sees them.
     fn pictures(&mut self, view: &View) -> Result<Vec<Rc<W::Seen>>, Stop> {
-        let eye = &mut *self.eye;
-        if let Some((_, pictures)) = eye.last.as_ref().filter(|(last, _)| last == view) {
-            return Ok(pictures.iter().map(Rc::clone).collect());
+        let known =
+            |shown: &[Shown<W::Seen>]| shown.iter().find(|(known, _)| known == view).map(|(_, own)| own.clone());
+        if let Some(pictures) = known(&self.eye.shown) {
+            return Ok(pictures);
         }
-        let pictures = if view.glance {
-            vec![Rc::new(eye.model.look(&small(self.full, eye.frame.source(), eye.rules.patch)?)?)]
-        } else if view.is_whole() {
-            vec![eye.whole()?]
-        } else {
-            let (main, focus) = self.framed(&view.area)?;
-            let eye = &mut *self.eye;
-            let focus = Rc::new(eye.model.look(&focus)?);
-            if eye.rules.views == Views::Local { vec![focus] } else { vec![Rc::new(eye.model.look(&main)?), focus] }
-        };
-        self.eye.last = Some((*view, pictures.iter().map(Rc::clone).collect()));
-        Ok(pictures)
+        self.show(&[*view])?;
+        Ok(known(&self.eye.shown).unwrap_or_default())
     }
 
     /// The whole picture with the area framed, and the area with its frame, as the original shows them. The frame of the
@@ -281,6 +306,10 @@ impl<W: Judge> Confidence for Asking<'_, '_, W> {
         let parts = wording::prompt(eye.rules.views, view, prompt, eye.colour);
         let pictures: Vec<&W::Seen> = pictures.iter().map(Rc::as_ref).collect();
         Ok(eye.model.sure(&pictures, &parts)?)
+    }
+
+    fn prepare(&mut self, questions: &[Question]) -> Result<(), Stop> {
+        self.show(&questions.iter().map(|question| question.view).collect::<Vec<_>>())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Qwen-VL asked yes or no, and for what a question is about: what a zoom search wants to know of it.
 
-use super::{Prompt, Qwen, Seen};
+use super::{super::answer, Prompt, Qwen, Seen};
 use crate::ground::{
     GroundError,
     methods::zoom::views::Judge,
@@ -42,8 +42,8 @@ impl Judge for Qwen {
             return Ok(Vec::new());
         }
         let positions = mrope::Positions::of(&ids, self.marks.image, &[])?;
-        let talk = self.begin_prompt(&[], Prompt { ids, positions }, 1)?;
-        let said = talk.words(&mut self.decoder, &self.vocabulary, &self.rules, MOST_TOKENS)?;
+        let talk = self.begin_prompt(&[], &Prompt { ids, positions }, 1)?;
+        let said = answer::words(&mut self.decoder, &self.vocabulary, &self.rules, talk, MOST_TOKENS)?;
         Ok(cues::read(&said))
     }
 }

@@ -7,7 +7,11 @@ use std::{
 
 use super::*;
 use crate::{
-    ground::methods::{retrieve::TextCheck, zoom::ZoomConfig},
+    ground::{
+        codec::RawBox,
+        methods::{retrieve::TextCheck, zoom::ZoomConfig},
+        vision::VisionError,
+    },
     types::{CameraId, Capture, Clock, Ledger, Letterbox, Method, Query, QueryId},
 };
 
@@ -55,11 +59,13 @@ struct Oracle {
     within: f32,
     asked: Vec<String>,
     located: usize,
+    /// Pictures of each look.
+    looks: Vec<usize>,
 }
 
 impl Oracle {
     fn new(thing: [f32; 4], within: f32) -> Self {
-        Self { thing, within, asked: Vec::new(), located: 0 }
+        Self { thing, within, asked: Vec::new(), located: 0, looks: Vec::new() }
     }
 
     /// How much of the thing lies inside.
@@ -67,6 +73,19 @@ impl Oracle {
         let [a, b, c, d] = self.thing;
         let across = (c.min(x2) - a.max(x1)).max(0.0) / (c - a);
         across * (d.min(y2) - b.max(y1)).max(0.0) / (d - b)
+    }
+
+    fn locate_in(&mut self, seen: &Shows) -> Vec<RawBox> {
+        self.located += 1;
+        let [x1, y1, x2, y2] = seen.area;
+        if self.share(seen.area) < 0.9 || x2 - x1 > self.within {
+            return Vec::new();
+        }
+        let [left, top, right, bottom] = self.thing;
+        let across = |v: f32| (v - x1) / (x2 - x1);
+        let down = |v: f32| (v - y1) / (y2 - y1);
+        let fractions = [across(left), down(top), across(right), down(bottom)];
+        vec![RawBox { label: String::new(), fractions, score: Some(0.8) }]
     }
 }
 
@@ -77,43 +96,40 @@ impl Writer for Oracle {
         Arc::new(|_| Ok(()))
     }
 
-    fn warm_up(&mut self, _: &Rgb) -> Result<(), GroundError> {
+    fn warm_up(&mut self, _: &[Rgb; 2]) -> Result<(), GroundError> {
         Ok(())
     }
 
-    fn look(&mut self, picture: &Rgb) -> Result<Shows, GroundError> {
-        let Size { width, height } = picture.size;
-        let at = |x: u32, y: u32| {
-            let at = (y * width + x) as usize * 3;
-            [picture.data[at], picture.data[at + 1], picture.data[at + 2]]
-        };
-        // Between two pixels well inside any frame the scale can be read, and from it the rest.
-        let across = |x| f32::from(at(x, height / 2)[0]) / 255.0;
-        let down = |y| f32::from(at(width / 2, y)[1]) / 255.0;
-        let span = |read: &dyn Fn(u32) -> f32, length: u32, whole: u32| {
-            let (from, to) = (length / 4, length * 3 / 4);
-            let each = (read(to) - read(from)) / (to - from) as f32;
-            let start = read(from) - each * (from as f32 + 0.5);
-            (start * whole as f32, (start + each * length as f32) * whole as f32)
-        };
-        let (x1, x2) = span(&across, width, SOURCE.width);
-        let (y1, y2) = span(&down, height, SOURCE.height);
-        let is_framed = picture.data.chunks(3).any(|pixel| pixel == [255, 0, 0]);
-        Ok(Shows { area: [x1, y1, x2, y2], size: picture.size, is_framed })
+    fn look(&mut self, pictures: &[&Rgb]) -> Result<Vec<Result<Shows, VisionError>>, GroundError> {
+        self.looks.push(pictures.len());
+        Ok(pictures.iter().map(|picture| Ok(shown(picture))).collect())
     }
 
-    fn locate(&mut self, seen: &Shows, _: &str) -> Result<Vec<RawBox>, GroundError> {
-        self.located += 1;
-        let [x1, y1, x2, y2] = seen.area;
-        if self.share(seen.area) < 0.9 || x2 - x1 > self.within {
-            return Ok(Vec::new());
-        }
-        let [left, top, right, bottom] = self.thing;
-        let across = |v: f32| (v - x1) / (x2 - x1);
-        let down = |v: f32| (v - y1) / (y2 - y1);
-        let fractions = [across(left), down(top), across(right), down(bottom)];
-        Ok(vec![RawBox { label: String::new(), fractions, score: Some(0.8) }])
+    fn locate(&mut self, asks: &[(&Shows, &str)]) -> Result<Vec<Vec<RawBox>>, GroundError> {
+        Ok(asks.iter().map(|(seen, _)| self.locate_in(seen)).collect())
     }
+}
+
+/// What the pixels say.
+fn shown(picture: &Rgb) -> Shows {
+    let Size { width, height } = picture.size;
+    let at = |x: u32, y: u32| {
+        let at = (y * width + x) as usize * 3;
+        [picture.data[at], picture.data[at + 1], picture.data[at + 2]]
+    };
+    // Between two pixels well inside any frame the scale can be read, and from it the rest.
+    let across = |x| f32::from(at(x, height / 2)[0]) / 255.0;
+    let down = |y| f32::from(at(width / 2, y)[1]) / 255.0;
+    let span = |read: &dyn Fn(u32) -> f32, length: u32, whole: u32| {
+        let (from, to) = (length / 4, length * 3 / 4);
+        let each = (read(to) - read(from)) / (to - from) as f32;
+        let start = read(from) - each * (from as f32 + 0.5);
+        (start * whole as f32, (start + each * length as f32) * whole as f32)
+    };
+    let (x1, x2) = span(&across, width, SOURCE.width);
+    let (y1, y2) = span(&down, height, SOURCE.height);
+    let is_framed = picture.data.chunks(3).any(|pixel| pixel == [255, 0, 0]);
+    Shows { area: [x1, y1, x2, y2], size: picture.size, is_framed }
 }
 
 impl Judge for Oracle {
@@ -211,6 +227,9 @@ fn a_thing_is_sought_located_in_its_crop_and_mapped_back() {
     assert!(model.asked[0].starts_with("Question: What is the appearance of the kite?"));
     assert!(model.asked[1].ends_with("Is there a kite in the zoomed-in view? Answer Yes or No."));
     assert!(model.asked.len() < 40 && model.located == 1, "{} questions", model.asked.len());
+    // Views that are asked about together are looked at together: main and focus of four areas each.
+    assert!(model.looks.contains(&8), "{:?}", model.looks);
+    assert!(model.looks.len() < model.asked.len(), "{} looks", model.looks.len());
 }
 
 #[test]

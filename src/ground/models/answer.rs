@@ -1,0 +1,195 @@
+//! Until the answer is over: greedy, several side by side.
+//!
+//! Answers take the best token each time, and its probability. They end with an end token, with a cap, or with the
+//! [`Guard`] that sees a model going round in circles; a row that is over drops out, and the others go on without it.
+
+use super::{
+    decoder::Decoder,
+    plan::{self, Rows},
+    speech::Talk,
+    tokens::Vocabulary,
+};
+use crate::ground::{
+    GroundError,
+    codec::{
+        Codec, RawBox,
+        guard::{Caps, Guard},
+    },
+    manifest::Manifest,
+};
+
+/// When an answer is over, and how many are written at once.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// Tokens that end it.
+    pub end: Vec<u32>,
+    /// The most it may hold.
+    pub caps: Caps,
+    /// Tokens that the language model can hold altogether.
+    pub context: usize,
+    /// Most answers side by side.
+    pub most_rows: usize,
+}
+
+impl Rules {
+    /// What the manifest says of answers.
+    pub(super) fn of(manifest: &Manifest) -> Self {
+        let limits = &manifest.limits;
+        Self {
+            end: manifest.tokens.end.clone(),
+            caps: Caps { tokens: limits.answer_tokens, boxes: limits.boxes },
+            context: limits.context,
+            most_rows: limits.rows,
+        }
+    }
+
+    /// Watches an answer after `place` tokens.
+    fn guard(&self, place: usize, tokens: usize) -> Guard {
+        let room = self.context.saturating_sub(place).max(1);
+        Guard::new(Caps { tokens: tokens.min(room), ..self.caps })
+    }
+}
+
+/// One answer as it is written.
+struct Speaker<S> {
+    guard: Guard,
+    speech: S,
+    codec: Box<dyn Codec>,
+    boxes: Vec<RawBox>,
+}
+
+impl<S: FnMut(u32) -> String> Speaker<S> {
+    /// Takes the next token; `false` if the answer ends with it.
+    fn goes_on_after(&mut self, token: u32, probability: f32) -> bool {
+        let found = self.codec.push(&(self.speech)(token), Some(probability));
+        // Every box has to pass the guard, whatever it said to the token.
+        let stops = [self.guard.token(token)].into_iter().chain(found.iter().map(|raw| self.guard.found(raw)));
+        let stop = stops.fold(None, Option::or);
+        self.boxes.extend(found);
+        stop.is_none()
+    }
+}
+
+/// Answers questions whose prompts have these lengths, those that go side by side together: `sing` begins and ends the ones
+/// it is given the numbers of.
+pub(super) fn in_groups(
+    lengths: &[usize],
+    rows: Rows,
+    most: usize,
+    mut sing: impl FnMut(&[usize]) -> Result<Vec<Vec<RawBox>>, GroundError>,
+) -> Result<Vec<Vec<RawBox>>, GroundError> {
+    let mut answers = vec![Vec::new(); lengths.len()];
+    for group in plan::groups(lengths, rows, most) {
+        for (at, boxes) in group.iter().zip(sing(&group)?) {
+            answers[*at] = boxes;
+        }
+    }
+    Ok(answers)
+}
+
+/// Lets the model give all the answers, and reads the boxes out of what it says.
+pub(super) fn all(
+    decoder: &mut Decoder,
+    vocabulary: &Vocabulary,
+    rules: &Rules,
+    talks: Vec<(Talk, Box<dyn Codec>)>,
+) -> Result<Vec<Vec<RawBox>>, GroundError> {
+    let (talks, codecs): (Vec<_>, Vec<_>) = talks.into_iter().unzip();
+    let mut talk = Talk::join(decoder, talks)?;
+    let speaker = |(row, codec)| {
+        let guard = rules.guard(talk.place(row), rules.caps.tokens);
+        Speaker { guard, speech: vocabulary.speech(), codec, boxes: Vec::new() }
+    };
+    let mut speakers: Vec<_> = codecs.into_iter().enumerate().map(speaker).collect();
+    // Who speaks in each row.
+    let mut going: Vec<usize> = (0..speakers.len()).collect();
+    loop {
+        let (mut rows, mut tokens) = (Vec::new(), Vec::new());
+        for (row, at) in going.iter().enumerate() {
+            let (token, probability) = told(decoder, talk.next(row))?;
+            if rules.end.contains(&token) {
+                continue;
+            }
+            decoder.wrote();
+            if speakers[*at].goes_on_after(token, probability) {
+                rows.push(row);
+                tokens.push(token);
+            }
+        }
+        if rows.is_empty() {
+            break;
+        }
+        if rows.len() < going.len() {
+            talk.pick(decoder, &rows)?;
+            going = rows.iter().map(|row| going[*row]).collect();
+        }
+        talk.say(decoder, &tokens)?;
+    }
+    let finish = |mut speaker: Speaker<_>| {
+        speaker.boxes.extend(speaker.codec.finish());
+        speaker.boxes
+    };
+    Ok(speakers.into_iter().map(finish).collect())
+}
+
+/// Lets the model say up to `most` tokens in words.
+pub(super) fn words(
+    decoder: &mut Decoder,
+    vocabulary: &Vocabulary,
+    rules: &Rules,
+    mut talk: Talk,
+    most: usize,
+) -> Result<String, GroundError> {
+    let mut guard = rules.guard(talk.place(0), most);
+    let (mut speech, mut said) = (vocabulary.speech(), String::new());
+    loop {
+        let (token, _) = told(decoder, talk.next(0))?;
+        if rules.end.contains(&token) {
+            return Ok(said);
+        }
+        said.push_str(&speech(token));
+        if guard.token(token).is_some() {
+            return Ok(said);
+        }
+        talk.say(decoder, &[token])?;
+    }
+}
+
+fn told(decoder: &Decoder, logits: &[f32]) -> Result<(u32, f32), GroundError> {
+    Ok(best(logits).ok_or_else(|| decoder.failed("its `logits` are not numbers".to_owned()))?)
+}
+
+/// The best token and its probability; of equals the first. `None` if the best is not a number, or there is none.
+pub fn best(logits: &[f32]) -> Option<(u32, f32)> {
+    let (mut at, mut most) = (0, f32::NEG_INFINITY);
+    for (i, &logit) in (0..).zip(logits) {
+        if logit.is_nan() {
+            return None;
+        }
+        if logit > most {
+            (at, most) = (i, logit);
+        }
+    }
+    let sum: f32 = logits.iter().map(|logit| (logit - most).exp()).sum();
+    most.is_finite().then(|| (at, 1.0 / sum))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_of_the_best_wins_with_its_softmax_probability() {
+        let (token, probability) = best(&[0.0, 2.0, f32::NEG_INFINITY, 2.0]).unwrap();
+        assert_eq!(token, 1);
+        assert!((probability - 2.0_f32.exp() / (1.0 + 2.0 * 2.0_f32.exp())).abs() < 1e-6);
+        assert!(best(&[1e30, 0.0]).is_some_and(|(token, p)| token == 0 && (p - 1.0).abs() < 1e-6));
+    }
+
+    #[test]
+    fn logits_that_are_not_numbers_are_no_answer() {
+        for bad in [&[][..], &[f32::NAN, 1.0], &[1.0, f32::NAN], &[f32::INFINITY, 1.0], &[f32::NEG_INFINITY]] {
+            assert_eq!(best(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! Several pictures in a pass and several answers side by side are, number by number, what one at a time is; and graphs that
+//! cannot do it are found out, not believed.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "measured values are worth seeing")]
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use groundd::ground::{
+    codec::RawBox,
+    engine::{Data, Engine, EngineError, Input, Kept, Mixed, Outputs, Part, Port, Tensor, local::Local},
+    methods::zoom::views::Judge,
+    models::{answer::best, speech::Talk},
+    zoom::wording::Part as Said,
+};
+use groundd::types::Rgb;
+
+use crate::support::{ground::edit_manifest, vlm::*};
+
+/// What logits may differ by.
+const ALLOWED: f32 = 1e-4;
+
+const TEXTS: [&str; 4] = ["person", "a man next to the van in a red jacket", "dog", "cat"];
+
+/// One run of one graph: rows and tokens of `inputs_embeds` or `input_ids`, or pictures and patches.
+#[derive(Debug, Clone, PartialEq)]
+struct Run {
+    graph: String,
+    rows: usize,
+    length: usize,
+    ids: Vec<i64>,
+    past: usize,
+    /// Of every row, after what was fed last.
+    logits: Vec<Vec<f32>>,
+}
+
+type Runs = Arc<Mutex<Vec<Run>>>;
+
+/// How a graph is worse than it says.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Vice {
+    None,
+    /// Takes every key for one that counts.
+    Maskless,
+    /// Takes one row at a time.
+    OneRow,
+    /// Takes a prompt only with an empty cache.
+    WholePrompts,
+    /// Sees the last picture in the place of every other.
+    MixesPictures,
+}
+
+struct Watched {
+    engine: Local,
+    vice: Vice,
+    runs: Runs,
+}
+
+impl Watched {
+    fn is(&self, graph: &str) -> bool {
+        self.engine.file().ends_with(format!("{graph}.onnx"))
+    }
+
+    fn fails(&self) -> EngineError {
+        EngineError::Run { file: self.engine.file().to_owned(), reason: "it does not do that".to_owned() }
+    }
+
+    fn note(&self, first: &Tensor, past: usize, logits: Vec<Vec<f32>>) {
+        let graph = self.engine.file().file_stem().unwrap().to_string_lossy().into_owned();
+        let ids = if let Data::I64(ids) = &first.data { ids.clone() } else { Vec::new() };
+        let length = first.shape.get(1).copied().unwrap_or(1);
+        self.runs.lock().unwrap().push(Run { graph, rows: first.shape[0], length, ids, past, logits });
+    }
+}
+
+impl Engine for Watched {
+    fn inputs(&self) -> &[Port] {
+        self.engine.inputs()
+    }
+
+    fn outputs(&self) -> &[Port] {
+        self.engine.outputs()
+    }
+
+    fn file(&self) -> &Path {
+        self.engine.file()
+    }
+
+    fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Outputs, EngineError> {
+        self.note(inputs[0].1, 0, Vec::new());
+        if self.vice == Vice::MixesPictures && self.is("vision_encoder") {
+            let mut mixed = inputs[0].1.clone();
+            let Data::F32(values) = &mut mixed.data else { panic!("pixels are floats") };
+            let half = values.len() / 2;
+            // Pictures of a trial lie one behind the other.
+            let several = if inputs.len() == 1 { mixed.shape[0] > 1 } else { inputs[1].1.shape[0] > 1 };
+            if several {
+                values.copy_within(half.., 0);
+            }
+            return self.engine.run(&[&[(inputs[0].0, &mixed)], &inputs[1..]].concat());
+        }
+        self.engine.run(inputs)
+    }
+
+    fn run_keeping(&mut self, inputs: &[(&str, Input<'_>)], keep: &dyn Fn(&str) -> bool) -> Result<Mixed, EngineError> {
+        let host = |name: &str| inputs.iter().find(|(n, _)| *n == name).map(|(_, input)| *input);
+        let Some(Input::Tensor(fed)) = host("inputs_embeds") else { panic!("it is on the host") };
+        let past = inputs.iter().find_map(|(name, input)| match input {
+            Input::Kept(kept) if name.ends_with(".key") && !name.contains("encoder") => Some(kept.shape[2]),
+            _ => None,
+        });
+        let past = past.unwrap();
+        if (self.vice == Vice::OneRow && fed.shape[0] > 1)
+            || (self.vice == Vice::WholePrompts && past > 0 && fed.shape[1] > 1)
+        {
+            return Err(self.fails());
+        }
+        let mut blind: Vec<(usize, Tensor)> = Vec::new();
+        if self.vice == Vice::Maskless {
+            for (at, (name, input)) in
+                inputs.iter().enumerate().filter(|(_, (name, _))| name.ends_with("attention_mask"))
+            {
+                let Input::Tensor(mask) = input else { panic!("{name} is on the host") };
+                let data = Data::I64(vec![1; mask.shape.iter().product()]);
+                blind.push((at, Tensor { shape: mask.shape.clone(), data }));
+            }
+        }
+        let mut given = inputs.to_vec();
+        for (at, tensor) in &blind {
+            given[*at].1 = Input::Tensor(tensor);
+        }
+        let mut outputs = self.engine.run_keeping(&given, keep)?;
+        let logits = outputs.host.take("logits").unwrap();
+        let (width, each) = (logits.shape[2], logits.shape[1] * logits.shape[2]);
+        let Data::F32(values) = &logits.data else { panic!("logits are floats") };
+        let last = values.chunks(each).map(|row| row[row.len() - width..].to_vec()).collect();
+        self.note(fed, past, last);
+        outputs.host = Outputs::new(vec![("logits".into(), logits)]);
+        Ok(outputs)
+    }
+
+    fn blank(&self, name: &str, shape: &[usize]) -> Result<Kept, EngineError> {
+        self.engine.blank(name, shape)
+    }
+
+    fn arrange(&mut self, parts: &[Part<'_>]) -> Result<Kept, EngineError> {
+        self.engine.arrange(parts)
+    }
+}
+
+/// A model of a family with a vice, what it ran since it was warmed up, and the folder it lies in.
+fn watched(family: &str, limits: &str, vice: Vice) -> (Model, Runs, tempfile::TempDir) {
+    let dir = copy_of(family);
+    edit_manifest(dir.path(), "[limits]", &format!("[limits]\nanswer_tokens = 40\n{limits}"));
+    let runs = Runs::default();
+    let wrap = |_: &Path, engine| -> Box<dyn Engine> { Box::new(Watched { engine, vice, runs: Arc::clone(&runs) }) };
+    let model = Model::warmed(dir.path(), wrap);
+    runs.lock().unwrap().clear();
+    (model, runs, dir)
+}
+
+fn taken(runs: &Runs) -> Vec<Run> {
+    std::mem::take(&mut *runs.lock().unwrap())
+}
+
+fn of<'a>(runs: &'a [Run], graph: &'a str) -> impl Iterator<Item = &'a Run> {
+    runs.iter().filter(move |run| run.graph == graph)
+}
+
+fn pictures() -> Vec<Rgb> {
+    ["wide", "ties", "tiny", "big"].map(picture).to_vec()
+}
+
+#[track_caller]
+fn same_boxes(got: &[Vec<RawBox>], expected: &[Vec<RawBox>]) {
+    assert_eq!(got.len(), expected.len());
+    for (got, expected) in got.iter().zip(expected) {
+        assert_eq!(got.len(), expected.len());
+        for (a, b) in got.iter().zip(expected) {
+            assert_eq!((&a.label, a.fractions), (&b.label, b.fractions));
+            assert!((a.score.unwrap() - b.score.unwrap()).abs() < ALLOWED, "{a:?} {b:?}");
+        }
+    }
+}
+
+/// Logits of every step of every answer, each beside the token that was said before it; in an order of their own.
+fn steps(runs: &[Run]) -> Vec<(i64, Vec<f32>)> {
+    let mut steps = Vec::new();
+    let mut fed = runs.iter();
+    while let Some(run) = fed.next() {
+        if run.graph == "embed_tokens" && run.length == 1 {
+            let next = fed.by_ref().find(|run| run.graph == "decoder_model_merged").unwrap();
+            assert_eq!(next.rows, run.rows);
+            steps.extend(run.ids.iter().copied().zip(next.logits.iter().cloned()));
+        }
+    }
+    steps
+}
+
+/// Each step of `got` is one of `expected`, and the other way round.
+fn same_steps(family: &str, got: &[Run], expected: &[Run]) -> f32 {
+    let (got, mut expected) = (steps(got), steps(expected));
+    assert_eq!(got.len(), expected.len(), "{family}");
+    let mut most: f32 = 0.0;
+    for (token, logits) in got {
+        let far = |other: &[f32]| logits.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let near = expected.iter().enumerate().filter(|(_, (said, _))| *said == token);
+        let near = near.map(|(at, (_, other))| (at, far(other))).min_by(|a, b| a.1.total_cmp(&b.1));
+        let (at, distance) = near.unwrap_or_else(|| panic!("{family}: {token} was not said alone"));
+        most = most.max(distance);
+        expected.swap_remove(at);
+    }
+    most
+}
+
+#[test]
+fn several_questions_about_several_pictures_are_answered_as_one_by_one() {
+    for family in FAMILIES {
+        let (mut alone, alone_runs, _folder) = watched(family, "rows = 1", Vice::OneRow);
+        let mut expected = Vec::new();
+        for picture in pictures() {
+            for text in TEXTS {
+                expected.extend(alone.ask_all(std::slice::from_ref(&picture), &[text]));
+            }
+        }
+        let (mut model, runs, _folder) = watched(family, "", Vice::None);
+        let got = model.ask_all(&pictures(), &TEXTS);
+        same_boxes(&got, &expected);
+        assert_eq!(model.written(), alone.written(), "{family}");
+        let (runs, alone_runs) = (taken(&runs), taken(&alone_runs));
+        let most = same_steps(family, &runs, &alone_runs);
+        let boxes: usize = got.iter().map(Vec::len).sum();
+        let steps = |runs: &[Run]| of(runs, "decoder_model_merged").filter(|run| run.length == 1).count();
+        println!(
+            "{family}: logits within {most}, {boxes} boxes, {} steps instead of {}",
+            steps(&runs),
+            steps(&alone_runs)
+        );
+        assert!(most < ALLOWED, "{family}: logits differ by {most}");
+        // Eight at a time, and those that are over drop out; in one family none is before its last token.
+        let rows: Vec<_> = of(&runs, "decoder_model_merged").map(|run| run.rows).collect();
+        let dropped = rows.iter().any(|rows| (2..8).contains(rows));
+        assert!(rows.contains(&8) && (dropped || family == "florence-2"), "{family}: {rows:?}");
+        let first = if family == "florence-2" { TEXTS.len() * pictures().len() } else { 0 };
+        assert!((steps(&runs) - first) * 4 <= steps(&alone_runs) - first, "{family}");
+        assert!(of(&alone_runs, "decoder_model_merged").all(|run| run.rows == 1));
+        // Pictures share passes, as far as they may.
+        assert!(of(&runs, "vision_encoder").count() < pictures().len(), "{family}");
+    }
+}
+
+#[test]
+fn answers_may_be_of_any_length_and_end_at_any_time() {
+    for family in FAMILIES {
+        let (mut model, runs, _folder) = watched(family, "", Vice::None);
+        drop(runs);
+        let shown = if family.starts_with("qwen") { ["tiny", "wide", "ties"] } else { ["wide", "big", "ties"] };
+        let mut talks: Vec<Talk> = Vec::new();
+        for (name, text) in shown.iter().zip(TEXTS) {
+            let looked = model.look(&[picture(name)]);
+            talks.push(model.begin(&looked, text, 1));
+        }
+        // One has gone on before it joins the others; with an encoder all must stand at one place.
+        if family != "florence-2" {
+            model.say(&mut talks[2], 5);
+            model.say(&mut talks[2], 6);
+        }
+        let mut alone = talks.clone();
+        let mut joined = model.join(talks);
+        let mut rows = vec![0, 1, 2];
+        let mut most: f32 = 0.0;
+        for step in 0..24_u32 {
+            // The longest leaves first in one half of the cases, the shortest in the other.
+            match step {
+                8 => {
+                    let left = if family.contains("qwen2") { vec![0, 2] } else { vec![2, 0] };
+                    rows = left.iter().map(|row| rows[*row]).collect();
+                    model.pick(&mut joined, &left);
+                }
+                16 => {
+                    rows = vec![rows[1]];
+                    model.pick(&mut joined, &[1]);
+                }
+                _ => {}
+            }
+            let said: Vec<u32> = rows.iter().map(|row| 3 + step + u32::try_from(*row).unwrap() * 7).collect();
+            model.say_all(&mut joined, &said);
+            for (row, at) in rows.iter().enumerate() {
+                model.say(&mut alone[*at], said[row]);
+                let (got, expected) = (joined.next(row), alone[*at].next(0));
+                most = got.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(most, f32::max);
+                assert_eq!(best(got).unwrap().0, best(expected).unwrap().0, "{family} {step}");
+            }
+        }
+        println!("{family}: {most}");
+        assert!(most < ALLOWED, "{family}: {most}");
+    }
+}
+
+#[test]
+fn half_precision_goes_side_by_side_too() {
+    let dir = half();
+    let runs = Runs::default();
+    let wrap = |_: &Path, engine| -> Box<dyn Engine> {
+        Box::new(Watched { engine, vice: Vice::None, runs: Arc::clone(&runs) })
+    };
+    let mut model = Model::warmed(dir.path(), wrap);
+    taken(&runs);
+    model.ask_all(&pictures()[..2], &TEXTS[..2]);
+    assert!(of(&taken(&runs), "decoder_model_merged_fp16").any(|run| run.rows == 4));
+}
+
+#[test]
+fn what_graphs_only_say_they_can_is_not_asked_of_them() {
+    for family in FAMILIES {
+        let (mut honest, _, _folder) = watched(family, "", Vice::None);
+        for vice in [Vice::Maskless, Vice::OneRow, Vice::WholePrompts, Vice::MixesPictures] {
+            if vice == Vice::WholePrompts && !family.starts_with("qwen") {
+                continue;
+            }
+            let (mut model, runs, _folder) = watched(family, "", vice);
+            let texts = ["person", "dog", "a person in a red jacket"];
+            // The same numbers as an honest graph's: a mask that says nothing is not missed where nothing is filled up.
+            let got = model.ask_all(&pictures(), &texts);
+            same_boxes(&got, &honest.ask_all(&pictures(), &texts));
+            let runs = taken(&runs);
+            let rows = of(&runs, "decoder_model_merged").map(|run| run.rows).max().unwrap();
+            let looks = of(&runs, "vision_encoder").count();
+            match vice {
+                Vice::OneRow => assert_eq!(rows, 1, "{family}"),
+                Vice::MixesPictures => assert_eq!(looks, pictures().len(), "{family}"),
+                _ => assert!(looks < pictures().len(), "{family}"),
+            }
+            if vice == Vice::WholePrompts {
+                assert!(rows > 1 && of(&runs, "decoder_model_merged").all(|run| run.length == 1 || run.past == 0));
+            }
+            if vice == Vice::Maskless {
+                let most = if family == "florence-2" || family == "paligemma" { pictures().len() } else { 1 };
+                assert!(rows >= most, "{family}: {rows}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_picture_is_read_once_for_all_questions_where_it_stands_before_them() {
+    for family in ["qwen2-vl", "qwen2.5-vl", "qwen3-vl"] {
+        let (mut model, runs, _folder) = watched(family, "", Vice::None);
+        let prompts = |runs: &[Run]| -> Vec<(usize, usize)> {
+            of(runs, "decoder_model_merged").filter(|run| run.length > 1).map(|run| (run.past, run.length)).collect()
+        };
+        let looked = model.look(&pictures()[..1]);
+        let lengths: Vec<_> = TEXTS.iter().map(|text| model.prompt(&looked, &model.asked(text)).len()).collect();
+        taken(&runs);
+        model.ask_all(&pictures()[..1], &TEXTS);
+        let fed = prompts(&taken(&runs));
+        // What every prompt begins with was kept when it was warmed up; then the picture, then the questions.
+        let (opening, picture) = fed[0];
+        assert!(opening > 0 && picture > 4, "{family}: {fed:?}");
+        let expected: Vec<_> = lengths.iter().map(|length| (opening + picture, length - opening - picture)).collect();
+        assert_eq!(fed[1..], expected, "{family}");
+        // A search asks several things about one view.
+        let Model::Qwen(qwen) = &mut model else { panic!("not a Qwen") };
+        let Looked::Qwen(seen) = &looked else { panic!("not a Qwen's") };
+        let parts = |words: &str| [Said::Words("This:".to_owned()), Said::Picture, Said::Words(words.to_owned())];
+        for words in ["Is there a van?", "Is it possible?"] {
+            qwen.sure(&[&seen[0]], &parts(words)).unwrap();
+        }
+        let fed = prompts(&taken(&runs));
+        assert!(fed.len() == 4 && fed[3].0 == fed[1].0 + fed[1].1, "{family}: {fed:?}");
+        // The next picture of the same size is another picture.
+        let (again, other) = (model.look(&pictures()[..1]), model.look(&pictures()[1..2]));
+        let of_other = model.begin(&other, "Is it?", 1);
+        let (first, second) = (model.begin(&looked, "Is it?", 1), model.begin(&again, "Is it?", 1));
+        assert_eq!(first.logits(), second.logits());
+        assert_ne!(first.logits(), of_other.logits());
+    }
+}
