@@ -16,9 +16,12 @@ use groundd::ground::{
     models::{answer::best, speech::Talk},
     zoom::wording::Part as Said,
 };
-use groundd::types::Rgb;
+use groundd::types::{Answer, Job, Ledger, Rgb, Size, Status};
 
-use crate::support::{ground::edit_manifest, vlm::*};
+use crate::support::{
+    ground::{batch, edit_manifest, load, query},
+    vlm::*,
+};
 
 /// What logits may differ by.
 const ALLOWED: f32 = 1e-4;
@@ -249,6 +252,37 @@ fn several_questions_about_several_pictures_are_answered_as_one_by_one() {
         assert!(of(&alone_runs, "decoder_model_merged").all(|run| run.rows == 1));
         // Pictures share passes, as far as they may.
         assert!(of(&runs, "vision_encoder").count() < pictures().len(), "{family}");
+    }
+}
+
+#[test]
+fn cameras_are_answered_together_as_one_by_one() {
+    let ledger = Arc::new(Ledger::default());
+    for family in FAMILIES {
+        let dir = copy_of(family);
+        edit_manifest(dir.path(), "[limits]", "[limits]\nanswer_tokens = 40");
+        let (mut together, mut alone) = (load(dir.path()), load(dir.path()));
+        let queries: Vec<_> = TEXTS[..2].iter().map(|text| query(text)).collect();
+        // One of them is a picture that no model of the patches was made for.
+        let ribbon = Rgb::new(Size::new(900, 4), vec![9; 900 * 4 * 3]).unwrap();
+        let shown = [picture("wide"), ribbon, picture("tiny"), picture("big")];
+        let jobs: Vec<_> =
+            shown.iter().map(|one| Job { frame: full_frame(&ledger, one).0, queries: queries.clone() }).collect();
+        let before = [together.effort(), alone.effort()];
+        let got = together.ground(&batch(jobs.clone())).unwrap();
+        let expected: Vec<_> = jobs.into_iter().map(|job| alone.ground(&batch(vec![job])).unwrap().remove(0)).collect();
+        for (got, expected) in got.iter().flatten().zip(expected.iter().flatten()) {
+            assert_eq!(got.status, expected.status, "{family}");
+            let boxes = |answer: &Answer| answer.matches.iter().map(|m| m.bbox.corners()).collect::<Vec<_>>();
+            assert_eq!(boxes(got), boxes(expected), "{family}");
+        }
+        let refused = got[1].iter().filter(|answer| answer.status != Status::Ok).count();
+        assert_eq!(refused, if family.starts_with("qwen") { 2 } else { 0 }, "{family}");
+        assert!(got[0].iter().chain(&got[2]).chain(&got[3]).all(|answer| answer.status == Status::Ok), "{family}");
+        let took = [together.effort().since(before[0]), alone.effort().since(before[1])];
+        println!("{family}: {took:?}");
+        assert_eq!(took[0].tokens, took[1].tokens, "{family}");
+        assert!(took[0].passes.unwrap() * 2 < took[1].passes.unwrap(), "{family}: {took:?}");
     }
 }
 

@@ -312,7 +312,7 @@ fn a_folder_on_disk_answers_frames_in_source_pixels() {
             "paligemma" => Size::new(42, 42),
             _ => Size::new(128, 72),
         };
-        assert_eq!(grounder.limits(), Limits { max_batch: 1, canvas });
+        assert_eq!(grounder.limits(), Limits { max_batch: 4, canvas });
         let shown = reference.resized(reference.case("ties"), 0);
         let tokens = reference.tokens(reference.case("ties"));
         let expected = expected(family, dir.path(), &tokens, shown.size);
@@ -515,6 +515,7 @@ fn folders_that_contradict_themselves_are_refused_with_the_key() {
         ("paligemma", "positions = \"from-one\"", "positions = \"mrope\"", "decoder.positions"),
         ("paligemma", "vocabulary = 1541", "vocabulary = 9999", "rows of 9999"),
         ("paligemma", "context = 512", "context = 0", "limits.context: is 0"),
+        ("paligemma", "max_batch = 4", "max_batch = 4\nrows = 0", "limits.rows: is 0"),
     ] {
         let dir = copy_of(family);
         edit_manifest(dir.path(), from, to);

@@ -211,6 +211,7 @@ impl Manifest {
             counts.push(("limits.image_tokens", self.limits.image_tokens, 1 << 18));
             counts.push(("limits.answer_tokens", self.limits.answer_tokens, 1 << 16));
             counts.push(("limits.boxes", self.limits.boxes, 4096));
+            counts.push(("limits.rows", self.limits.rows, 256));
         }
         counts
     }

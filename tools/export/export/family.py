@@ -10,6 +10,10 @@ from .errors import Refused
 from .expected import Expected
 from .runner import Runner
 
+# Cameras that a batch holds at most: their pictures share passes, their answers are written side by side. Larger batches
+# keep the first camera waiting for the last.
+BATCH = 4
+
 
 @dataclass
 class Graph:

@@ -9,7 +9,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from . import blocks, decoder
 from .errors import Refused
-from .family import Case, Expected, Family, Graph, forced_tokens, splice
+from .family import BATCH, Case, Expected, Family, Graph, forced_tokens, splice
 from .florence2_vision import Tower, sides
 from .runner import Runner
 
@@ -217,7 +217,7 @@ class Florence2(Family):
         return {
             "input": {"fit": "stretch", "width": self.side, "height": self.side, **source.normalisation(),
                       "coordinates": "bins-xyxy"},
-            "limits": {"context": text.max_position_embeddings, "image_tokens": self.image_tokens},
+            "limits": {"context": text.max_position_embeddings, "image_tokens": self.image_tokens, "max_batch": BATCH},
             "decoder": {
                 "layers": text.decoder_layers, "kv_heads": text.decoder_attention_heads,
                 "head_dim": text.d_model // text.decoder_attention_heads, "hidden": text.d_model,

@@ -7,7 +7,7 @@ from transformers import PaliGemmaForConditionalGeneration
 
 from . import blocks, decoder
 from .errors import Refused
-from .family import Family, Graph, forced_tokens, padded, splice
+from .family import BATCH, Family, Graph, forced_tokens, padded, splice
 
 LOCATIONS, SEGMENTS = 1024, 128
 
@@ -123,7 +123,7 @@ class PaliGemma(Family):
         return {
             "input": {"fit": "stretch", "width": vision.image_size, "height": vision.image_size,
                       **source.normalisation(), "coordinates": "bins-yxyx"},
-            "limits": {"context": context, "image_tokens": tokens},
+            "limits": {"context": context, "image_tokens": tokens, "max_batch": BATCH},
             "decoder": {
                 "layers": text.num_hidden_layers, "kv_heads": text.num_key_value_heads, "head_dim": text.head_dim,
                 "hidden": text.hidden_size, "vocabulary": text.vocab_size, "positions": "from-one",

@@ -5,7 +5,7 @@ import torch
 
 from . import decoder
 from .errors import Refused
-from .family import Family, Graph, forced_tokens, padded, splice
+from .family import BATCH, Family, Graph, forced_tokens, padded, splice
 
 # (pictures as rows x columns of patches) a prompt. Odd windows, whole windows, one-token pictures, several pictures.
 PROMPTS = {
@@ -178,7 +178,7 @@ class Qwen(Family):
                 "min_pixels": least, "max_pixels": most,
                 **source.normalisation(), "coordinates": self.coordinates,
             },
-            "limits": {"context": text.max_position_embeddings, "image_tokens": most // (unit * unit)},
+            "limits": {"context": text.max_position_embeddings, "image_tokens": most // (unit * unit), "max_batch": BATCH},
             "decoder": {
                 "layers": text.num_hidden_layers, "kv_heads": text.num_key_value_heads,
                 "head_dim": getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,

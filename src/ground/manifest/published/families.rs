@@ -10,6 +10,8 @@ use crate::{
 
 /// Tokens that a picture of a stream should cost at most, whatever the checkpoint was trained for.
 const STREAM_TOKENS: u64 = 1280;
+/// Cameras that a batch holds at most, as `tools/export` has it.
+const BATCH: usize = 4;
 /// What Qwen's checkpoints hold if nothing is said.
 const CONTEXT: usize = 32_768;
 /// The one of Qwen's families whose vision tower has windows, and their side in pixels if nothing is said.
@@ -168,7 +170,7 @@ fn paligemma(source: &Source) -> Result<Parts, ManifestError> {
 }
 
 fn sizes(context: usize, image_tokens: usize) -> Sizes {
-    Sizes { context, image_tokens, ..Sizes::default() }
+    Sizes { context, image_tokens, max_batch: BATCH, ..Sizes::default() }
 }
 
 /// How bytes become numbers.
