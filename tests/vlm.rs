@@ -433,6 +433,44 @@ fn an_answer_without_an_end_is_cut() {
 }
 
 #[test]
+fn an_answer_that_goes_round_in_circles_is_cut() {
+    let object = r#"{"bbox_2d": [14, 21, 28, 42], "label": "person"}, "#;
+    let mut model = Model::scripted("qwen2.5-vl", &object.repeat(40));
+    let tokens = tokens_of(&model_dir("qwen2.5-vl"), &object.repeat(40)).len() / 40;
+    let shown = groundd::types::Rgb::new(Size::new(56, 84), vec![100; 56 * 84 * 3]).unwrap();
+    // A box written again is no other box.
+    assert_eq!(model.ask_all(&[shown], &["person"])[0].len(), 1);
+    // Four times round, and a little for where the first one begins.
+    assert!((tokens * 4..tokens * 5).contains(&usize::try_from(model.written()).unwrap()), "{}", model.written());
+}
+
+#[test]
+fn an_answer_ends_with_any_end_token_with_the_cap_and_with_the_room() {
+    let said = "There are some people here and there, and none of them has a box.";
+    let shown = groundd::types::Rgb::new(Size::new(56, 84), vec![100; 56 * 84 * 3]).unwrap();
+    let end = Manifest::load(&model_dir("qwen2.5-vl")).unwrap().tokens.end;
+    assert!(end.len() > 1);
+    let prompt = {
+        let mut model = Model::at(&model_dir("qwen2.5-vl"));
+        let looked = model.look(std::slice::from_ref(&shown));
+        model.prompt(&looked, &model.asked("cat")).len()
+    };
+    let all = tokens_of(&model_dir("qwen2.5-vl"), said).len();
+    for (ending, limits, expected) in [
+        (end[0], "context = 4096".to_owned(), all),
+        (end[1], "context = 4096".to_owned(), all),
+        (end[0], "context = 4096\nanswer_tokens = 9".to_owned(), 9),
+        (end[0], format!("context = {}", prompt + 11), 11),
+    ] {
+        let dir = copy_of("qwen2.5-vl");
+        edit_manifest(dir.path(), "context = 4096", &limits);
+        let mut model = Model::scripted_in(dir.path(), said, ending);
+        model.ask_all(std::slice::from_ref(&shown), &["cat"]);
+        assert_eq!(usize::try_from(model.written()).unwrap(), expected, "{ending} {limits}");
+    }
+}
+
+#[test]
 fn watch_runs_these_models_on_video() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("clip.mp4");

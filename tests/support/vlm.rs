@@ -213,10 +213,14 @@ impl Model {
     /// A model whose decoder runs, but says `said` whatever it is shown, each token with a probability of 0.9.
     pub(crate) fn scripted(family: &str, said: &str) -> Self {
         let manifest = Manifest::load(&model_dir(family)).unwrap();
-        let tokenizer = tokenizers::Tokenizer::from_file(model_dir(family).join("tokenizer.json")).unwrap();
-        let mut script = tokenizer.encode(said, false).unwrap().get_ids().to_vec();
-        script.push(manifest.tokens.end[0]);
-        Self::with(&model_dir(family), |file, engine| {
+        Self::scripted_in(&model_dir(family), said, manifest.tokens.end[0])
+    }
+
+    /// The same, of the model in a folder, which ends with `end`.
+    pub(crate) fn scripted_in(dir: &Path, said: &str, end: u32) -> Self {
+        let mut script = tokens_of(dir, said);
+        script.push(end);
+        Self::with(dir, |file, engine| {
             if file.ends_with("decoder_model_merged.onnx") {
                 Box::new(Scripted { engine, script: script.clone().into() })
             } else {
@@ -365,6 +369,12 @@ impl Model {
     pub(crate) fn say(&mut self, talk: &mut Talk, token: u32) {
         self.say_all(talk, &[token]);
     }
+}
+
+/// What the vocabulary in `dir` makes of a text.
+pub(crate) fn tokens_of(dir: &Path, text: &str) -> Vec<u32> {
+    let tokenizer = tokenizers::Tokenizer::from_file(dir.join("tokenizer.json")).unwrap();
+    tokenizer.encode(text, false).unwrap().get_ids().to_vec()
 }
 
 /// The full-size picture of a frame, as a decoder keeps it; it counts how often it is asked.

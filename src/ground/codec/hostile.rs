@@ -72,6 +72,38 @@ fn boxes() -> impl Strategy<Value = Vec<[f32; 4]>> {
     prop::collection::vec(one.prop_map(|(x, y, w, h)| [x, y, x + w, y + h]), 0..6)
 }
 
+/// Nobody has to wait for the end of an answer, nor for the next box.
+#[test]
+fn a_box_is_out_as_soon_as_its_text_is_complete() {
+    type Text = Box<dyn Fn([f32; 4]) -> String>;
+    let mut written: Vec<(Box<dyn Codec>, Text)> = vec![
+        (Box::new(Ofa::new(ofa::Scale::default())), Box::new(|one| ofa::encode(ofa::Scale::default(), one))),
+        (Box::new(PaliGemma::default()), Box::new(|one| paligemma::encode(&[("thing", one)]) + ";")),
+    ];
+    for dialect in [Dialect::QwenVl, Dialect::Qwen2Vl] {
+        let text = move |one| qwen_box::encode(dialect, "thing", one);
+        written.push((Box::new(QwenBox::new(dialect)), Box::new(text)));
+    }
+    for unit in [PIXELS, Unit::Thousandths] {
+        let object = move |one| {
+            let whole = qwen_json::encode(unit, &[("thing", one)]);
+            whole[whole.find('{').unwrap()..=whole.rfind('}').unwrap()].to_owned()
+        };
+        written.push((Box::new(QwenJson::new(unit, Reasoning::None)), Box::new(object)));
+    }
+    for task in [Task::ObjectDetection, Task::PhraseGrounding, Task::OpenVocabulary] {
+        written.push((Box::new(Florence::new(task)), Box::new(|one| florence::encode("thing", &[one]))));
+    }
+    for (mut codec, text) in written {
+        for one in [[0.1, 0.2, 0.3, 0.4], [0.5, 0.2, 0.7, 0.4]] {
+            let text = text(one);
+            let (most, last) = text.split_at(text.len() - 1);
+            assert_eq!(codec.push(most, None), [], "{text}");
+            assert_eq!(codec.push(last, None).len(), 1, "{text}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
