@@ -3,9 +3,10 @@
 
 use std::{
     fs,
+    io::Write,
     os::unix::fs::{MetadataExt, symlink},
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -214,6 +215,29 @@ fn bytes_that_change_on_the_way_are_not_taken() {
     assert!(scene.groundd().args(["models", "verify", REPOSITORY]).status().unwrap().success());
 }
 
+#[test]
+fn what_an_earlier_attempt_left_whole_or_too_long_is_looked_at() {
+    let scene = Scene::large();
+    let content = fs::read(model_dir("florence-2").join(LARGE)).unwrap();
+    let before = |left: &[u8]| {
+        fs::create_dir_all(scene.cache().join("blobs")).unwrap();
+        _ = fs::remove_file(scene.partial(LARGE).with_extension(""));
+        _ = fs::remove_dir_all(scene.place());
+        fs::write(scene.partial(LARGE), left).unwrap();
+        let sent = scene.hub.sent();
+        scene.pull_all();
+        assert!(scene.groundd().args(["models", "verify", REPOSITORY]).status().unwrap().success());
+        scene.hub.sent() - sent
+    };
+    // All of it: what is left to fetch are the other files.
+    assert_eq!(before(&content), scene.hub.bytes() - content.len());
+    // All of it and more, and all of it but for one byte that is wrong: fetched anew.
+    assert!(before(&[&content[..], &[0; 9]].concat()) >= content.len());
+    let mut bent = content.clone();
+    bent[7] ^= 1;
+    assert!(before(&bent) >= content.len());
+}
+
 fn catalog(scene: &Scene, files: &str) {
     fs::create_dir_all(scene.models()).unwrap();
     let text = format!(
@@ -284,6 +308,45 @@ fn without_a_terminal_somebody_must_have_agreed() {
     scene.assert_no_model();
 }
 
+/// With a terminal, which `script` provides, somebody is asked.
+#[test]
+fn at_a_terminal_somebody_is_asked_once_they_know_what_it_is() {
+    let scene = Scene::small();
+    let asked = |answer: &str| {
+        let words = format!("{} models pull {REPOSITORY}", groundd().get_program().to_string_lossy());
+        let mut command = Command::new("script");
+        for (name, value) in scene.groundd().get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.args(["--quiet", "--return", "--command", &words, "/dev/null"]).current_dir(scene.folder.path());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(answer.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), said(&output))
+    };
+    for no in ["n\n", "\n", "nonsense\n"] {
+        let (code, said) = asked(no);
+        assert!(code != Some(0) && said.contains("cc-by-4.0") && said.contains("Fetch it? [y/N]"), "{said}");
+        assert_eq!(scene.hub.sent(), 0);
+        scene.assert_no_model();
+    }
+    let (code, said) = asked("y\n");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(scene.place().join("model.toml").is_file());
+}
+
+#[test]
+fn who_has_not_agreed_to_a_licence_is_told_so() {
+    let scene = Scene::small();
+    scene.hub.faults(|faults| faults.refuses = Some(403));
+    fails(scene.pull(&[REPOSITORY, "--yes"]), CONFIG, &["403", "HF_TOKEN"]);
+    scene.assert_no_model();
+}
+
 #[test]
 fn a_token_opens_the_hub_and_goes_nowhere_else() {
     let scene = Scene::small();
@@ -313,6 +376,13 @@ fn a_busy_server_is_asked_again_when_it_says() {
     let started = Instant::now();
     scene.pull_all();
     assert!(started.elapsed() >= Duration::from_secs(2), "{:?}", started.elapsed());
+
+    // The server that has the content can be busy too.
+    let scene = Scene::large();
+    scene.hub.faults(|faults| faults.busy = vec![(429, Some("1".into())), (502, None)]);
+    let started = Instant::now();
+    scene.pull_all();
+    assert!(started.elapsed() >= Duration::from_secs(1), "{:?}", started.elapsed());
 
     let scene = Scene::small();
     scene.hub.faults(|faults| faults.answers = vec![(429, Some("3600".into()))]);

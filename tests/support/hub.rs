@@ -34,6 +34,10 @@ pub struct Faults {
     pub token: Option<String>,
     /// Answers of this status, with these headers, before the right ones.
     pub answers: Vec<(u16, Option<String>)>,
+    /// Likewise, of the content server.
+    pub busy: Vec<(u16, Option<String>)>,
+    /// Everybody is refused with this status.
+    pub refuses: Option<u16>,
     /// Transfers that break after so many bytes.
     pub cuts: Vec<usize>,
     /// Every transfer gets this byte wrong.
@@ -189,11 +193,15 @@ async fn answer(State((shared, content)): State<(Shared, bool)>, request: Reques
     let head = request.method() == Method::HEAD;
     let mut inner = locked(&shared);
     inner.asked.push(asked.clone());
+    let answers = if content { &mut inner.faults.busy } else { &mut inner.faults.answers };
+    if !answers.is_empty() {
+        let (status, wait) = answers.remove(0);
+        let headers: HeaderMap = wait.iter().map(|wait| (header::RETRY_AFTER, wait.parse().unwrap())).collect();
+        return (StatusCode::from_u16(status).unwrap(), headers).into_response();
+    }
     if !content {
-        if !inner.faults.answers.is_empty() {
-            let (status, wait) = inner.faults.answers.remove(0);
-            let headers: HeaderMap = wait.iter().map(|wait| (header::RETRY_AFTER, wait.parse().unwrap())).collect();
-            return (StatusCode::from_u16(status).unwrap(), headers).into_response();
+        if let Some(status) = inner.faults.refuses {
+            return StatusCode::from_u16(status).unwrap().into_response();
         }
         let wanted = inner.faults.token.as_ref().map(|token| format!("Bearer {token}"));
         if wanted.is_some() && wanted != asked.token {
