@@ -36,6 +36,8 @@ struct Run {
     length: usize,
     ids: Vec<i64>,
     past: usize,
+    /// Length of the encoder's states that were fed.
+    states: usize,
     /// Of every row, after what was fed last.
     logits: Vec<Vec<f32>>,
 }
@@ -54,6 +56,10 @@ enum Vice {
     WholePrompts,
     /// Sees the last picture in the place of every other.
     MixesPictures,
+    /// Has memory for two rows.
+    Tight,
+    /// Reads the encoder's states at every step.
+    Forgetful,
 }
 
 struct Watched {
@@ -67,15 +73,20 @@ impl Watched {
         self.engine.file().ends_with(format!("{graph}.onnx"))
     }
 
-    fn fails(&self) -> EngineError {
+    fn fails(&self, first: &Tensor) -> EngineError {
+        self.note("refused", first, [0, 0], Vec::new());
         EngineError::Run { file: self.engine.file().to_owned(), reason: "it does not do that".to_owned() }
     }
 
-    fn note(&self, first: &Tensor, past: usize, logits: Vec<Vec<f32>>) {
-        let graph = self.engine.file().file_stem().unwrap().to_string_lossy().into_owned();
+    fn name(&self) -> String {
+        self.engine.file().file_stem().unwrap().to_string_lossy().into_owned()
+    }
+
+    fn note(&self, graph: &str, first: &Tensor, [past, states]: [usize; 2], logits: Vec<Vec<f32>>) {
+        let graph = graph.to_owned();
         let ids = if let Data::I64(ids) = &first.data { ids.clone() } else { Vec::new() };
         let length = first.shape.get(1).copied().unwrap_or(1);
-        self.runs.lock().unwrap().push(Run { graph, rows: first.shape[0], length, ids, past, logits });
+        self.runs.lock().unwrap().push(Run { graph, rows: first.shape[0], length, ids, past, states, logits });
     }
 }
 
@@ -93,7 +104,7 @@ impl Engine for Watched {
     }
 
     fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Outputs, EngineError> {
-        self.note(inputs[0].1, 0, Vec::new());
+        self.note(&self.name(), inputs[0].1, [0, 0], Vec::new());
         if self.vice == Vice::MixesPictures && self.is("vision_encoder") {
             let mut mixed = inputs[0].1.clone();
             let Data::F32(values) = &mut mixed.data else { panic!("pixels are floats") };
@@ -116,10 +127,11 @@ impl Engine for Watched {
             _ => None,
         });
         let past = past.unwrap();
-        if (self.vice == Vice::OneRow && fed.shape[0] > 1)
+        if (self.vice == Vice::Tight && fed.shape[0] > 2)
+            || (self.vice == Vice::OneRow && fed.shape[0] > 1)
             || (self.vice == Vice::WholePrompts && past > 0 && fed.shape[1] > 1)
         {
-            return Err(self.fails());
+            return Err(self.fails(fed));
         }
         let mut blind: Vec<(usize, Tensor)> = Vec::new();
         if self.vice == Vice::Maskless {
@@ -136,11 +148,18 @@ impl Engine for Watched {
             given[*at].1 = Input::Tensor(tensor);
         }
         let mut outputs = self.engine.run_keeping(&given, keep)?;
-        let logits = outputs.host.take("logits").unwrap();
+        let mut logits = outputs.host.take("logits").unwrap();
+        let states = match host("encoder_hidden_states") {
+            Some(Input::Tensor(states)) => states.shape[1],
+            _ => 0,
+        };
+        if let (Vice::Forgetful, 1, Data::F32(values)) = (self.vice, states, &mut logits.data) {
+            values.iter_mut().for_each(|value| *value = -*value);
+        }
         let (width, each) = (logits.shape[2], logits.shape[1] * logits.shape[2]);
         let Data::F32(values) = &logits.data else { panic!("logits are floats") };
         let last = values.chunks(each).map(|row| row[row.len() - width..].to_vec()).collect();
-        self.note(fed, past, last);
+        self.note(&self.name(), fed, [past, states], last);
         outputs.host = Outputs::new(vec![("logits".into(), logits)]);
         Ok(outputs)
     }
@@ -351,8 +370,12 @@ fn half_precision_goes_side_by_side_too() {
 fn what_graphs_only_say_they_can_is_not_asked_of_them() {
     for family in FAMILIES {
         let (mut honest, _, _folder) = watched(family, "", Vice::None);
-        for vice in [Vice::Maskless, Vice::OneRow, Vice::WholePrompts, Vice::MixesPictures] {
-            if vice == Vice::WholePrompts && !family.starts_with("qwen") {
+        for vice in
+            [Vice::Maskless, Vice::OneRow, Vice::WholePrompts, Vice::MixesPictures, Vice::Tight, Vice::Forgetful]
+        {
+            if (vice == Vice::WholePrompts && !family.starts_with("qwen"))
+                || (vice == Vice::Forgetful && family != "florence-2")
+            {
                 continue;
             }
             let (mut model, runs, _folder) = watched(family, "", vice);
@@ -360,13 +383,24 @@ fn what_graphs_only_say_they_can_is_not_asked_of_them() {
             // The same numbers as an honest graph's: a mask that says nothing is not missed where nothing is filled up.
             let got = model.ask_all(&pictures(), &texts);
             same_boxes(&got, &honest.ask_all(&pictures(), &texts));
-            let runs = taken(&runs);
+            let watching = runs;
+            let runs = taken(&watching);
             let rows = of(&runs, "decoder_model_merged").map(|run| run.rows).max().unwrap();
             let looks = of(&runs, "vision_encoder").count();
             match vice {
                 Vice::OneRow => assert_eq!(rows, 1, "{family}"),
+                Vice::Tight => {
+                    assert_eq!(rows, 2, "{family}");
+                    assert_eq!(of(&runs, "refused").count(), 2, "{family}: eight, four, and no more than two");
+                    model.ask_all(&pictures(), &texts);
+                    assert_eq!(of(&taken(&watching), "refused").count(), 0, "{family}: never again");
+                }
                 Vice::MixesPictures => assert_eq!(looks, pictures().len(), "{family}"),
                 _ => assert!(looks < pictures().len(), "{family}"),
+            }
+            if family == "florence-2" {
+                let slim = of(&runs, "decoder_model_merged").filter(|run| run.past > 0).all(|run| run.states == 1);
+                assert_eq!(slim, vice != Vice::Forgetful, "{vice:?}");
             }
             if vice == Vice::WholePrompts {
                 assert!(rows > 1 && of(&runs, "decoder_model_merged").all(|run| run.length == 1 || run.past == 0));

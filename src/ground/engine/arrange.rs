@@ -16,6 +16,10 @@ const OPSET: u32 = 17;
 /// The axes of rows and of columns.
 const AXES: [(&str, i64); 2] = [("rows", 0), ("columns", 2)];
 
+/// Parts that one graph puts together. More are put together pair by pair: a session keeps the memory it once used, so there
+/// should be few of them.
+const MOST: usize = 2;
+
 /// The graphs made so far, each with the element type and the number of parts that it is for.
 #[derive(Default)]
 pub(super) struct Arranger(Vec<((TensorElementType, usize), Session)>);
@@ -26,23 +30,25 @@ impl Arranger {
         &mut self,
         parts: &[Part<'_>],
         memory: &MemoryInfo<'static>,
-        options: impl FnOnce() -> Result<SessionBuilder, String>,
+        options: &dyn Fn() -> Result<SessionBuilder, String>,
     ) -> Result<Kept, String> {
-        let values = parts.iter().map(|part| part.kept.value.downcast_ref::<DynValue>());
-        let values: Option<Vec<_>> = values.collect();
+        if parts.len() > MOST {
+            let (upper, lower) = parts.split_at(parts.len() / 2);
+            let both = [self.run(upper, memory, options)?, self.run(lower, memory, options)?];
+            return self.run(&both.each_ref().map(Part::whole), memory, options);
+        }
+        let values: Option<Vec<_>> = parts.iter().map(|part| part.kept.value.downcast_ref::<DynValue>()).collect();
         let values = values.ok_or_else(|| "a value to be arranged is another engine's".to_owned())?;
         let Some(ValueType::Tensor { ty, .. }) = values.first().map(|value| value.dtype()) else {
             return Err("there is nothing to arrange".to_owned());
         };
         let key = (*ty, parts.len());
-        let known = self.0.iter().position(|(of, _)| *of == key);
-        let at = match known {
-            Some(at) => at,
-            None => {
-                let model = graph(*ty, parts.len()).map_err(|e| e.to_string())?;
-                self.0.push((key, model.into_session(&options()?).map_err(|e| e.to_string())?));
-                self.0.len() - 1
-            }
+        let at = if let Some(at) = self.0.iter().position(|(of, _)| *of == key) {
+            at
+        } else {
+            let model = graph(*ty, parts.len()).map_err(|e| e.to_string())?;
+            self.0.push((key, model.into_session(&options()?).map_err(|e| e.to_string())?));
+            self.0.len() - 1
         };
         run(&mut self.0[at].1, parts, &values, memory).map_err(|e| e.to_string())
     }

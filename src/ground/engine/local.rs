@@ -246,7 +246,7 @@ impl Engine for Local {
     fn arrange(&mut self, parts: &[Part<'_>]) -> Result<Kept, EngineError> {
         let (runtime, compute) = (&self.runtime, self.compute);
         let beside = || provided(options(runtime, compute)?, compute);
-        let arranged = self.arranger.run(parts, &self.memory, beside);
+        let arranged = self.arranger.run(parts, &self.memory, &beside);
         arranged.map_err(|reason| EngineError::Run { file: self.file.clone(), reason })
     }
 }

@@ -157,6 +157,14 @@ pub struct Part<'a> {
     pub columns: Vec<i64>,
 }
 
+impl<'a> Part<'a> {
+    /// All of a tensor.
+    pub fn whole(kept: &'a Kept) -> Self {
+        let all = |axis: usize| (0..).take(kept.shape.get(axis).copied().unwrap_or(0)).collect();
+        Self { kept, rows: all(0), columns: all(2) }
+    }
+}
+
 /// An input of [`Engine::run_keeping`].
 #[derive(Debug, Clone, Copy)]
 pub enum Input<'a> {

@@ -18,7 +18,7 @@ use crate::ground::{
     manifest::Manifest,
 };
 
-/// When an answer is over, and how many are written at once.
+/// When an answer is over.
 #[derive(Debug, Clone)]
 pub struct Rules {
     /// Tokens that end it.
@@ -27,8 +27,6 @@ pub struct Rules {
     pub caps: Caps,
     /// Tokens that the language model can hold altogether.
     pub context: usize,
-    /// Most answers side by side.
-    pub most_rows: usize,
 }
 
 impl Rules {
@@ -39,7 +37,6 @@ impl Rules {
             end: manifest.tokens.end.clone(),
             caps: Caps { tokens: limits.answer_tokens, boxes: limits.boxes },
             context: limits.context,
-            most_rows: limits.rows,
         }
     }
 
@@ -70,21 +67,49 @@ impl<S: FnMut(u32) -> String> Speaker<S> {
     }
 }
 
-/// Answers questions whose prompts have these lengths, those that go side by side together: `sing` begins and ends the ones
-/// it is given the numbers of.
-pub(super) fn in_groups(
-    lengths: &[usize],
-    rows: Rows,
+/// How many answers are written side by side.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Choir {
+    /// How the graph takes them.
+    pub(super) rows: Rows,
+    /// The most at once.
     most: usize,
-    mut sing: impl FnMut(&[usize]) -> Result<Vec<Vec<RawBox>>, GroundError>,
-) -> Result<Vec<Vec<RawBox>>, GroundError> {
-    let mut answers = vec![Vec::new(); lengths.len()];
-    for group in plan::groups(lengths, rows, most) {
-        for (at, boxes) in group.iter().zip(sing(&group)?) {
-            answers[*at] = boxes;
-        }
+}
+
+impl Choir {
+    /// One at a time, until it is known what the graph does; then as many as the manifest allows.
+    pub(super) fn of(manifest: &Manifest) -> Self {
+        Self { rows: Rows::default(), most: manifest.limits.rows }
     }
-    Ok(answers)
+
+    /// Answers questions whose prompts have these lengths; `sing` begins and ends those it is given the numbers of. What fails
+    /// together is tried in halves, and not so many again: the reason may be memory.
+    pub(super) fn answer(
+        &mut self,
+        lengths: &[usize],
+        mut sing: impl FnMut(&[usize]) -> Result<Vec<Vec<RawBox>>, GroundError>,
+    ) -> Result<Vec<Vec<RawBox>>, GroundError> {
+        let mut answers = vec![Vec::new(); lengths.len()];
+        let mut groups = plan::groups(lengths, self.rows, self.most);
+        groups.reverse();
+        while let Some(group) = groups.pop() {
+            let (upper, lower) = group.split_at(group.len() / 2);
+            if group.len() > self.most {
+                groups.extend([lower.to_vec(), upper.to_vec()]);
+                continue;
+            }
+            match sing(&group) {
+                Ok(sung) => group.iter().zip(sung).for_each(|(at, boxes)| answers[*at] = boxes),
+                Err(error) if group.len() > 1 => {
+                    self.most = group.len() / 2;
+                    tracing::warn!("{} answers at once: {error}; from now on at most {}", group.len(), self.most);
+                    groups.push(group);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(answers)
+    }
 }
 
 /// Lets the model give all the answers, and reads the boxes out of what it says.

@@ -142,10 +142,9 @@ impl Decoder {
         let arranged = |slot: usize| {
             let kept: Vec<_> = caches.iter().map(|cache| cache.kept[slot].as_ref()).collect();
             let total = kept.iter().map(|kept| kept.shape[2]).max().unwrap_or(0);
-            let part = |kept: &'_ Kept| (all(kept.shape[0]), plan::columns(kept.shape[2], total));
             let parts = kept.into_iter().map(|kept| {
-                let (rows, columns) = part(kept);
-                Part { kept, rows, columns }
+                let columns = plan::columns(kept.shape[2], total);
+                Part { columns, ..Part::whole(kept) }
             });
             let parts: Vec<_> = parts.collect();
             Ok(Arc::new(self.graph.arrange(&parts)?))
@@ -158,11 +157,11 @@ impl Decoder {
     pub(super) fn pick(&mut self, cache: &mut Cache, rows: &[usize], length: usize) -> Result<(), GroundError> {
         let rows: Vec<i64> = rows.iter().filter_map(|row| i64::try_from(*row).ok()).collect();
         for (slot, kept) in self.slots.iter().zip(&mut cache.kept) {
-            let mut columns = all(kept.shape[2]);
+            let mut part = Part { rows: rows.clone(), ..Part::whole(kept) };
             if !slot.lasting {
-                columns.drain(..kept.shape[2].saturating_sub(length));
+                part.columns.drain(..kept.shape[2].saturating_sub(length));
             }
-            *kept = Arc::new(self.graph.arrange(&[Part { kept, rows: rows.clone(), columns }])?);
+            *kept = Arc::new(self.graph.arrange(&[part])?);
         }
         Ok(())
     }
@@ -221,11 +220,6 @@ impl Decoder {
     pub fn failed(&self, reason: String) -> EngineError {
         EngineError::Run { file: self.graph.file().to_owned(), reason }
     }
-}
-
-/// All of `count` rows or columns.
-fn all(count: usize) -> Vec<i64> {
-    (0..).take(count).collect()
 }
 
 /// The last axis of a port, if it is fixed.

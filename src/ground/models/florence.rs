@@ -8,11 +8,9 @@ use std::sync::Arc;
 
 use super::{
     Open,
-    answer::{self, Rules},
+    answer::{self, Choir, Rules},
     decoder::Decoder,
-    need, open_role,
-    plan::Rows,
-    positions,
+    need, open_role, positions,
     speech::{self, Manner, Talk},
     square::{Seen, Tower},
     tokens::Vocabulary,
@@ -48,7 +46,9 @@ pub struct Florence {
     image_tokens: usize,
     marks: Marks,
     rules: Rules,
-    rows: Rows,
+    choir: Choir,
+    /// Whether the encoder's states are needed for the first token only.
+    remembers: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -77,14 +77,15 @@ impl Florence {
         positions(manifest, Positions::InGraph)?;
         let (decoder, rules) = (Decoder::open(manifest, open)?, Rules::of(manifest));
         Ok(Self {
-            tower: Tower::open(manifest, open, decoder.hidden(), rules.most_rows)?,
+            tower: Tower::open(manifest, open, decoder.hidden(), manifest.limits.max_batch)?,
             encoder: open_role(manifest, "encoder_model", open)?,
             decoder,
             vocabulary: Arc::new(Vocabulary::load(manifest)?),
             image_tokens: manifest.limits.image_tokens,
             marks,
+            choir: Choir::of(manifest),
             rules,
-            rows: Rows::default(),
+            remembers: false,
         })
     }
 
@@ -132,7 +133,8 @@ impl Florence {
         let feeds = [("inputs_embeds", &first), ("attention_mask", &mask)];
         let prompt = speech::Prompt { feeds: &feeds, length: 1, delta: 0, last: 1 };
         let cache = self.decoder.begin()?;
-        Talk::begin(&mut self.decoder, cache, manner, &prompt)
+        let talk = Talk::begin(&mut self.decoder, cache, manner, &prompt)?;
+        Ok(if self.remembers { talk.without_states() } else { talk })
     }
 
     /// The language model, in which talks of this model go on.
@@ -157,10 +159,12 @@ impl Writer for Florence {
         self.tower.try_together(&pictures.each_ref(), &seen.each_ref())?;
         let short = self.begin(&seen[0], &self.asked("person"))?;
         let long = self.begin(&seen[1], &self.asked("person in a red jacket"))?;
-        short.clone().say(&mut self.decoder, &[0])?;
-        if self.rules.most_rows > 1 {
-            self.rows = trial::rows(&mut self.decoder, &short, &long)?;
-        }
+        let mut said = short.clone();
+        said.say(&mut self.decoder, &[0])?;
+        let mut without = short.clone().without_states();
+        let again = without.say(&mut self.decoder, &[0]);
+        self.remembers = again.is_ok() && trial::alike(said.logits(), without.logits());
+        self.choir.rows = trial::rows(&mut self.decoder, &short, &long)?;
         Ok(())
     }
 
@@ -171,13 +175,16 @@ impl Writer for Florence {
     fn locate(&mut self, asks: &[(&Seen, &str)]) -> Result<Vec<Vec<RawBox>>, GroundError> {
         let prompts = asks.iter().map(|(_, text)| self.prompt(&self.asked(text))).collect::<Result<Vec<_>, _>>()?;
         let lengths: Vec<_> = prompts.iter().map(Vec::len).collect();
-        answer::in_groups(&lengths, self.rows, self.rules.most_rows, |group| {
+        let mut choir = self.choir;
+        let answers = choir.answer(&lengths, |group| {
             let talk = |at: &usize| {
                 let codec: Box<dyn Codec> = Box::new(florence::Florence::new(TASK));
                 Ok((self.begin_prompt(asks[*at].0, prompts[*at].clone())?, codec))
             };
             let talks = group.iter().map(talk).collect::<Result<_, GroundError>>()?;
             answer::all(&mut self.decoder, &self.vocabulary, &self.rules, talks)
-        })
+        });
+        self.choir = choir;
+        answers
     }
 }

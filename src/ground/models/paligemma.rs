@@ -7,11 +7,9 @@ use std::sync::Arc;
 
 use super::{
     Open,
-    answer::{self, Rules},
+    answer::{self, Choir, Rules},
     decoder::Decoder,
-    need,
-    plan::Rows,
-    positions,
+    need, positions,
     speech::{self, Manner, Talk},
     square::{Seen, Tower},
     tokens::Vocabulary,
@@ -41,7 +39,7 @@ pub struct PaliGemma {
     image: i64,
     begin: i64,
     rules: Rules,
-    rows: Rows,
+    choir: Choir,
 }
 
 impl PaliGemma {
@@ -55,14 +53,14 @@ impl PaliGemma {
         positions(manifest, Positions::FromOne)?;
         let (decoder, rules) = (Decoder::open(manifest, open)?, Rules::of(manifest));
         Ok(Self {
-            tower: Tower::open(manifest, open, decoder.hidden(), rules.most_rows)?,
+            tower: Tower::open(manifest, open, decoder.hidden(), manifest.limits.max_batch)?,
             decoder,
             vocabulary: Arc::new(Vocabulary::load(manifest)?),
             image_tokens: manifest.limits.image_tokens,
             image: mark("image", tokens.image)?,
             begin: mark("begin", tokens.begin)?,
             rules,
-            rows: Rows::default(),
+            choir: Choir::of(manifest),
         })
     }
 
@@ -129,9 +127,7 @@ impl Writer for PaliGemma {
         let short = self.begin(&seen[0], &self.asked("person"), 1)?;
         let long = self.begin(&seen[1], &self.asked("person in a red jacket"), 1)?;
         short.clone().say(&mut self.decoder, &[0])?;
-        if self.rules.most_rows > 1 {
-            self.rows = trial::rows(&mut self.decoder, &short, &long)?;
-        }
+        self.choir.rows = trial::rows(&mut self.decoder, &short, &long)?;
         Ok(())
     }
 
@@ -142,13 +138,16 @@ impl Writer for PaliGemma {
     fn locate(&mut self, asks: &[(&Seen, &str)]) -> Result<Vec<Vec<RawBox>>, GroundError> {
         let prompts = asks.iter().map(|(_, text)| self.prompt(&self.asked(text))).collect::<Result<Vec<_>, _>>()?;
         let lengths: Vec<_> = prompts.iter().map(Vec::len).collect();
-        answer::in_groups(&lengths, self.rows, self.rules.most_rows, |group| {
+        let mut choir = self.choir;
+        let answers = choir.answer(&lengths, |group| {
             let talk = |at: &usize| {
                 let codec: Box<dyn Codec> = Box::new(paligemma::PaliGemma::default());
                 Ok((self.begin_prompt(asks[*at].0, prompts[*at].clone(), 1)?, codec))
             };
             let talks = group.iter().map(talk).collect::<Result<_, GroundError>>()?;
             answer::all(&mut self.decoder, &self.vocabulary, &self.rules, talks)
-        })
+        });
+        self.choir = choir;
+        answers
     }
 }

@@ -8,11 +8,9 @@ use std::{ops::Range, sync::Arc};
 
 use super::{
     Open,
-    answer::{self, Rules},
+    answer::{self, Choir, Rules},
     decoder::{Cache, Decoder},
-    need,
-    plan::Rows,
-    positions,
+    need, positions,
     recent::Recent,
     speech::{self, Manner, Talk},
     tokens::Vocabulary,
@@ -81,7 +79,7 @@ pub struct Qwen {
     rules: Rules,
     /// Whether a prompt may be read in pieces.
     continues: bool,
-    rows: Rows,
+    choir: Choir,
     beginnings: Recent<Beginning, Cache>,
 }
 
@@ -124,7 +122,7 @@ impl Qwen {
             deepstack,
             rules: Rules::of(manifest),
             continues: false,
-            rows: Rows::default(),
+            choir: Choir::of(manifest),
             beginnings: Recent::new(BEGINNINGS),
         })
     }
@@ -315,9 +313,7 @@ impl Writer for Qwen {
         self.continues = true;
         let pieces = self.begin(&[&seen[1]], "person in a red jacket", 1);
         self.continues = pieces.is_ok_and(|pieces| trial::alike(pieces.logits(), long.logits()));
-        if self.rules.most_rows > 1 {
-            self.rows = trial::rows(&mut self.decoder, &short, &long)?;
-        }
+        self.choir.rows = trial::rows(&mut self.decoder, &short, &long)?;
         Ok(())
     }
 
@@ -329,14 +325,17 @@ impl Writer for Qwen {
         let prompt = |(seen, text): &(&Seen, &str)| self.prompt(&[seen], &self.asked(text));
         let prompts = asks.iter().map(prompt).collect::<Result<Vec<_>, _>>()?;
         let lengths: Vec<_> = prompts.iter().map(|prompt| prompt.ids.len()).collect();
-        answer::in_groups(&lengths, self.rows, self.rules.most_rows, |group| {
+        let mut choir = self.choir;
+        let answers = choir.answer(&lengths, |group| {
             let talk = |at: &usize| {
                 let seen = asks[*at].0;
                 Ok((self.begin_prompt(&[seen], &prompts[*at], 1)?, self.codec(seen)))
             };
             let talks = group.iter().map(talk).collect::<Result<_, GroundError>>()?;
             answer::all(&mut self.decoder, &self.vocabulary, &self.rules, talks)
-        })
+        });
+        self.choir = choir;
+        answers
     }
 }
 

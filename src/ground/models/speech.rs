@@ -105,6 +105,16 @@ impl Talk {
         decoder.pick(&mut self.cache, rows, longest)
     }
 
+    /// Leaves out the encoder's states, for graphs that read them once and then look into their cache: nothing of them has to
+    /// be carried to every step.
+    pub(super) fn without_states(mut self) -> Self {
+        if let Manner::Encoder { states, .. } = &mut self.manner {
+            let shape = vec![states.shape[0], 1, states.shape[2]];
+            *states = Tensor { data: Data::F32(vec![0.0; shape.iter().product()]), shape };
+        }
+        self
+    }
+
     /// Logits after the latest tokens; after a prompt those of the last positions asked for.
     pub fn logits(&self) -> &[f32] {
         &self.logits
