@@ -2,7 +2,10 @@
 
 use std::{env, fs, path::PathBuf};
 
-use crate::{support::vlm::Reference, vlm::follow_in};
+use crate::{
+    support::vlm::{Model, Reference},
+    vlm::follow_in,
+};
 
 #[test]
 #[ignore = "needs the models and answers that `make parity` makes"]
@@ -17,6 +20,10 @@ fn every_kind_of_model_says_what_its_reference_says() {
         let reference = Reference::at(&folder);
         let sizes = reference.cases.iter().filter(|case| case.steps >= 64).count();
         assert!(sizes >= 8, "{name}: only {sizes} pictures are followed for 64 steps");
-        follow_in(&name, &folder.join("model"), &reference, &root);
+        let dir = folder.join("model");
+        // Half precision rounds otherwise when a prompt is read in pieces; there ONNX Runtime in Python is to be met to the bit.
+        let exact = ["-half", "-int8", "-int4"].iter().all(|form| !name.contains(form));
+        let mut model = if exact { Model::warmed(&dir, |_, engine| Box::new(engine)) } else { Model::at(&dir) };
+        follow_in(&name, &dir, &mut model, &reference, &root);
     }
 }

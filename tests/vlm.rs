@@ -52,13 +52,15 @@ struct Measured {
     steps: f32,
 }
 
+/// As the daemon runs it: once it is known what its graphs can do, prompts are read in pieces.
 fn follow(family: &str) {
-    follow_in(family, &model_dir(family), &Reference::of(family), &folder());
+    let dir = model_dir(family);
+    let mut model = Model::warmed(&dir, |_, engine| Box::new(engine));
+    follow_in(family, &dir, &mut model, &Reference::of(family), &folder());
 }
 
 /// The model in `dir`, against what its reference says of pictures in the folder `pictures` of `root`.
-pub(crate) fn follow_in(family: &str, dir: &Path, reference: &Reference, root: &Path) {
-    let mut model = Model::at(dir);
+pub(crate) fn follow_in(family: &str, dir: &Path, model: &mut Model, reference: &Reference, root: &Path) {
     let input = Manifest::load(dir).unwrap().input;
     let mut measured = Measured::default();
     for case in &reference.cases {
@@ -88,7 +90,7 @@ pub(crate) fn follow_in(family: &str, dir: &Path, reference: &Reference, root: &
         let difference = match &looked {
             Looked::Square(seen) => worst(seen, &reference.f32s(case, "image_features").unwrap()),
             Looked::Qwen(seen) => {
-                check_layout(reference, case, &model, &looked, &input);
+                check_layout(reference, case, model, &looked, &input);
                 let features: Vec<f32> = seen.iter().flat_map(|one| one.features.clone()).collect();
                 let deep = reference.f32s(case, "deepstack_features").unwrap_or_default();
                 let deep_difference = if seen.len() == 1 { worst(&seen[0].deepstack, &deep) } else { 0.0 };
@@ -171,7 +173,7 @@ fn exports_published_for_transformers_js_need_no_manifest() {
     let ledger = Arc::new(Ledger::default());
     for family in FAMILIES {
         let dir = published(family);
-        follow_in(family, dir.path(), &Reference::of(family), &folder());
+        follow_in(family, dir.path(), &mut Model::at(dir.path()), &Reference::of(family), &folder());
         // Through the daemon's interface: the very answers of the folder that has a manifest.
         let (frame, _) = full_frame(&ledger, &picture("wide"));
         let asked = ask(&frame, &[query(text_of(family), Method::Auto)]);
