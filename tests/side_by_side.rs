@@ -123,7 +123,7 @@ impl Engine for Watched {
         let host = |name: &str| inputs.iter().find(|(n, _)| *n == name).map(|(_, input)| *input);
         let Some(Input::Tensor(fed)) = host("inputs_embeds") else { panic!("it is on the host") };
         let past = inputs.iter().find_map(|(name, input)| match input {
-            Input::Kept(kept) if name.ends_with(".key") && !name.contains("encoder") => Some(kept.shape[2]),
+            Input::Kept(kept) if !name.contains("encoder") => Some(kept.shape[2]),
             _ => None,
         });
         let past = past.unwrap();
@@ -154,7 +154,9 @@ impl Engine for Watched {
             _ => 0,
         };
         if let (Vice::Forgetful, 1, Data::F32(values)) = (self.vice, states, &mut logits.data) {
-            values.iter_mut().for_each(|value| *value = -*value);
+            for value in values {
+                *value = -*value;
+            }
         }
         let (width, each) = (logits.shape[2], logits.shape[1] * logits.shape[2]);
         let Data::F32(values) = &logits.data else { panic!("logits are floats") };
