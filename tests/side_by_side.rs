@@ -4,23 +4,23 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "measured values are worth seeing")]
 
-use std::{
-    path::Path,
-    sync::{Arc, Mutex},
-};
+use std::{path::Path, sync::Arc};
 
-use groundd::ground::{
-    codec::RawBox,
-    engine::{Data, Engine, EngineError, Input, Kept, Mixed, Outputs, Part, Port, Tensor, local::Local},
-    methods::zoom::views::Judge,
-    models::{answer::best, speech::Talk},
-    zoom::wording::Part as Said,
+use groundd::{
+    ground::{
+        codec::RawBox,
+        engine::Engine,
+        methods::zoom::views::Judge,
+        models::{answer::best, speech::Talk},
+        zoom::wording::Part as Said,
+    },
+    types::{Answer, Job, Ledger, Rgb, Size, Status},
 };
-use groundd::types::{Answer, Job, Ledger, Rgb, Size, Status};
 
 use crate::support::{
     ground::{batch, edit_manifest, load, query},
     vlm::*,
+    watched::{Run, Runs, Vice, Watched, of, taken},
 };
 
 /// What logits may differ by.
@@ -28,170 +28,15 @@ const ALLOWED: f32 = 1e-4;
 
 const TEXTS: [&str; 4] = ["person", "a man next to the van in a red jacket", "dog", "cat"];
 
-/// One run of one graph: rows and tokens of `inputs_embeds` or `input_ids`, or pictures and patches.
-#[derive(Debug, Clone, PartialEq)]
-struct Run {
-    graph: String,
-    rows: usize,
-    length: usize,
-    ids: Vec<i64>,
-    past: usize,
-    /// Length of the encoder's states that were fed.
-    states: usize,
-    /// Of every row, after what was fed last.
-    logits: Vec<Vec<f32>>,
-}
-
-type Runs = Arc<Mutex<Vec<Run>>>;
-
-/// How a graph is worse than it says.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Vice {
-    None,
-    /// Takes every key for one that counts.
-    Maskless,
-    /// Takes one row at a time.
-    OneRow,
-    /// Takes a prompt only with an empty cache.
-    WholePrompts,
-    /// Sees the last picture in the place of every other.
-    MixesPictures,
-    /// Has memory for two rows.
-    Tight,
-    /// Reads the encoder's states at every step.
-    Forgetful,
-}
-
-struct Watched {
-    engine: Local,
-    vice: Vice,
-    runs: Runs,
-}
-
-impl Watched {
-    fn is(&self, graph: &str) -> bool {
-        self.engine.file().ends_with(format!("{graph}.onnx"))
-    }
-
-    fn fails(&self, first: &Tensor) -> EngineError {
-        self.note("refused", first, [0, 0], Vec::new());
-        EngineError::Run { file: self.engine.file().to_owned(), reason: "it does not do that".to_owned() }
-    }
-
-    fn name(&self) -> String {
-        self.engine.file().file_stem().unwrap().to_string_lossy().into_owned()
-    }
-
-    fn note(&self, graph: &str, first: &Tensor, [past, states]: [usize; 2], logits: Vec<Vec<f32>>) {
-        let graph = graph.to_owned();
-        let ids = if let Data::I64(ids) = &first.data { ids.clone() } else { Vec::new() };
-        let length = first.shape.get(1).copied().unwrap_or(1);
-        self.runs.lock().unwrap().push(Run { graph, rows: first.shape[0], length, ids, past, states, logits });
-    }
-}
-
-impl Engine for Watched {
-    fn inputs(&self) -> &[Port] {
-        self.engine.inputs()
-    }
-
-    fn outputs(&self) -> &[Port] {
-        self.engine.outputs()
-    }
-
-    fn file(&self) -> &Path {
-        self.engine.file()
-    }
-
-    fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Outputs, EngineError> {
-        self.note(&self.name(), inputs[0].1, [0, 0], Vec::new());
-        if self.vice == Vice::MixesPictures && self.is("vision_encoder") {
-            let mut mixed = inputs[0].1.clone();
-            let Data::F32(values) = &mut mixed.data else { panic!("pixels are floats") };
-            let half = values.len() / 2;
-            // Pictures of a trial lie one behind the other.
-            let several = if inputs.len() == 1 { mixed.shape[0] > 1 } else { inputs[1].1.shape[0] > 1 };
-            if several {
-                values.copy_within(half.., 0);
-            }
-            return self.engine.run(&[&[(inputs[0].0, &mixed)], &inputs[1..]].concat());
-        }
-        self.engine.run(inputs)
-    }
-
-    fn run_keeping(&mut self, inputs: &[(&str, Input<'_>)], keep: &dyn Fn(&str) -> bool) -> Result<Mixed, EngineError> {
-        let host = |name: &str| inputs.iter().find(|(n, _)| *n == name).map(|(_, input)| *input);
-        let Some(Input::Tensor(fed)) = host("inputs_embeds") else { panic!("it is on the host") };
-        let past = inputs.iter().find_map(|(name, input)| match input {
-            Input::Kept(kept) if !name.contains("encoder") => Some(kept.shape[2]),
-            _ => None,
-        });
-        let past = past.unwrap();
-        if (self.vice == Vice::Tight && fed.shape[0] > 2)
-            || (self.vice == Vice::OneRow && fed.shape[0] > 1)
-            || (self.vice == Vice::WholePrompts && past > 0 && fed.shape[1] > 1)
-        {
-            return Err(self.fails(fed));
-        }
-        let mut blind: Vec<(usize, Tensor)> = Vec::new();
-        if self.vice == Vice::Maskless {
-            for (at, (name, input)) in
-                inputs.iter().enumerate().filter(|(_, (name, _))| name.ends_with("attention_mask"))
-            {
-                let Input::Tensor(mask) = input else { panic!("{name} is on the host") };
-                let data = Data::I64(vec![1; mask.shape.iter().product()]);
-                blind.push((at, Tensor { shape: mask.shape.clone(), data }));
-            }
-        }
-        let mut given = inputs.to_vec();
-        for (at, tensor) in &blind {
-            given[*at].1 = Input::Tensor(tensor);
-        }
-        let mut outputs = self.engine.run_keeping(&given, keep)?;
-        let mut logits = outputs.host.take("logits").unwrap();
-        let states = match host("encoder_hidden_states") {
-            Some(Input::Tensor(states)) => states.shape[1],
-            _ => 0,
-        };
-        if let (Vice::Forgetful, 1, Data::F32(values)) = (self.vice, states, &mut logits.data) {
-            for value in values {
-                *value = -*value;
-            }
-        }
-        let (width, each) = (logits.shape[2], logits.shape[1] * logits.shape[2]);
-        let Data::F32(values) = &logits.data else { panic!("logits are floats") };
-        let last = values.chunks(each).map(|row| row[row.len() - width..].to_vec()).collect();
-        self.note(&self.name(), fed, [past, states], last);
-        outputs.host = Outputs::new(vec![("logits".into(), logits)]);
-        Ok(outputs)
-    }
-
-    fn blank(&self, name: &str, shape: &[usize]) -> Result<Kept, EngineError> {
-        self.engine.blank(name, shape)
-    }
-
-    fn arrange(&mut self, parts: &[Part<'_>]) -> Result<Kept, EngineError> {
-        self.engine.arrange(parts)
-    }
-}
-
 /// A model of a family with a vice, what it ran since it was warmed up, and the folder it lies in.
 fn watched(family: &str, limits: &str, vice: Vice) -> (Model, Runs, tempfile::TempDir) {
     let dir = copy_of(family);
     edit_manifest(dir.path(), "[limits]", &format!("[limits]\nanswer_tokens = 40\n{limits}"));
     let runs = Runs::default();
-    let wrap = |_: &Path, engine| -> Box<dyn Engine> { Box::new(Watched { engine, vice, runs: Arc::clone(&runs) }) };
+    let wrap = |_: &Path, engine| -> Box<dyn Engine> { Box::new(Watched::new(engine, vice, &runs)) };
     let model = Model::warmed(dir.path(), wrap);
     runs.lock().unwrap().clear();
     (model, runs, dir)
-}
-
-fn taken(runs: &Runs) -> Vec<Run> {
-    std::mem::take(&mut *runs.lock().unwrap())
-}
-
-fn of<'a>(runs: &'a [Run], graph: &'a str) -> impl Iterator<Item = &'a Run> {
-    runs.iter().filter(move |run| run.graph == graph)
 }
 
 fn pictures() -> Vec<Rgb> {
@@ -359,9 +204,7 @@ fn answers_may_be_of_any_length_and_end_at_any_time() {
 fn half_precision_goes_side_by_side_too() {
     let dir = half();
     let runs = Runs::default();
-    let wrap = |_: &Path, engine| -> Box<dyn Engine> {
-        Box::new(Watched { engine, vice: Vice::None, runs: Arc::clone(&runs) })
-    };
+    let wrap = |_: &Path, engine| -> Box<dyn Engine> { Box::new(Watched::new(engine, Vice::None, &runs)) };
     let mut model = Model::warmed(dir.path(), wrap);
     taken(&runs);
     model.ask_all(&pictures()[..2], &TEXTS[..2]);

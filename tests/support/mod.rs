@@ -4,6 +4,7 @@ pub mod ground;
 pub mod hub;
 pub mod process;
 pub mod vlm;
+pub mod watched;
 
 use std::{
     path::Path,

@@ -126,11 +126,6 @@ impl Talk {
         &self.logits[from..from + self.width]
     }
 
-    /// Answers side by side.
-    pub fn rows(&self) -> usize {
-        self.rows.len()
-    }
-
     /// Tokens behind the answer in one row.
     pub fn place(&self, row: usize) -> usize {
         self.rows[row].place
