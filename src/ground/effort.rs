@@ -4,7 +4,7 @@
 use std::{
     path::Path,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
@@ -13,7 +13,7 @@ use super::{
     AskConfig, GroundError, Grounder, Limits, ModelInfo, QueryCheck,
     engine::{Engine, EngineError, Input, Kept, Mixed, Outputs, Part, Port, Tensor},
 };
-use crate::types::{Answer, Batch, Followed, Work};
+use crate::types::{Answer, Batch, Followed, Pulse, Work};
 
 /// What a model has done since it was loaded; differences are what an answer took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,7 +35,24 @@ impl Effort {
 
 /// Counts the runs of a model's engines.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Meter(Arc<AtomicU64>);
+pub(super) struct Meter(Arc<Runs>);
+
+#[derive(Debug, Default)]
+struct Runs {
+    count: AtomicU64,
+    /// Beats with every run, once there is one.
+    pulse: OnceLock<Pulse>,
+}
+
+impl Runs {
+    /// One begins.
+    fn begin(&self) {
+        self.count.fetch_add(1, Relaxed);
+        if let Some(pulse) = self.pulse.get() {
+            pulse.beat();
+        }
+    }
+}
 
 impl Meter {
     /// `engine`, whose runs are counted from now on.
@@ -51,7 +68,7 @@ impl Meter {
 
 struct Counted<E> {
     engine: E,
-    runs: Arc<AtomicU64>,
+    runs: Arc<Runs>,
 }
 
 impl<E: Engine> Engine for Counted<E> {
@@ -68,12 +85,12 @@ impl<E: Engine> Engine for Counted<E> {
     }
 
     fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Outputs, EngineError> {
-        self.runs.fetch_add(1, Relaxed);
+        self.runs.begin();
         self.engine.run(inputs)
     }
 
     fn run_keeping(&mut self, inputs: &[(&str, Input<'_>)], keep: &dyn Fn(&str) -> bool) -> Result<Mixed, EngineError> {
-        self.runs.fetch_add(1, Relaxed);
+        self.runs.begin();
         self.engine.run_keeping(inputs, keep)
     }
 
@@ -105,7 +122,7 @@ impl Grounder for Metered {
     }
 
     fn effort(&self) -> Effort {
-        Effort { passes: Some(self.meter.0.load(Relaxed)), ..self.grounder.effort() }
+        Effort { passes: Some(self.meter.0.count.load(Relaxed)), ..self.grounder.effort() }
     }
 
     fn ask(&mut self, config: &AskConfig, stream_time: bool) {
@@ -116,11 +133,102 @@ impl Grounder for Metered {
         self.grounder.work()
     }
 
+    fn beat(&mut self, pulse: Pulse) {
+        // A model has one thread, and the thread one pulse.
+        self.meter.0.pulse.set(pulse).ok();
+    }
+
     fn follow(&mut self, followed: Arc<Followed>) {
         self.grounder.follow(followed);
     }
 
     fn ground(&mut self, batch: &Batch) -> Result<Vec<Vec<Answer>>, GroundError> {
         self.grounder.ground(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::mpsc,
+        thread,
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+    use crate::ground::worker;
+
+    /// Takes this long for a pass.
+    struct Slow(Duration);
+
+    impl Engine for Slow {
+        fn inputs(&self) -> &[Port] {
+            &[]
+        }
+
+        fn outputs(&self) -> &[Port] {
+            &[]
+        }
+
+        fn file(&self) -> &Path {
+            Path::new("slow.onnx")
+        }
+
+        fn run(&mut self, _: &[(&str, &Tensor)]) -> Result<Outputs, EngineError> {
+            thread::sleep(self.0);
+            Ok(Outputs::new(Vec::new()))
+        }
+
+        fn run_keeping(&mut self, _: &[(&str, Input<'_>)], _: &dyn Fn(&str) -> bool) -> Result<Mixed, EngineError> {
+            thread::sleep(self.0);
+            Ok(Mixed { host: Outputs::new(Vec::new()), kept: Vec::new() })
+        }
+
+        fn blank(&self, _: &str, _: &[usize]) -> Result<Kept, EngineError> {
+            Ok(Kept { shape: Vec::new(), value: Box::new(()) })
+        }
+    }
+
+    /// A model that takes some passes to answer, and looks at its own pulse after them.
+    struct Passes {
+        engine: Box<dyn Engine>,
+        pulse: Pulse,
+        seen: mpsc::Sender<Option<Duration>>,
+    }
+
+    impl Grounder for Passes {
+        fn limits(&self) -> Limits {
+            unreachable!("nobody asks")
+        }
+
+        fn describe(&self) -> ModelInfo {
+            unreachable!("nobody asks")
+        }
+
+        fn checker(&self) -> QueryCheck {
+            Arc::new(|_| Ok(()))
+        }
+
+        fn ground(&mut self, _: &Batch) -> Result<Vec<Vec<Answer>>, GroundError> {
+            for _ in 0..10 {
+                self.engine.run(&[])?;
+                self.engine.run_keeping(&[], &|_| true)?;
+            }
+            self.seen.send(self.pulse.busy_for()).unwrap();
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn a_batch_of_many_passes_is_alive_and_a_pass_that_hangs_is_not() {
+        let (meter, pulse) = (Meter::default(), Pulse::new("ground"));
+        let pass = Duration::from_millis(40);
+        let (seen, passes) = mpsc::channel();
+        let model = Passes { engine: meter.count(Slow(pass)), pulse: pulse.clone(), seen };
+        let worker = worker::spawn(meter.grounder(Box::new(model)), pulse.clone());
+        worker.batches.blocking_send(Batch { jobs: Vec::new(), cut_at: Instant::now() }).unwrap();
+        // The last pass counts in full, those before it not at all.
+        let alone = passes.recv().unwrap().unwrap();
+        assert!(alone >= pass - Duration::from_millis(1) && alone < pass * 10, "{alone:?}");
     }
 }

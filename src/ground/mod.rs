@@ -11,7 +11,7 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::types::{Answer, Batch, Followed, Method, Query, Size, Work};
+use crate::types::{Answer, Batch, Followed, Method, Pulse, Query, Size, Work};
 
 pub mod ask;
 pub mod bare;
@@ -178,6 +178,8 @@ pub trait Grounder: Send {
     fn effort(&self) -> Effort {
         Effort::default()
     }
+    /// From now on each pass is a beat of `pulse`: a batch may take long, one pass of it may not.
+    fn beat(&mut self, _pulse: Pulse) {}
     /// Where to read, from now on, where tracked objects are: methods that search look there first.
     fn follow(&mut self, _followed: Arc<Followed>) {}
     /// Answers every query of every job: one vector a job, one answer a query, in order. A query the model cannot

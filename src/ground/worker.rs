@@ -55,8 +55,9 @@ impl Handle {
     }
 }
 
-/// Starts the thread `ground`. `pulse` is busy while the model works.
-pub fn spawn(grounder: Box<dyn Grounder>, pulse: Pulse) -> Worker {
+/// Starts the thread `ground`. `pulse` is busy while the model works, and beats with its passes.
+pub fn spawn(mut grounder: Box<dyn Grounder>, pulse: Pulse) -> Worker {
+    grounder.beat(pulse.clone());
     let (batches, inbox) = mpsc::channel(1);
     let (outbox, groundings) = mpsc::channel(WAITING);
     let (fatal, ended) = oneshot::channel();

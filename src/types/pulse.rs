@@ -14,7 +14,7 @@ use std::{
 pub struct Pulse {
     stage: &'static str,
     started: Instant,
-    /// Milliseconds from `started` to the beginning of the work in hand, plus one; 0 is idle.
+    /// Milliseconds from `started` to the beginning of the work in hand or its last beat, plus one; 0 is idle.
     busy_since: Arc<AtomicU64>,
 }
 
@@ -31,12 +31,22 @@ impl Pulse {
 
     /// Marks the stage busy until the guard goes.
     pub fn busy(&self) -> Busy<'_> {
-        let since = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1;
-        self.busy_since.store(since, Relaxed);
+        self.busy_since.store(self.now(), Relaxed);
         Busy(self)
     }
 
-    /// How long the work in hand has been going on; `None` if there is none.
+    /// The work in hand gets on: it counts from now. Without any, nothing happens.
+    pub fn beat(&self) {
+        let now = self.now();
+        // Work that ends meanwhile stays ended; the outcome is nobody's concern.
+        self.busy_since.fetch_update(Relaxed, Relaxed, |since| (since != 0).then_some(now)).ok();
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1
+    }
+
+    /// How long the work in hand has been going on without a beat; `None` if there is none.
     pub fn busy_for(&self) -> Option<Duration> {
         match self.busy_since.load(Relaxed) {
             0 => None,
@@ -67,7 +77,11 @@ mod tests {
         let work = work.busy();
         std::thread::sleep(Duration::from_millis(20));
         assert!(pulse.busy_for().is_some_and(|t| t >= Duration::from_millis(15)));
+        let before = pulse.busy_for();
+        pulse.beat();
+        assert!(pulse.busy_for() < before);
         drop(work);
+        pulse.beat();
         assert_eq!(pulse.busy_for(), None);
     }
 }
