@@ -8,8 +8,8 @@ use std::{
 use super::{TrackConfig, tracker::seconds};
 use crate::types::{BBox, Best, EventKind, Match, Query, TrackEvent};
 
-/// A query that is shed says nothing about its objects, but after this many times `lost_seconds` nobody should believe
-/// in them any more.
+/// A query that is shed says nothing about its objects, but after this many times the time without frames that makes a
+/// camera silent nobody should believe in them any more.
 const SHED_PATIENCE: u32 = 4;
 
 /// See the module.
@@ -69,10 +69,11 @@ impl Link {
         Some(self.event(kind, track))
     }
 
-    /// Whether it is gone: not seen for `lost` although it was looked for, or although nothing comes at all (`silent`).
-    pub(super) fn is_lost(&self, now: Instant, lost: Duration, silent: bool) -> bool {
+    /// Whether it is gone: not seen for `lost` although it was looked for, or although nothing comes at all (`silent`,
+    /// after `quiet`).
+    pub(super) fn is_lost(&self, now: Instant, (lost, quiet): (Duration, Duration), silent: bool) -> bool {
         let unseen = now.saturating_duration_since(self.seen_at);
-        unseen > lost && (self.missed || silent || unseen > lost * SHED_PATIENCE)
+        unseen > lost && (self.missed || silent || unseen > quiet.saturating_mul(SHED_PATIENCE))
     }
 
     pub(super) fn event(&self, kind: EventKind, track: u64) -> TrackEvent {

@@ -153,6 +153,31 @@ fn a_silent_camera_ends_its_objects() {
 }
 
 #[test]
+fn a_camera_slower_than_objects_are_lost_still_has_some() {
+    let (mut bench, q) = (Bench::new(), query("q"));
+    let mut events = Vec::new();
+    for ms in (0..=30_000).step_by(500) {
+        // A frame every 10 s, one every 2.5 s from 15 s on.
+        if (ms < 15_000 && ms % 10_000 == 0) || (ms >= 15_000 && ms % 2500 == 0) {
+            events.extend(bench.update(ms, &mut [ok(&q, vec![found(BOX, 0.9)])]));
+        }
+        events.extend(bench.expire(ms));
+    }
+    assert_eq!(kinds(&events)[0], (EventKind::New, 2, "q"));
+    assert!(events.iter().all(|event| event.kind != EventKind::End) && bench.count("q") == Some(1));
+    // The first frame without it is the end, and so is the second that does not come.
+    let mut gone = Bench { tracker: Tracker::new(TrackConfig::default()), ..bench };
+    for ms in [0, 2500, 5000] {
+        gone.update(ms, &mut [ok(&q, vec![found(BOX, 0.9)])]);
+    }
+    assert!(gone.expire(10_000).is_empty());
+    assert_eq!(kinds(&gone.expire(10_001)), [(EventKind::End, 1, "q")]);
+    gone.update(20_000, &mut [ok(&q, vec![found(BOX, 0.9)])]);
+    gone.update(22_500, &mut [ok(&q, vec![found(BOX, 0.9)])]);
+    assert_eq!(kinds(&gone.update(25_000, &mut [ok(&q, vec![])])), [(EventKind::End, 2, "q")]);
+}
+
+#[test]
 fn a_query_that_is_removed_or_changed_ends_what_was_open() {
     let (mut bench, a, b) = (Bench::new(), query("a"), query("b"));
     let frame = |a: &Arc<Query>| [ok(a, vec![found(BOX, 0.9)]), ok(&b, vec![found(BOX, 0.9)])];

@@ -28,6 +28,8 @@ const REACH: (f64, f64, f64) = (0.5, 2.5, 1.5);
 /// Objects on one frame, and tracks in memory, beyond which boxes stay without a track.
 const MAX_OBJECTS: usize = 128;
 const MAX_TRACKS: usize = 512;
+/// A longer time between two frames is an outage, not the camera's rate.
+const LONGEST_GAP: Duration = Duration::from_mins(1);
 
 /// See the module. One a camera.
 #[derive(Debug)]
@@ -38,6 +40,8 @@ pub struct Tracker {
     /// The queries of the latest frame.
     queries: Vec<QueryId>,
     updated: Option<Instant>,
+    /// From the frame before the latest one to the latest.
+    gap: Duration,
 }
 
 #[derive(Debug)]
@@ -57,15 +61,16 @@ struct Object {
 impl Tracker {
     /// A tracker without objects; the first gets the id 1.
     pub fn new(config: TrackConfig) -> Self {
-        Self { config, last_id: 0, tracks: Vec::new(), queries: Vec::new(), updated: None }
+        Self { config, last_id: 0, tracks: Vec::new(), queries: Vec::new(), updated: None, gap: Duration::ZERO }
     }
 
     /// Takes one frame's answers, all queries of the camera in them, writes the tracks into their matches, and says what
     /// changed. `now` is when the frame was taken (or arrived) on the monotonic clock, `captured` on the wall clock. A
     /// query that is missing, or has a new revision, ends what was open under it; one that was shed changes nothing.
     pub fn update(&mut self, answers: &mut [Answer], now: Instant, captured: SystemTime) -> Vec<TrackEvent> {
-        let now = self.updated.map_or(now, |before| before.max(now));
-        self.updated = Some(now);
+        let before = self.updated.unwrap_or(now);
+        let now = before.max(now);
+        (self.updated, self.gap) = (Some(now), (now - before).min(LONGEST_GAP));
         let mut events = self.drop_queries(answers);
         let objects = objects(answers);
         let owners = self.associate(&objects, answers, now);
@@ -138,8 +143,10 @@ impl Tracker {
 
     fn sweep(&mut self, now: Instant, events: &mut Vec<TrackEvent>) {
         let lost = seconds(self.config.lost_seconds);
-        let silent = self.updated.is_none_or(|at| now.saturating_duration_since(at) > lost);
-        events.extend(self.end(|link| link.is_lost(now, lost, silent)));
+        // Where frames come more rarely than objects are lost, their absence says nothing until one is overdue.
+        let quiet = lost.max(self.gap * 2);
+        let silent = self.updated.is_none_or(|at| now.saturating_duration_since(at) > quiet);
+        events.extend(self.end(|link| link.is_lost(now, (lost, quiet), silent)));
     }
 
     /// Which track each object belongs to.
