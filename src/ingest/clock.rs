@@ -16,6 +16,16 @@ const NTP_TO_UNIX: u64 = 2_208_988_800;
 /// A camera whose clock says it is earlier than this (2020-01-01) has never been told the time.
 const SANE: Duration = Duration::from_hours(438_288);
 
+/// A picture that its sender says was taken later than this after it came here was taken by a wrong clock. Less is clocks
+/// that are a little apart.
+const AHEAD: Duration = Duration::from_secs(1);
+
+/// An older report says nothing any more: RTP time may have come round, and clocks drift. Senders report every few seconds.
+const OUTDATED: Duration = Duration::from_mins(10);
+
+/// Senders whose reports are kept; a camera has one, and a new name after each of its restarts.
+const SENDERS: usize = 16;
+
 /// Pictures that may be inside a decoder; older notes belong to pictures that never came out.
 const KEPT: usize = 256;
 
@@ -46,7 +56,7 @@ pub(super) struct Note {
     pub(super) arrived: Instant,
     /// The same on the wall clock.
     pub(super) arrived_at: SystemTime,
-    /// When its sender says it was taken.
+    /// When its sender says it was taken; `None` if that cannot be.
     pub(super) sent: Option<SystemTime>,
 }
 
@@ -57,7 +67,7 @@ pub(super) struct Arrivals(Mutex<Known>);
 #[derive(Debug, Default)]
 struct Known {
     notes: VecDeque<(u64, Note)>,
-    reports: HashMap<u32, SenderReport>,
+    reports: HashMap<u32, (SenderReport, Instant)>,
 }
 
 impl Arrivals {
@@ -71,7 +81,9 @@ impl Arrivals {
         if known.notes.len() == KEPT {
             known.notes.pop_front();
         }
-        known.notes.push_back((pts, Note { arrived: Instant::now(), arrived_at: SystemTime::now(), sent }));
+        let arrived_at = SystemTime::now();
+        let sent = sent.filter(|sent| *sent <= arrived_at + AHEAD);
+        known.notes.push_back((pts, Note { arrived: Instant::now(), arrived_at, sent }));
     }
 
     /// Picks up what is known about the picture at `pts`.
@@ -81,14 +93,22 @@ impl Arrivals {
         known.notes.remove(at).map(|(_, note)| note)
     }
 
-    /// Remembers the newest report of `sender`.
-    pub(super) fn report(&self, sender: u32, report: SenderReport) {
-        self.lock().reports.insert(sender, report);
+    /// Remembers the newest report of `sender`, which came at `now`.
+    pub(super) fn report(&self, sender: u32, report: SenderReport, now: Instant) {
+        let reports = &mut self.lock().reports;
+        if reports.len() >= SENDERS && !reports.contains_key(&sender) {
+            reports.clear();
+        }
+        reports.insert(sender, (report, now));
     }
 
-    /// What `sender`'s clock said at RTP time `rtp`.
-    pub(super) fn sent(&self, sender: u32, rtp: u32, clock_rate: u32) -> Option<SystemTime> {
-        self.lock().reports.get(&sender)?.time_of(rtp, clock_rate)
+    /// What `sender`'s clock said at RTP time `rtp`; `None` if it has not reported lately.
+    pub(super) fn sent(&self, sender: u32, rtp: u32, clock_rate: u32, now: Instant) -> Option<SystemTime> {
+        let (report, at) = *self.lock().reports.get(&sender)?;
+        if now.saturating_duration_since(at) > OUTDATED {
+            return None;
+        }
+        report.time_of(rtp, clock_rate)
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -126,6 +146,35 @@ mod tests {
         assert_eq!(at(3600), None);
         assert!(at(1_700_000_000).is_some());
         assert_eq!(SenderReport { ntp: 5 << 32, rtp: 0 }.time_of(0, 90_000), None);
+    }
+
+    #[test]
+    fn a_picture_is_not_taken_after_it_came() {
+        let (arrivals, now) = (Arrivals::default(), SystemTime::now());
+        for (pts, sent, is_believed) in [
+            (1, now - Duration::from_hours(1), true),
+            (2, now + AHEAD / 2, true),
+            (3, now + Duration::from_hours(1), false),
+        ] {
+            arrivals.note(pts, Some(sent));
+            assert_eq!(arrivals.take(pts).unwrap().sent, is_believed.then_some(sent));
+        }
+    }
+
+    #[test]
+    fn reports_are_few_and_age() {
+        let (arrivals, now) = (Arrivals::default(), Instant::now());
+        let report = SenderReport { ntp: ntp(Duration::from_secs(1_700_000_000)), rtp: 0 };
+        let known = |sender, at| arrivals.sent(sender, 90_000, 90_000, at).is_some();
+        arrivals.report(7, report, now);
+        assert!(known(7, now + OUTDATED) && !known(8, now));
+        assert!(!known(7, now + OUTDATED + Duration::from_millis(1)));
+        for sender in 0..1000 {
+            arrivals.report(sender, report, now);
+            // The same again takes no place.
+            arrivals.report(sender, report, now);
+            assert!(known(sender, now) && arrivals.lock().reports.len() <= SENDERS);
+        }
     }
 
     #[test]

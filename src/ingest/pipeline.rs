@@ -251,7 +251,7 @@ fn watch_reports(rtpbin: &gst::Element, facts: &Arc<Facts>) {
         if stats.get::<bool>("have-sr").unwrap_or(false)
             && let (Ok(ntp), Ok(rtp)) = (stats.get::<u64>("sr-ntptime"), stats.get::<u32>("sr-rtptime"))
         {
-            known.arrivals.report(ssrc, SenderReport { ntp, rtp });
+            known.arrivals.report(ssrc, SenderReport { ntp, rtp }, Instant::now());
         }
         None
     });
@@ -263,7 +263,7 @@ fn sender_time(pad: &gst::Pad, packet: &gst::BufferRef, facts: &Facts) -> Option
     packet.copy_to_slice(0, &mut header).ok()?;
     let word = |at: usize| header.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes);
     let rate = pad.current_caps()?.structure(0)?.get::<i32>("clock-rate").ok()?;
-    facts.arrivals.sent(word(8)?, word(4)?, u32::try_from(rate).ok()?)
+    facts.arrivals.sent(word(8)?, word(4)?, u32::try_from(rate).ok()?, Instant::now())
 }
 
 /// Notes which decoder is at work, on what, and when data reached it.
