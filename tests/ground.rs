@@ -179,6 +179,15 @@ fn a_manifest_with_a_mistake_says_where() {
         ("path = \"text.onnx\"", "path = \"/text.onnx\"", "inside the model's folder"),
         ("path = \"text.onnx\"", "path = \"vision.onnx\"", "files[1].path: `vision.onnx` is listed twice"),
         ("vocabulary = \"vocab.json\"", "vocabulary = \"other.json\"", "tokens.vocabulary"),
+        // What a file says is so large would be made so large.
+        (
+            "[tokens]",
+            "[tokens]\nlocation_first = 5\nlocation_count = 4294967290",
+            "tokens.location_count: is 4294967290",
+        ),
+        ("[tokens]", "[tokens]\nsegment_first = 5\nsegment_count = 65537", "tokens.segment_count: is 65537"),
+        ("max_batch = 8", "max_batch = 8\ncontext = 9223372036854775807", "limits.context: is 9223372036854775807"),
+        ("max_batch = 8", "max_batch = 8\nimage_tokens = 262145", "limits.image_tokens: is 262145"),
         ("role = \"select\"", "role = \"selcet\"", "exactly one file with role = \"select\""),
         ("family = \"nano\"", "family = \"nona\"", "family `nona` is unknown; this build runs: nano"),
     ] {

@@ -208,6 +208,35 @@ fn a_published_folder_says_what_is_wrong_with_it() {
         ),
         ("qwen2-vl", "generation_config.json", "{", "[", ["generation_config.json", "line"]),
         ("florence-2", "tokenizer.json", "<loc_7>", "<loc_x>", ["tokenizer.json", "<loc_7>"]),
+        // Numbers that are as large as numbers get.
+        (
+            "qwen2-vl",
+            "config.json",
+            "\"patch_size\": 14",
+            "\"patch_size\": 4000000000",
+            ["input: patch 4000000000", ""],
+        ),
+        (
+            "qwen2-vl",
+            "config.json",
+            "\"max_position_embeddings\": 4096",
+            "\"max_position_embeddings\": 18446744073709551615",
+            ["limits.context: is 18446744073709551615", "should be 1 to 1048576"],
+        ),
+        (
+            "paligemma",
+            "config.json",
+            "\"num_image_tokens\": 9",
+            "\"num_image_tokens\": 18446744073709551615",
+            ["limits.image_tokens: is 18446744073709551615", "should be 1 to 262144"],
+        ),
+        (
+            "florence-2",
+            "tokenizer.json",
+            "\"id\":324,\"content\":\"<loc_0>\"",
+            "\"id\":4294967295,\"content\":\"<loc_0>\"",
+            ["tokenizer.json", "`<loc_1>` should have the id 4294967296"],
+        ),
         ("paligemma", "preprocessor_config.json", "\"height\": 42", "\"height\": 43", ["size", "42 by 43"]),
         ("paligemma", "config.json", "\"image_token_index\"", "\"image_token\"", ["config.json", "image_token_index"]),
     ] {

@@ -186,8 +186,8 @@ impl Manifest {
         Ok(())
     }
 
-    /// The numbers that must be given, by key, and their largest values. Models that write their answers have other
-    /// sizes than those that choose among regions.
+    /// The numbers that must be given, or are, by key, and their largest values: what is as large as a file says is made
+    /// that large. Models that write their answers have other sizes than those that choose among regions.
     fn counts(&self) -> Vec<(&'static str, usize, usize)> {
         let mut counts = vec![("limits.max_batch", self.limits.max_batch, 256)];
         if let Some(text) = &self.text {
@@ -206,13 +206,19 @@ impl Manifest {
         if self.input.fit == Fit::Letterbox {
             counts.push(("limits.regions", self.limits.regions, 4096));
             counts.push(("limits.query_tokens", self.limits.query_tokens, 4096));
-        } else if self.decoder.is_some() {
-            counts.push(("limits.context", self.limits.context, 1 << 20));
-            counts.push(("limits.image_tokens", self.limits.image_tokens, 1 << 18));
-            counts.push(("limits.answer_tokens", self.limits.answer_tokens, 1 << 16));
-            counts.push(("limits.boxes", self.limits.boxes, 4096));
-            counts.push(("limits.rows", self.limits.rows, 256));
         }
+        let Sizes { context, image_tokens, answer_tokens, boxes, rows, .. } = self.limits;
+        let written = [
+            ("limits.context", context, 1 << 20),
+            ("limits.image_tokens", image_tokens, 1 << 18),
+            ("limits.answer_tokens", answer_tokens, 1 << 16),
+            ("limits.boxes", boxes, 4096),
+            ("limits.rows", rows, 256),
+        ];
+        counts.extend(written.into_iter().filter(|(_, value, _)| *value != 0 || self.decoder.is_some()));
+        let Tokens { location_count, segment_count, .. } = self.tokens;
+        let ranges = [("tokens.location_count", location_count), ("tokens.segment_count", segment_count)];
+        counts.extend(ranges.into_iter().filter_map(|(key, count)| Some((key, count? as usize, 1 << 16))));
         counts
     }
 

@@ -94,8 +94,9 @@ pub(super) fn patches(manifest: &Manifest) -> Result<(SmartResize, Normalise), G
     let patch = need(manifest, "input.patch", input.patch)?;
     let min_pixels = need(manifest, "input.min_pixels", input.min_pixels)?;
     let max_pixels = need(manifest, "input.max_pixels", input.max_pixels)?;
-    let unit = u64::from(patch * qwen::MERGE).pow(2);
-    if !(1..=256).contains(&patch) || min_pixels > max_pixels || max_pixels < unit || max_pixels > 1 << 28 {
+    let least = |patch: u32| u64::from(patch * qwen::MERGE).pow(2);
+    let fits = (1..=256).contains(&patch) && (least(patch)..=1 << 28).contains(&max_pixels);
+    if !fits || min_pixels > max_pixels {
         let reason =
             format!("input: patch {patch}, min_pixels {min_pixels} and max_pixels {max_pixels} do not go together");
         return Err(unfit(manifest, reason));

@@ -27,7 +27,7 @@ impl Vocabulary {
         tokenizer.with_truncation(None).map_err(|e| bad(e.to_string()))?;
         tokenizer.with_padding(None);
         let limits = &manifest.limits;
-        let most = limits.context.saturating_sub(limits.image_tokens + FRAME);
+        let most = limits.context.saturating_sub(limits.image_tokens.saturating_add(FRAME));
         if most == 0 {
             let reason = "limits.context leaves no room for words beside limits.image_tokens".to_owned();
             return Err(GroundError::Unfit { manifest: manifest.path(), reason });

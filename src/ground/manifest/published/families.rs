@@ -71,7 +71,7 @@ fn qwen(source: &Source, family: &'static str, coordinates: Coordinates) -> Resu
     let patch: u32 = config.need(&["vision_config.patch_size"])?;
     let merge: u32 = config.get("vision_config.spatial_merge_size")?.unwrap_or(2);
     let unit = u64::from(patch.saturating_mul(merge)).pow(2).max(1);
-    let min_pixels: u64 = picture.first(&["min_pixels", "size.shortest_edge"])?.unwrap_or(4 * unit);
+    let min_pixels: u64 = picture.first(&["min_pixels", "size.shortest_edge"])?.unwrap_or(unit.saturating_mul(4));
     let max_pixels: Option<u64> = picture.first(&["max_pixels", "size.longest_edge"])?;
     let max_pixels = max_pixels.unwrap_or(u64::MAX).min(STREAM_TOKENS.saturating_mul(unit));
     let input = Input {
@@ -242,11 +242,11 @@ fn named(source: &Source, text: &str) -> Result<u32, ManifestError> {
 fn run(source: &Source, count: u32, text: impl Fn(u32) -> String) -> Result<u32, ManifestError> {
     let first = named(source, &text(0))?;
     for i in 1..count {
-        if named(source, &text(i))? != first + i {
+        if Some(named(source, &text(i))?) != first.checked_add(i) {
             return Err(ManifestError::Value {
                 file: source.dir.join(VOCABULARY),
                 key: "added_tokens".to_owned(),
-                reason: format!("`{}` should have the id {}", text(i), first + i),
+                reason: format!("`{}` should have the id {}", text(i), u64::from(first) + u64::from(i)),
             });
         }
     }
