@@ -44,6 +44,8 @@ struct Running {
 /// Every camera of the daemon.
 pub(super) struct Cameras {
     running: BTreeMap<CameraId, Running>,
+    /// The account of every camera there ever was: one that is changed, or comes back, goes on counting.
+    ledgers: BTreeMap<CameraId, Arc<Ledger>>,
     inlets: watch::Sender<Vec<Arc<dyn Inlet>>>,
     options: supervisor::Options,
     opener: Arc<dyn Opener>,
@@ -61,7 +63,8 @@ pub(super) struct Announce {
 impl Cameras {
     pub(super) fn new(options: supervisor::Options, opener: Arc<dyn Opener>, announce: Announce) -> Self {
         let (inlets, _) = watch::channel(Vec::new());
-        Self { running: BTreeMap::new(), inlets, options, opener, announce, tasks: JoinSet::new() }
+        let (running, ledgers) = (BTreeMap::new(), BTreeMap::new());
+        Self { running, ledgers, inlets, options, opener, announce, tasks: JoinSet::new() }
     }
 
     /// What the scheduler takes frames from; follows every change.
@@ -92,7 +95,8 @@ impl Cameras {
         self.options.decoder_threads = u32::try_from((cores / wanted.len().max(1)).max(1)).unwrap_or(1);
         for (id, config) in wanted {
             if !self.running.contains_key(id) {
-                let camera = supervisor::start(config.clone(), &self.options, Arc::clone(&self.opener));
+                let ledger = Arc::clone(self.ledgers.entry(id.clone()).or_default());
+                let camera = supervisor::start(config.clone(), &self.options, Arc::clone(&self.opener), ledger);
                 let status = self.tasks.spawn(announce(id.clone(), camera.status(), self.announce.clone()));
                 self.running.insert(id.clone(), Running { camera, status });
             }
@@ -176,5 +180,94 @@ impl Announce {
         if let Some(hub) = &self.hub {
             hub.remove_camera(camera);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        path::Path,
+        time::{Duration, Instant, SystemTime},
+    };
+
+    use super::*;
+    use crate::{
+        ingest::{BoxFuture, End, Outlet, Picture, Policy, Restart, Source},
+        types::{Capture, Clock, Letterbox, Rgb, Size},
+    };
+
+    const SIZE: Size = Size { width: 1, height: 1 };
+
+    /// Opens sources that give one picture each.
+    struct OneEach;
+
+    impl Opener for OneEach {
+        fn open<'a>(
+            &'a self,
+            _: &'a CameraConfig,
+            _: Option<&'a Path>,
+            outlet: Outlet,
+        ) -> BoxFuture<'a, Result<Box<dyn Source>, End>> {
+            outlet.offer(Picture {
+                capture: Capture { at: SystemTime::now(), clock: Clock::Arrival },
+                pts: Duration::ZERO,
+                decoded_at: Instant::now(),
+                decode_time: Duration::ZERO,
+                view: Letterbox::fit(SIZE, 1.0, SIZE),
+                canvas: Rgb { size: SIZE, data: vec![0; 3].into() },
+                full: None,
+            });
+            Box::pin(async { Ok(Box::new(Still) as Box<dyn Source>) })
+        }
+    }
+
+    struct Still;
+
+    impl Source for Still {
+        fn ended(&mut self) -> BoxFuture<'_, End> {
+            Box::pin(std::future::pending())
+        }
+        fn describe(&self) -> String {
+            String::new()
+        }
+        fn stop(self: Box<Self>) -> BoxFuture<'static, ()> {
+            Box::pin(async {})
+        }
+    }
+
+    #[tokio::test]
+    async fn a_camera_that_is_changed_or_comes_back_goes_on_counting() {
+        let options = supervisor::Options {
+            canvas: SIZE,
+            policy: Policy::Latest,
+            restart: Restart::Forever,
+            ready: Arc::default(),
+            pipelines: None,
+            decoder_threads: 1,
+        };
+        let ready = Arc::clone(&options.ready);
+        let mut cameras = Cameras::new(options, Arc::new(OneEach), Announce { publisher: None, hub: None });
+        let id = CameraId::new("gate").unwrap();
+        let mut wanted = BTreeMap::from([(id.clone(), CameraConfig::new(id.clone(), "test://"))]);
+        let mut seqs = Vec::new();
+        for round in 0..3 {
+            match round {
+                0 => {}
+                1 => wanted.get_mut(&id).unwrap().fps = Some(5.0),
+                _ => assert_eq!(cameras.apply(&BTreeMap::new()).await, std::slice::from_ref(&id)),
+            }
+            assert!(cameras.apply(&wanted).await.is_empty());
+            let frame = loop {
+                match cameras.running[&id].camera.slot().take() {
+                    Some(frame) => break frame,
+                    None => tokio::time::timeout(Duration::from_secs(30), ready.notified()).await.unwrap(),
+                }
+            };
+            seqs.push(frame.seq);
+            frame.ticket.publish();
+        }
+        assert_eq!(seqs, [0, 1, 2]);
+        let [(_, ledger)] = &cameras.accounts()[..] else { panic!("one camera, one account") };
+        assert_eq!((ledger.decoded(), ledger.published(), ledger.in_flight()), (3, 3, 0));
     }
 }

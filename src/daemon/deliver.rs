@@ -63,6 +63,9 @@ struct View {
 /// How often tracks are looked at when no frame comes.
 const EXPIRE_EVERY: Duration = Duration::from_millis(500);
 
+/// No frame is in the model for longer than this after its camera went.
+const IN_FLIGHT: Duration = Duration::from_mins(10);
+
 impl Delivery {
     /// Delivers until the model ends or nobody listens any more; an error is why the lines could not be written any more.
     pub(super) async fn run(
@@ -110,6 +113,7 @@ impl Delivery {
                     }
                 }
                 _ = expiry.tick(), if self.stream_start.is_none() => {
+                    removed.retain(|_, at| at.elapsed() < IN_FLIGHT);
                     for (camera, view) in &mut views {
                         let events = view.tracker.expire(Instant::now());
                         self.announce(camera, view, &events);

@@ -52,7 +52,6 @@ struct CameraOutlet {
     decoder_threads: u32,
     slot: Arc<Slot>,
     ledger: Arc<Ledger>,
-    next_seq: AtomicU64,
 }
 
 /// What belongs to one connection.
@@ -79,8 +78,7 @@ impl Outlet {
     ) -> Self {
         let period = fps.filter(|f| *f > 0.0).and_then(|f| Duration::try_from_secs_f32(1.0 / f).ok());
         let period = period.unwrap_or_default();
-        let camera =
-            CameraOutlet { id, canvas, policy, period, decoder_threads: 0, slot, ledger, next_seq: AtomicU64::new(0) };
+        let camera = CameraOutlet { id, canvas, policy, period, decoder_threads: 0, slot, ledger };
         Self { camera: Arc::new(camera), run: Arc::new(Run::new()) }
     }
 
@@ -96,7 +94,6 @@ impl Outlet {
             decoder_threads,
             slot: Arc::clone(&old.slot),
             ledger: Arc::clone(&old.ledger),
-            next_seq: AtomicU64::new(old.next_seq.load(SeqCst)),
         };
         Self { camera: Arc::new(camera), run: self.run }
     }
@@ -147,9 +144,10 @@ impl Outlet {
             return Flow::Closed;
         }
         let Picture { capture, pts, decoded_at, decode_time, view, canvas, full } = picture;
+        let ticket = self.camera.ledger.open();
         let frame = Frame {
             camera: self.camera.id.clone(),
-            seq: self.camera.next_seq.fetch_add(1, SeqCst),
+            seq: ticket.number(),
             capture,
             pts,
             decoded_at,
@@ -157,7 +155,7 @@ impl Outlet {
             view,
             canvas,
             full,
-            ticket: self.camera.ledger.open(),
+            ticket,
         };
         // Told before the frame can wait for room: the camera is live however slow the model is.
         self.run.touch();

@@ -75,10 +75,9 @@ struct Shared {
     ended: Mutex<Option<Result<(), String>>>,
 }
 
-/// Starts a camera on a task of its own.
-pub fn start(config: CameraConfig, options: &Options, opener: Arc<dyn Opener>) -> Camera {
+/// Starts a camera on a task of its own. Its frames are numbered and accounted in `ledger`, after those that are in it.
+pub fn start(config: CameraConfig, options: &Options, opener: Arc<dyn Opener>, ledger: Arc<Ledger>) -> Camera {
     let slot = Arc::new(Slot::new(options.policy, Arc::clone(&options.ready)));
-    let ledger = Arc::new(Ledger::default());
     let account = (Arc::clone(&slot), Arc::clone(&ledger));
     let outlet = Outlet::new(config.id.clone(), options.canvas, options.policy, config.fps, account)
         .with_decoder_threads(options.decoder_threads);

@@ -41,7 +41,7 @@ impl DropReason {
     }
 }
 
-/// One camera's account. Cheap to share; survives reconnects.
+/// One camera's account, and what numbers its frames. Cheap to share; survives reconnects, and changes of the camera.
 #[derive(Debug, Default)]
 pub struct Ledger {
     decoded: AtomicU64,
@@ -52,8 +52,8 @@ pub struct Ledger {
 impl Ledger {
     /// Opens the account of one more frame.
     pub fn open(self: &Arc<Self>) -> Ticket {
-        self.decoded.fetch_add(1, Relaxed);
-        Ticket { ledger: Arc::clone(self), settled: AtomicBool::new(false) }
+        let number = self.decoded.fetch_add(1, Relaxed);
+        Ticket { ledger: Arc::clone(self), number, settled: AtomicBool::new(false) }
     }
 
     /// Frames decoded so far.
@@ -83,10 +83,16 @@ impl Ledger {
 #[derive(Debug)]
 pub struct Ticket {
     ledger: Arc<Ledger>,
+    number: u64,
     settled: AtomicBool,
 }
 
 impl Ticket {
+    /// Which frame of its camera it is, counted from 0.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
     /// The frame's result went out.
     pub fn publish(&self) {
         if !self.settled.swap(true, Relaxed) {
@@ -126,8 +132,9 @@ mod tests {
         fn the_sum_always_holds(ends in proptest::collection::vec(0usize..9, 0..200)) {
             let ledger = Arc::new(Ledger::default());
             let mut open = Vec::new();
-            for end in &ends {
+            for (number, end) in (0u64..).zip(&ends) {
                 let ticket = ledger.open();
+                prop_assert_eq!(ticket.number(), number);
                 match end {
                     0 => ticket.publish(),
                     1..=6 => ticket.drop_for(DropReason::ALL[end - 1]),

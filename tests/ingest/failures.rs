@@ -167,7 +167,7 @@ async fn a_camera_whose_teardown_hangs_is_left_behind() {
         pipelines: None,
         decoder_threads: 1,
     };
-    let camera = ingest::start(config("test://", ""), &options, Arc::new(Hangs));
+    let camera = ingest::start(config("test://", ""), &options, Arc::new(Hangs), Arc::default());
     tokio::time::sleep(Duration::from_millis(100)).await;
     let (slot, began) = (Arc::clone(camera.slot()), Instant::now());
     camera.stop().await;

@@ -79,7 +79,7 @@ impl Rig {
         let ready = Arc::new(Notify::new());
         let options =
             Options { canvas: CANVAS, policy, restart, ready: Arc::clone(&ready), pipelines: None, decoder_threads: 1 };
-        Self { camera: ingest::start(config, &options, Arc::new(GstOpener)), ready }
+        Self { camera: ingest::start(config, &options, Arc::new(GstOpener), Arc::default()), ready }
     }
 
     pub(super) fn live(config: CameraConfig) -> Self {
