@@ -342,20 +342,23 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read_back(
-            form in forms(), boxes in proptest::collection::vec((0.0f32..0.8, 0.0f32..0.8, 0.01f32..0.2, 0.01f32..0.2), 0..10),
+            form in forms(), boxes in proptest::collection::vec((0.0f32..0.8, 0.0f32..0.8, 0.01f32..0.199, 0.01f32..0.199), 0..10),
         ) {
             let answers = answers();
-            let places: Vec<_> = boxes.iter().map(|(x, y, w, h)| [*x, *y, x + w, y + h]).collect();
+            let mut places: Vec<_> = boxes.iter().map(|(x, y, w, h)| [*x, *y, x + w, y + h]).collect();
+            // Those that are written alike are one.
+            let mut spelled = std::collections::HashSet::new();
+            places.retain(|place| spelled.insert(answers.spell(form, *place)));
             let tokens = places.iter().flat_map(|place| [vec![NEXT], answers.spell(form, *place)].concat());
             let tokens: Vec<_> = tokens.chain([END]).collect();
             let (found, reader) = read(form, &tokens);
             prop_assert!(reader.is_over());
             let off = if form == Form::Coords { 0.5001 / 1000.0 } else { 0.5001 / 256.0 };
-            for raw in &found {
-                let close = |place: &[f32; 4]| raw.fractions.iter().zip(place).all(|(a, b)| (a - b).abs() <= off + 1e-3);
-                prop_assert!(places.iter().any(close), "{raw:?} of {places:?}");
+            prop_assert_eq!(found.len(), places.len());
+            for (raw, place) in found.iter().zip(&places) {
+                let close = raw.fractions.iter().zip(place).all(|(a, b)| (a - b).abs() <= off + 1e-6);
+                prop_assert!(close, "{raw:?} is not {place:?}");
             }
-            prop_assert!(found.len() <= places.len());
         }
 
         #[test]
