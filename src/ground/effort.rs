@@ -187,6 +187,10 @@ mod tests {
         fn blank(&self, _: &str, _: &[usize]) -> Result<Kept, EngineError> {
             Ok(Kept { shape: Vec::new(), value: Box::new(()) })
         }
+
+        fn arrange(&mut self, _: &[Part<'_>]) -> Result<Kept, EngineError> {
+            self.blank("", &[])
+        }
     }
 
     /// A model that takes some passes to answer, and looks at its own pulse after them.
