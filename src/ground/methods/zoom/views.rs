@@ -3,7 +3,7 @@
 //! The search is the original's, question by question ([`crate::ground::zoom`]). Boxes come from the model's own method,
 //! asked about what the search found, and about the whole picture where it found nothing, or not yet.
 
-use std::rc::Rc;
+use std::{cmp::Reverse, rc::Rc};
 
 use super::{Stop, Zoom};
 use crate::{
@@ -74,9 +74,9 @@ fn one<W: Judge>(
     let threshold = query.threshold.unwrap_or(0.0);
     let rules = model.search_rules();
     let mut eye = Eye { model, frame, rules, colour: Colour::of(&query.text), whole, shown: Vec::new() };
-    let found = match &frame.full {
+    let (found, unseen) = match &frame.full {
         Some(full) => eye.search(zoom, ask, full.as_ref())?,
-        None => Vec::new(),
+        None => (Vec::new(), Vec::new()),
     };
     // An area as large as the picture is the picture.
     let all = Area::whole(frame.source());
@@ -95,7 +95,9 @@ fn one<W: Judge>(
     let now = (zoom.now)();
     let trail = zoom.memory.trail(&frame.camera, query, frame.source(), now);
     let near = hits.iter().filter(|hit| hit.crop.is_some());
-    trail.seed(near.map(|hit| Seed { bbox: hit.pick.bbox, crop: hit.crop, missed: 0 }), now);
+    let near = near.map(|hit| Seed { bbox: hit.pick.bbox, crop: hit.crop, missed: 0 });
+    // What there was no time for comes first the next time.
+    trail.seed(unseen.into_iter().filter_map(Seed::missed).chain(near), now);
     Ok(hits)
 }
 
@@ -114,14 +116,16 @@ struct Eye<'a, W: Judge> {
 }
 
 impl<W: Judge> Eye<'_, W> {
-    /// Areas that show what is asked for, as far as the budget goes.
-    fn search(&mut self, zoom: &mut Zoom, ask: &Ask<'_>, full: &dyn FullFrame) -> Result<Vec<Area>, Stop> {
+    /// Areas that show what is asked for, as far as the budget goes, and the seeds that were left out.
+    fn search(&mut self, zoom: &mut Zoom, ask: &Ask<'_>, full: &dyn FullFrame) -> Result<(Vec<Area>, Vec<Seed>), Stop> {
         let Ask { frame, query } = *ask;
         let (now, mut meter) = (zoom.now, zoom.meter());
         let question = cues::question_about(&query.text);
         let source = frame.source();
         let cues = self.cues(zoom, ask, &mut meter)?;
-        let seeds = zoom.seeds(ask);
+        let mut seeds = zoom.seeds(ask);
+        // Each has its turn.
+        seeds.sort_by_key(|seed| Reverse(seed.missed));
         let trail = zoom.memory.trail(&frame.camera, query, source, now());
         let rules = self.rules.clone();
         let begin = || {
@@ -130,12 +134,16 @@ impl<W: Judge> Eye<'_, W> {
         };
         let mut plan = trail.plan(now(), begin);
         let mut asking = Asking { eye: self, full };
-        // Where it was found last it may still be: one question, and the search is spared.
-        let mut renewed = Vec::new();
-        for area in seeds.iter().filter_map(|seed| around(&seed.bbox, source)) {
+        // Where it was found last it may still be: one question, and the search is spared. Unless it is, a third of the
+        // passes is for what is not where it was.
+        let for_search = meter.left().div_ceil(3).min(meter.left().saturating_sub(1));
+        let (mut renewed, mut unseen) = (Vec::new(), Vec::new());
+        for seed in seeds {
+            let Some(area) = around(&seed.bbox, source) else { continue };
             let (count, cost) = meter.afford(1, |n| n, now());
-            if count == 0 {
-                break;
+            if count == 0 || (renewed.is_empty() && meter.left() <= for_search) {
+                unseen.push(seed);
+                continue;
             }
             let began = now();
             let view = View { area, depth: 1, glance: false };
@@ -151,7 +159,7 @@ impl<W: Judge> Eye<'_, W> {
         if !over {
             zoom.memory.trail(&frame.camera, query, source, now()).plan = Some(plan);
         }
-        Ok(if renewed.is_empty() { found } else { renewed })
+        Ok((if renewed.is_empty() { found } else { renewed }, unseen))
     }
 
     /// What the query is about. A phrase that relates things to one another is about several; the model is asked once.

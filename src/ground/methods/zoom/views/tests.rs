@@ -12,7 +12,7 @@ use crate::{
         methods::{retrieve::TextCheck, zoom::ZoomConfig},
         vision::VisionError,
     },
-    types::{CameraId, Capture, Clock, Ledger, Letterbox, Method, Query, QueryId},
+    types::{CameraId, Capture, Clock, Followed, Ledger, Letterbox, Method, Query, QueryId},
 };
 
 const SOURCE: Size = Size { width: 2000, height: 1000 };
@@ -58,6 +58,8 @@ struct Oracle {
     thing: [f32; 4],
     within: f32,
     asked: Vec<String>,
+    /// The part that each question was about.
+    shown: Vec<[f32; 4]>,
     located: usize,
     /// Pictures of each look.
     looks: Vec<usize>,
@@ -65,7 +67,7 @@ struct Oracle {
 
 impl Oracle {
     fn new(thing: [f32; 4], within: f32) -> Self {
-        Self { thing, within, asked: Vec::new(), located: 0, looks: Vec::new() }
+        Self { thing, within, asked: Vec::new(), shown: Vec::new(), located: 0, looks: Vec::new() }
     }
 
     /// How much of the thing lies inside.
@@ -154,6 +156,7 @@ impl Judge for Oracle {
         }
         self.asked.push(words.clone());
         let shown = pictures.last().unwrap().area;
+        self.shown.push(shown);
         let share = f64::from(self.share(shown));
         let near = shown[2] - shown[0] <= self.within;
         Ok(if words.contains("Could you answer") {
@@ -262,6 +265,28 @@ fn a_budget_is_kept_and_the_next_frames_go_on() {
     // It has gone: the search begins anew, and nothing is made up.
     model.thing = [-50.0, -50.0, -20.0, -20.0];
     assert_eq!(ask(&mut zoom, &mut model, "kite"), []);
+}
+
+#[test]
+fn where_things_were_takes_turns_and_leaves_the_search_its_share() {
+    let (mut model, mut zoom) = (Oracle::new(THING, 1000.0), zoom(6));
+    // Ten things have gone, but tracking still expects them; the eleventh was never seen.
+    let gone: Vec<_> =
+        (3..13u8).map(|i| f32::from(i) * 100.0).filter_map(|x| BBox::new(x, 300.0, x + 40.0, 340.0)).collect();
+    let followed = Followed::default();
+    followed.set(&CameraId::new("cam0").unwrap(), gone.iter().map(|b| (QueryId::new("q").unwrap(), *b)).collect());
+    zoom.follow(Arc::new(followed));
+    for _ in 0..3 {
+        assert!(ask(&mut zoom, &mut model, "kite").is_empty());
+    }
+    assert_eq!(model.shown.len(), 18);
+    for thing in &gone {
+        let (x, y) = thing.center();
+        let is_near = |[x1, y1, x2, y2]: &[f32; 4]| ((x1 + x2) / 2.0 - x).hypot((y1 + y2) / 2.0 - y) < 30.0;
+        assert!(model.shown.iter().any(is_near), "{thing:?}: {:?}", model.shown);
+    }
+    let found = (0..40).map(|_| ask(&mut zoom, &mut model, "kite")).find(|hits| !hits.is_empty());
+    is_at_the_thing(&found.expect("the search gets nowhere"));
 }
 
 #[test]
