@@ -374,6 +374,12 @@ fn is_at(answer: &Answer, things: &[[f32; 4]], within: f32) {
     }
 }
 
+/// Whether it is there is left open: the budget was spent before all was looked at.
+fn is_not_said(answer: &Answer) {
+    assert!(matches!(&answer.status, Status::Shed(reason) if reason.starts_with("budget")), "{:?}", answer.status);
+    assert_eq!(answer.matches, []);
+}
+
 /// Seen from half the distance, in the lower right.
 const HIDDEN: Thing = Thing { at: [260.0, 110.0, 272.0, 118.0], scale: 0.09, dim: 90 };
 
@@ -434,6 +440,7 @@ fn a_small_budget_finds_it_some_frames_later_and_then_knows_where_to_look() {
         assert!(scene.cuts.load(Relaxed) - before <= 2, "the budget is kept");
         if answers[0].matches.is_empty() {
             assert!(first.is_none(), "once found it is not lost again, in round {round}");
+            is_not_said(&answers[0]);
         } else {
             first = first.or(Some(round));
             is_at(&answers[0], &[HIDDEN.at], 1.5);
@@ -444,9 +451,10 @@ fn a_small_budget_finds_it_some_frames_later_and_then_knows_where_to_look() {
     // It moves a little, and is followed.
     scene.things.lock().unwrap()[0].at = HIDDEN.at.map(|v| v + 6.0);
     is_at(&zoomed(&mut model, &scene.frame(&ledger), &query)[0], &[HIDDEN.at.map(|v| v + 6.0)], 1.5);
-    // It is gone, and is not made up.
+    // It is gone, and is not made up; that it is not there is said once all was looked at.
     scene.things.lock().unwrap().clear();
-    is_at(&zoomed(&mut model, &scene.frame(&ledger), &query)[0], &[], 0.0);
+    is_not_said(&zoomed(&mut model, &scene.frame(&ledger), &query)[0]);
+    is_at(&zoomed(&mut zooming(100), &scene.frame(&ledger), &query)[0], &[], 0.0);
 }
 
 #[test]
@@ -454,7 +462,7 @@ fn a_track_is_where_it_is_looked_for_first() {
     let ledger = Arc::new(Ledger::default());
     let scene = Scene::new(&[Thing { scale: 0.15, dim: 0, ..HIDDEN }]);
     let query = [asking("bright", Method::Zoom, None)];
-    for (id, found) in [("q", 1), ("other", 0)] {
+    for id in ["q", "other"] {
         let mut model = zooming(1);
         let followed = Arc::new(Followed::default());
         let [x1, y1, x2, y2] = HIDDEN.at.map(|v| v + 3.0);
@@ -463,7 +471,11 @@ fn a_track_is_where_it_is_looked_for_first() {
         followed.set(&camera, vec![object]);
         model.follow(Arc::clone(&followed));
         let answers = zoomed(&mut model, &scene.frame(&ledger), &query);
-        is_at(&answers[0], &[HIDDEN.at][..found], 1.5);
+        if id == "q" {
+            is_at(&answers[0], &[HIDDEN.at], 1.5);
+        } else {
+            is_not_said(&answers[0]);
+        }
         followed.set(&camera, Vec::new());
         assert_eq!(followed.of(&camera, &query[0].id), []);
     }

@@ -642,7 +642,10 @@ fn watch_zooms_with_these_models() {
     assert!(output.status.success(), "{err}");
     for line in out.lines() {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
-        assert_eq!(line["queries"][0]["status"], "ok", "{line}");
+        // Six passes are not enough for all of the picture: where nothing was found that is left open.
+        let answer = &line["queries"][0];
+        let status = if answer["matches"] == serde_json::json!([]) { "shed" } else { "ok" };
+        assert_eq!(answer["status"], status, "{line}");
     }
     assert_eq!(out.lines().count(), 2);
 }

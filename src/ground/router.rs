@@ -81,7 +81,13 @@ where
         let fitting: Vec<_> = asks.iter().filter(|(_, ask)| self.takes(ask.frame).is_ok()).copied().collect();
         let mut told = together::answer(&mut self.model, &fitting, self.bars, &mut self.zoom)?.into_iter();
         let mut next = || told.next().unwrap_or_else(|| Ok(Vec::new()));
-        Ok(asks.iter().map(|(_, ask)| self.takes(ask.frame).and_then(|()| next())).collect())
+        Ok(asks
+            .iter()
+            .map(|(_, ask)| {
+                self.takes(ask.frame)?;
+                next()
+            })
+            .collect())
     }
 
     fn offering(&mut self) -> Option<&mut dyn Offering> {

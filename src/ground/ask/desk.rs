@@ -18,7 +18,7 @@ use crate::{
     ground::{
         GroundError,
         methods::{
-            Hit, Told,
+            Hit, Told, Unanswered,
             regions::{self, Bar, Offer},
             together::Asked,
         },
@@ -70,7 +70,10 @@ impl Reply {
     pub(in crate::ground) fn fresh(told: Told) -> Self {
         match told {
             Ok(hits) => Self { status: Status::Ok, hits, fresh: true },
-            Err(reason) => Self { status: Status::Error(reason), hits: Vec::new(), fresh: true },
+            Err(Unanswered::Refused(reason)) => Self { status: Status::Error(reason), hits: Vec::new(), fresh: true },
+            Err(Unanswered::Unfinished) => {
+                Self { status: Status::Shed(ShedReason::Budget.to_string()), hits: Vec::new(), fresh: true }
+            }
         }
     }
 }
@@ -190,7 +193,7 @@ impl Desk {
             let mut looked = !same;
             if let Some(offering) = model.offering() {
                 if let Err(reason) = offering.fits(frame) {
-                    replies.extend(of_frame.iter().map(|i| (*i, Reply::fresh(Err(reason.clone())))));
+                    replies.extend(of_frame.iter().map(|i| (*i, Reply::fresh(Err(reason.clone().into())))));
                     continue;
                 }
                 looked |= place.offered.is_none();
@@ -311,7 +314,7 @@ impl Desk {
         model: &mut dyn Able,
         asks: &[Asked<'_>],
         go: &[Due],
-    ) -> Result<BTreeMap<usize, Result<(), String>>, GroundError> {
+    ) -> Result<BTreeMap<usize, Result<(), Unanswered>>, GroundError> {
         let offers = model.offering().is_some();
         let mut dues: Vec<&Due> = go.iter().filter(|due| !(offers && asks[due.ask].0 == Method::Retrieve)).collect();
         // By method, for the costs; and questions about the same frame stand next to each other.

@@ -64,7 +64,7 @@ pub fn answer(finder: &mut dyn Finder, asks: &[Ask<'_>], least: f32) -> Result<V
                     Ok(Hit::all(chosen(found.next().unwrap_or_default(), want.least, size, source), kind))
                 }));
             }
-            Err(reason) => answers.extend(wants.iter().map(|_| Err(reason.clone()))),
+            Err(reason) => answers.extend(wants.iter().map(|_| Err(reason.clone().into()))),
         }
     }
     Ok(answers)

@@ -34,5 +34,20 @@ impl Hit {
     }
 }
 
-/// A query's matches, best first; or why it could not be asked.
-pub type Told = Result<Vec<Hit>, String>;
+/// A query's matches, best first, none being a declared miss; or why there is no answer.
+pub type Told = Result<Vec<Hit>, Unanswered>;
+
+/// Why a question has no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unanswered {
+    /// It could not be asked; says why, for people.
+    Refused(String),
+    /// The budget ended the search before anything was found, and before all was looked at.
+    Unfinished,
+}
+
+impl From<String> for Unanswered {
+    fn from(reason: String) -> Self {
+        Self::Refused(reason)
+    }
+}

@@ -121,13 +121,14 @@ pub fn answer<M: Selector>(
         Err(stop) => return stop.told(),
     };
     let hits = eye.hits();
+    let unfinished = hits.is_empty() && plan.is_some();
     let trail = zoom.memory.trail(&frame.camera, query, frame.source(), now());
     trail.plan = plan;
     let near =
         hits.iter().filter(|hit| hit.crop.is_some()).map(|hit| Seed { bbox: hit.pick.bbox, crop: hit.crop, missed: 0 });
     // What there was no time for comes first the next time.
     trail.seed(unseen.into_iter().filter_map(Seed::missed).chain(near), now());
-    Ok(Ok(hits))
+    if unfinished { Stop::Unfinished.told() } else { Ok(Ok(hits)) }
 }
 
 /// What one look told.

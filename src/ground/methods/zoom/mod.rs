@@ -5,7 +5,8 @@
 //! everything that was looked at counts. [`views`] is for models that are asked in words whether it is there: they
 //! locate, by their own method, in what the search found.
 //!
-//! Both answer from the whole picture first. Both stop when a frame's budget is spent, and go on with the next frame.
+//! Both answer from the whole picture first. Both stop when a frame's budget is spent, and go on with the next frame; until
+//! all was looked at, that nothing was found is no answer.
 
 use std::{
     sync::Arc,
@@ -14,7 +15,7 @@ use std::{
 
 use serde::Deserialize;
 
-use super::retrieve::Ask;
+use super::{Unanswered, retrieve::Ask};
 use crate::{
     ground::{
         GroundError,
@@ -107,6 +108,8 @@ enum Stop {
     Model(GroundError),
     /// The picture could not be cut; says why, for people.
     Picture(String),
+    /// The budget was spent, and nothing found.
+    Unfinished,
 }
 
 impl From<GroundError> for Stop {
@@ -120,10 +123,11 @@ impl From<GroundError> for Stop {
 
 impl Stop {
     /// A picture's trouble is its query's alone.
-    fn told<T>(self) -> Result<Result<T, String>, GroundError> {
+    fn told<T>(self) -> Result<Result<T, Unanswered>, GroundError> {
         match self {
             Self::Model(error) => Err(error),
-            Self::Picture(reason) => Ok(Err(reason)),
+            Self::Picture(reason) => Ok(Err(Unanswered::Refused(reason))),
+            Self::Unfinished => Ok(Err(Unanswered::Unfinished)),
         }
     }
 }

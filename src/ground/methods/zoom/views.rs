@@ -74,9 +74,9 @@ fn one<W: Judge>(
     let threshold = query.threshold.unwrap_or(0.0);
     let rules = model.search_rules();
     let mut eye = Eye { model, frame, rules, colour: Colour::of(&query.text), whole, shown: Vec::new() };
-    let (found, unseen) = match &frame.full {
+    let Searched { found, unseen, over } = match &frame.full {
         Some(full) => eye.search(zoom, ask, full.as_ref())?,
-        None => (Vec::new(), Vec::new()),
+        None => Searched { found: Vec::new(), unseen: Vec::new(), over: true },
     };
     // An area as large as the picture is the picture.
     let all = Area::whole(frame.source());
@@ -98,7 +98,17 @@ fn one<W: Judge>(
     let near = near.map(|hit| Seed { bbox: hit.pick.bbox, crop: hit.crop, missed: 0 });
     // What there was no time for comes first the next time.
     trail.seed(unseen.into_iter().filter_map(Seed::missed).chain(near), now);
-    Ok(hits)
+    if hits.is_empty() && !over { Err(Stop::Unfinished) } else { Ok(hits) }
+}
+
+/// What came of a search on one frame.
+struct Searched {
+    /// Areas that show what is asked for.
+    found: Vec<Area>,
+    /// Seeds that there was no time for.
+    unseen: Vec<Seed>,
+    /// Whether it is at its end, or was not needed.
+    over: bool,
 }
 
 /// Pictures of one view: the area, and what goes before it.
@@ -116,8 +126,8 @@ struct Eye<'a, W: Judge> {
 }
 
 impl<W: Judge> Eye<'_, W> {
-    /// Areas that show what is asked for, as far as the budget goes, and the seeds that were left out.
-    fn search(&mut self, zoom: &mut Zoom, ask: &Ask<'_>, full: &dyn FullFrame) -> Result<(Vec<Area>, Vec<Seed>), Stop> {
+    /// Looks as far as the budget goes.
+    fn search(&mut self, zoom: &mut Zoom, ask: &Ask<'_>, full: &dyn FullFrame) -> Result<Searched, Stop> {
         let Ask { frame, query } = *ask;
         let (now, mut meter) = (zoom.now, zoom.meter());
         let question = cues::question_about(&query.text);
@@ -159,7 +169,7 @@ impl<W: Judge> Eye<'_, W> {
         if !over {
             zoom.memory.trail(&frame.camera, query, source, now()).plan = Some(plan);
         }
-        Ok((if renewed.is_empty() { found } else { renewed }, unseen))
+        Ok(Searched { found: if renewed.is_empty() { found } else { renewed }, unseen, over })
     }
 
     /// What the query is about. A phrase that relates things to one another is about several; the model is asked once.

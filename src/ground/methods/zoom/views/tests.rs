@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     ground::{
         codec::RawBox,
-        methods::{retrieve::TextCheck, zoom::ZoomConfig},
+        methods::{Unanswered, retrieve::TextCheck, zoom::ZoomConfig},
         vision::VisionError,
     },
     types::{CameraId, Capture, Clock, Followed, Ledger, Letterbox, Method, Query, QueryId},
@@ -202,24 +202,24 @@ fn zoom(passes: usize) -> Zoom {
     Zoom::new(ZoomConfig { passes, milliseconds: 60_000 }, 1)
 }
 
-fn ask(zoom: &mut Zoom, model: &mut Oracle, text: &str) -> Vec<Hit> {
+fn ask(zoom: &mut Zoom, model: &mut Oracle, text: &str) -> Told {
     let (map, query) = (Arc::new(Map::default()), query(text));
     let frame = frame(Arc::clone(&map));
-    let hits = answer(zoom, model, &[Ask { frame: &frame, query: &query }]).unwrap().remove(0).unwrap();
+    let told = answer(zoom, model, &[Ask { frame: &frame, query: &query }]).unwrap().remove(0);
     for cut in map.cuts.lock().unwrap().iter() {
         let [x1, y1, x2, y2] = cut.corners();
         assert!(x1 >= 0.0 && y1 >= 0.0 && x2 <= SOURCE.width as f32 && y2 <= SOURCE.height as f32);
     }
-    hits
+    told
 }
 
 const THING: [f32; 4] = [1620.0, 700.0, 1700.0, 780.0];
 
-fn is_at_the_thing(hits: &[Hit]) {
-    let [hit] = hits else { panic!("{hits:?}") };
+fn is_at_the_thing(told: &Told) {
+    let Ok([hit]) = told.as_deref() else { panic!("{told:?}") };
     // The pixels tell where they are to some 8 of them.
     let near = hit.pick.bbox.corners().iter().zip(THING).all(|(a, b)| (a - b).abs() < 16.0);
-    assert!(near && hit.crop.is_some_and(|crop| crop.width() < 900.0), "{hits:?}");
+    assert!(near && hit.crop.is_some_and(|crop| crop.width() < 900.0), "{hit:?}");
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn a_thing_is_sought_located_in_its_crop_and_mapped_back() {
 #[test]
 fn what_the_whole_answers_needs_no_search() {
     let mut model = Oracle::new(THING, 5000.0);
-    let hits = ask(&mut zoom(100), &mut model, "kite");
+    let hits = ask(&mut zoom(100), &mut model, "kite").unwrap();
     assert!(hits.len() == 1 && hits[0].crop.is_none());
     assert_eq!((model.asked.len(), model.located), (1, 1));
 }
@@ -249,11 +249,12 @@ fn a_budget_is_kept_and_the_next_frames_go_on() {
     let mut rounds = 0;
     let found = loop {
         let before = model.asked.len();
-        let hits = ask(&mut zoom, &mut model, "kite");
+        let told = ask(&mut zoom, &mut model, "kite");
         assert!(model.asked.len() - before <= 3);
         rounds += 1;
-        if !hits.is_empty() || rounds > 40 {
-            break hits;
+        // Until then nothing is said, least of all that there is nothing.
+        if told != Err(Unanswered::Unfinished) || rounds > 40 {
+            break told;
         }
     };
     is_at_the_thing(&found);
@@ -262,9 +263,10 @@ fn a_budget_is_kept_and_the_next_frames_go_on() {
     let before = model.asked.len();
     is_at_the_thing(&ask(&mut zoom, &mut model, "kite"));
     assert_eq!(model.asked.len() - before, 1);
-    // It has gone: the search begins anew, and nothing is made up.
+    // It has gone: the search begins anew, nothing is made up, and that it is not there is said only once all was seen.
     model.thing = [-50.0, -50.0, -20.0, -20.0];
-    assert_eq!(ask(&mut zoom, &mut model, "kite"), []);
+    assert_eq!(ask(&mut zoom, &mut model, "kite"), Err(Unanswered::Unfinished));
+    assert_eq!(ask(&mut self::zoom(400), &mut model, "all kites"), Ok(Vec::new()));
 }
 
 #[test]
@@ -277,7 +279,7 @@ fn where_things_were_takes_turns_and_leaves_the_search_its_share() {
     followed.set(&CameraId::new("cam0").unwrap(), gone.iter().map(|b| (QueryId::new("q").unwrap(), *b)).collect());
     zoom.follow(Arc::new(followed));
     for _ in 0..3 {
-        assert!(ask(&mut zoom, &mut model, "kite").is_empty());
+        assert_eq!(ask(&mut zoom, &mut model, "kite"), Err(Unanswered::Unfinished));
     }
     assert_eq!(model.shown.len(), 18);
     for thing in &gone {
@@ -285,7 +287,7 @@ fn where_things_were_takes_turns_and_leaves_the_search_its_share() {
         let is_near = |[x1, y1, x2, y2]: &[f32; 4]| ((x1 + x2) / 2.0 - x).hypot((y1 + y2) / 2.0 - y) < 30.0;
         assert!(model.shown.iter().any(is_near), "{thing:?}: {:?}", model.shown);
     }
-    let found = (0..40).map(|_| ask(&mut zoom, &mut model, "kite")).find(|hits| !hits.is_empty());
+    let found = (0..40).map(|_| ask(&mut zoom, &mut model, "kite")).find(Result::is_ok);
     is_at_the_thing(&found.expect("the search gets nowhere"));
 }
 
@@ -301,7 +303,7 @@ fn a_picture_that_cannot_be_cut_is_its_own_querys_trouble() {
     let map = Arc::new(Map { fails: true, ..Map::default() });
     let (frame, query) = (frame(map), query("kite"));
     let told = answer(&mut zoom(9), &mut Oracle::new(THING, 1000.0), &[Ask { frame: &frame, query: &query }]).unwrap();
-    assert_eq!(told, [Err("no longer there".to_owned())]);
+    assert_eq!(told, [Err(Unanswered::Refused("no longer there".to_owned()))]);
 }
 
 #[test]
@@ -314,7 +316,7 @@ fn a_phrase_about_several_things_is_taken_apart_once_and_they_are_shown_together
     // Whether the whole is enough is asked of each at a glance, before either is sought.
     assert!(model.asked[1].contains("appearance of the kite?") && model.asked[2].contains("appearance of the tree?"));
     assert!(about("Is there a kite") > 4 && about("Is there a tree") > 4);
-    ask(&mut zoom, &mut model, "kite beside the tree");
+    is_at_the_thing(&ask(&mut zoom, &mut model, "kite beside the tree"));
     assert_eq!(model.asked.iter().filter(|words| words.starts_with("Where is")).count(), 1);
     // What the model cannot take apart is looked for as it is.
     let mut model = Oracle::new(THING, 1000.0);
