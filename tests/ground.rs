@@ -428,7 +428,7 @@ async fn a_model_that_miscounts_loses_no_frame() {
     within(worker.batches.send(batch(vec![job(&ledger, &[], &["bright"])]))).await.unwrap();
     let grounding = within(worker.groundings.recv()).await.unwrap();
     assert!(
-        matches!(&grounding.answers[0].status, Status::Error(reason) if reason.contains("0 frames of a batch of 1"))
+        matches!(&grounding.answers[0].status, Status::Error(reason) if reason.contains("0 answers to 1 questions"))
     );
 }
 

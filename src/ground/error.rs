@@ -68,12 +68,12 @@ pub enum GroundError {
         /// The limit.
         most: usize,
     },
-    /// The model answered another number of frames than it was asked.
-    #[error("the model answered {answered} frames of a batch of {asked}")]
+    /// The model gave another number of answers than it was asked for: which belongs to which question is not known.
+    #[error("the model gave {answered} answers to {asked} questions")]
     Answers {
-        /// Frames in the batch.
+        /// Questions, or frames in the batch.
         asked: usize,
-        /// Frames answered.
+        /// Answers to them.
         answered: usize,
     },
     /// The model's code panicked; its state cannot be trusted any more.
@@ -85,6 +85,11 @@ pub enum GroundError {
 }
 
 impl GroundError {
+    /// `answers`, if there is one for each of as many questions.
+    pub(super) fn unless_all<T>(answers: Vec<T>, asked: usize) -> Result<Vec<T>, Self> {
+        if answers.len() == asked { Ok(answers) } else { Err(Self::Answers { asked, answered: answers.len() }) }
+    }
+
     /// Whether something the machine should have is missing, rather than the configuration or the model being wrong.
     pub fn is_unavailable(&self) -> bool {
         match self {

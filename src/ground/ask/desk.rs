@@ -215,7 +215,7 @@ impl Desk {
         let Some(offering) = model.offering().filter(|_| !frames.is_empty()) else { return Ok(()) };
         let canvases: Vec<&Rgb> = frames.iter().map(|frame| &frame.canvas).collect();
         let least = offering.bar().objectness;
-        for (frame, offered) in frames.iter().zip(offering.offer(&canvases)?) {
+        for (frame, offered) in frames.iter().zip(GroundError::unless_all(offering.offer(&canvases)?, frames.len())?) {
             let now = self.now(frame);
             let place = self.places.entry(frame.camera.clone()).or_default();
             let Offered { boxes, objectness, looks, .. } = &offered;
@@ -290,6 +290,7 @@ impl Desk {
         }
         let began = Instant::now();
         let all = if pairs.is_empty() { Vec::new() } else { offering.select(&pairs)? };
+        let all = GroundError::unless_all(all, pairs.len())?;
         self.took(Method::Retrieve, began, all.len());
         let mut scores = BTreeMap::new();
         for (due, fit) in dues.iter().zip(all) {
@@ -331,6 +332,7 @@ impl Desk {
                 }
                 None => model.answer(&some)?,
             };
+            let told = GroundError::unless_all(told, some.len())?;
             self.took(some[0].0, began, told.len());
             for (due, told) in of_method.iter().zip(told) {
                 let frame = asks[due.ask].1.frame;

@@ -53,17 +53,17 @@ pub fn answer(finder: &mut dyn Finder, asks: &[Ask<'_>], least: f32) -> Result<V
         let found = match picture(asks[0].frame) {
             Ok(picture) => match finder.find(&picture, &wants) {
                 Err(GroundError::Picture(reason)) => Err(reason.to_string()),
-                found => Ok((found?, picture.size)),
+                found => Ok((GroundError::unless_all(found?, wants.len())?, picture.size)),
             },
             Err(reason) => Err(reason),
         };
         match found {
-            Ok((found, size)) => {
-                let mut found = found.into_iter();
-                answers.extend(wants.iter().map(|want| {
-                    Ok(Hit::all(chosen(found.next().unwrap_or_default(), want.least, size, source), kind))
-                }));
-            }
+            Ok((found, size)) => answers.extend(
+                wants
+                    .iter()
+                    .zip(found)
+                    .map(|(want, found)| Ok(Hit::all(chosen(found, want.least, size, source), kind))),
+            ),
             Err(reason) => answers.extend(wants.iter().map(|_| Err(reason.clone().into()))),
         }
     }

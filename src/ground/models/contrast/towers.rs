@@ -76,6 +76,11 @@ impl Towers {
                 embeddings(both.as_mut(), &feeds, self.picture)?
             }
         };
+        if found.len() != batch {
+            let (Graphs::Apart { vision, .. } | Graphs::One(vision)) = &self.graphs;
+            let reason = format!("its output `{}` has {} rows for {batch} pictures", self.picture, found.len());
+            return Err(EngineError::Run { file: vision.file().to_owned(), reason }.into());
+        }
         Ok(found.into_iter().take(count).collect())
     }
 
@@ -146,4 +151,58 @@ fn output(engine: &dyn Engine, names: &[&'static str]) -> Result<&'static str, E
         expected: names.join(" or "),
         found: ports(engine.outputs()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::ground::engine::{Input, Kept, Mixed, Outputs};
+
+    /// Embeds as many pictures as it likes.
+    struct Rows {
+        ports: [Port; 1],
+        count: usize,
+    }
+
+    impl Engine for Rows {
+        fn inputs(&self) -> &[Port] {
+            &self.ports
+        }
+
+        fn outputs(&self) -> &[Port] {
+            &[]
+        }
+
+        fn file(&self) -> &Path {
+            Path::new("vision_model.onnx")
+        }
+
+        fn run(&mut self, _: &[(&str, &Tensor)]) -> Result<Outputs, EngineError> {
+            let rows = Tensor { shape: vec![self.count, 2], data: Data::F32(vec![1.0; self.count * 2]) };
+            Ok(Outputs::new(vec![("image_embeds".into(), rows)]))
+        }
+
+        fn run_keeping(&mut self, _: &[(&str, Input<'_>)], _: &dyn Fn(&str) -> bool) -> Result<Mixed, EngineError> {
+            unreachable!("nothing is kept")
+        }
+
+        fn blank(&self, _: &str, _: &[usize]) -> Result<Kept, EngineError> {
+            unreachable!("nothing is kept")
+        }
+    }
+
+    #[test]
+    fn a_graph_that_leaves_pictures_out_fails_rather_than_mixing_them_up() {
+        for count in 0..4 {
+            let ports = [Port { name: "pixel_values".to_owned(), element: Element::F32, shape: vec![None; 4] }];
+            let graphs = Graphs::One(Box::new(Rows { ports, count }));
+            let mut towers = Towers { graphs, image: Size::new(1, 1), picture: "image_embeds", text: "text_embeds" };
+            match towers.pictures(vec![0.5; 6], 2) {
+                Ok(found) => assert!(count == 2 && found.len() == 2),
+                Err(error) => assert!(count != 2 && error.to_string().contains("rows for 2 pictures"), "{error}"),
+            }
+        }
+    }
 }
