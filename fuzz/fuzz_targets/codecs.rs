@@ -17,13 +17,14 @@ use groundd::{
         pix2seq::Pix2Seq,
         qwen_box::{Dialect, QwenBox},
         qwen_json::{QwenJson, Reasoning, Unit},
+        regions::{self, Regions},
     },
     types::Size,
 };
 use libfuzzer_sys::fuzz_target;
 
 fn codec(pick: u8) -> Box<dyn Codec> {
-    match pick % 11 {
+    match pick % 13 {
         0 => Box::new(QwenBox::new(Dialect::QwenVl)),
         1 => Box::new(QwenBox::new(Dialect::Qwen2Vl)),
         2 => Box::new(QwenJson::new(Unit::Pixels(Size::new(1120, 784)), Reasoning::None)),
@@ -34,8 +35,15 @@ fn codec(pick: u8) -> Box<dyn Codec> {
         7 => Box::new(Florence::new(Task::PhraseGrounding)),
         8 => Box::new(Florence::new(Task::OpenVocabulary)),
         9 => Box::new(Florence::new(Task::ReferringSegmentation)),
-        _ => Box::new(PaliGemma::default()),
+        10 => Box::new(PaliGemma::default()),
+        11 => Box::new(Regions::new(regions::Dialect::Fo1, offered())),
+        _ => Box::new(Regions::new(regions::Dialect::VlxSeek, offered())),
     }
+}
+
+/// Regions to choose among.
+fn offered() -> Vec<[f32; 4]> {
+    (0..40u8).map(|i| [f32::from(i) / 80.0, 0.25, f32::from(i) / 80.0 + 0.5, 0.5]).collect()
 }
 
 fn sound(b: &RawBox) {

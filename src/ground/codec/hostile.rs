@@ -9,6 +9,7 @@ use super::{
     paligemma::{self, PaliGemma},
     qwen_box::{self, Dialect, QwenBox},
     qwen_json::{self, QwenJson, Reasoning, Unit},
+    regions::{self, Regions},
 };
 use crate::types::Size;
 
@@ -28,7 +29,14 @@ fn all() -> Vec<Box<dyn Codec>> {
         Box::new(Florence::new(Task::OpenVocabulary)),
         Box::new(Florence::new(Task::ReferringSegmentation)),
         Box::new(PaliGemma::default()),
+        Box::new(Regions::new(regions::Dialect::Fo1, offered())),
+        Box::new(Regions::new(regions::Dialect::VlxSeek, offered())),
     ]
+}
+
+/// Regions for codecs that choose among some.
+fn offered() -> Vec<[f32; 4]> {
+    (0..40u8).map(|i| [f32::from(i) / 80.0, 0.25, f32::from(i) / 80.0 + 0.5, 0.5]).collect()
 }
 
 fn whole(codec: &mut dyn Codec, text: &str, prob: Option<f32>) -> Vec<RawBox> {
@@ -56,11 +64,14 @@ fn texts() -> impl Strategy<Value = String> {
             "<|object_ref_end|>", "<|box_start|>", "<|box_end|>", "{", "}", "[", "]", "\"", "'", ":", "\\",
             "\"bbox_2d\"", "'bbox_2d'", "\"label\"", "[1, 2, 300, 400]", "\"cat\"", "<think>", "</think>", "```json\n",
             "{\"bbox_2d\": [5, 6, 70, 80], \"label\": \"Dog\"}", "<loc_", ">", "<", "<poly>", "</poly>", "<sep>", "</s>",
+            "<ground>", "</ground>", "<objects>", "</objects>", "<ground>dog</ground><objects>", "None",
             "<pad>", ";", " cat ", "\n", "<seg012>", "<bin_7>", "<bin_900>", "-1", "1e999", "nan", "é", "🦀",
         ]).prop_map(str::to_owned),
         2 => (0u32..1100).prop_map(|n| format!("<loc_{n}>")),
         2 => (0u32..1100).prop_map(|n| format!("<loc{n:04}>")),
         1 => (0u32..1100).prop_map(|n| format!("<bin_{n}>")),
+        1 => (0u32..120).prop_map(|n| format!("<region{n}>")),
+        1 => (0u32..120).prop_map(|n| format!("<obj{n}>")),
         1 => "\\PC{0,6}",
     ];
     prop::collection::vec(fragment, 0..40).prop_map(|v| v.concat())
@@ -129,8 +140,10 @@ proptest! {
     #[test]
     fn any_text_gives_sound_boxes_and_no_more_than_it_has_room_for(text in texts()) {
         let room = text.matches('>').count() / 4 + text.matches('>').count() / 2 + text.matches('}').count();
+        let tags = text.matches("<region").count() + text.matches("<obj").count();
         for mut codec in all() {
             let got = whole(codec.as_mut(), &text, Some(0.5));
+            let room = room + tags;
             prop_assert!(got.len() <= room);
             for b in got {
                 let [x1, y1, x2, y2] = b.fractions;

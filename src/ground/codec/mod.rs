@@ -17,6 +17,7 @@
 //! | `PaliGemma` | [`paligemma`] | bins 0..=1023, y first | bin / 1024 |
 //! | nano | [`nano`] | digits 000..=999 | v / 1000 |
 //! | nano | [`nano`] | bins 0..=255 | (bin + 0.5) / 256 |
+//! | VLM-FO1, VLX-Seek | [`regions`] | indexes 0..=99 of regions that were offered | the region's own |
 //!
 //! # Rules every codec keeps
 //!
@@ -43,6 +44,7 @@ pub mod pix2seq;
 pub mod placement;
 pub mod qwen_box;
 pub mod qwen_json;
+pub mod regions;
 mod tags;
 mod tally;
 
