@@ -12,6 +12,7 @@ use super::{
         contrast::{self, Contrast},
         dino::{self, Dino},
         owl::{self, Owl},
+        regional::{self, Regional},
     },
 };
 use crate::types::{Method, Rgb, Size};
@@ -31,6 +32,7 @@ pub(super) struct Opened {
 pub(super) fn known(family: &str) -> bool {
     closed::FAMILIES.contains(&family)
         || contrast::FAMILIES.contains(&family)
+        || regional::FAMILIES.contains(&family)
         || [dino::FAMILY, owl::FAMILY].contains(&family)
 }
 
@@ -40,6 +42,10 @@ pub(super) fn open(manifest: &Manifest, folders: &[PathBuf], open: &mut Open<'_>
     let (mut model, method, other): (Box<dyn Finder>, _, _) = match manifest.family.as_str() {
         family if contrast::FAMILIES.contains(&family) => {
             let (model, other) = Contrast::open(manifest, folders, open)?;
+            (Box::new(model), Method::Retrieve, Some(other))
+        }
+        family if regional::FAMILIES.contains(&family) => {
+            let (model, other) = Regional::open(manifest, folders, open)?;
             (Box::new(model), Method::Retrieve, Some(other))
         }
         dino::FAMILY => (Box::new(Dino::open(manifest, open)?), Method::Detector, None),

@@ -17,7 +17,7 @@ mod json;
 pub mod published;
 mod tables;
 
-pub use heads::{Activation, Contrast, Head, Proposer, TextInput};
+pub use heads::{Activation, Aux, Contrast, Head, Order, Proposer, Regions, Selection, TextInput};
 pub use tables::{Channels, Coordinates, Decoder, File, Fit, Input, Positions, Resample, Scores, Sizes, Tokens};
 
 /// The manifest's name in a model's folder.
@@ -55,6 +55,10 @@ pub struct Manifest {
     pub proposer: Option<Proposer>,
     /// How likeness becomes a score, where it compares pictures with texts.
     pub contrast: Option<Contrast>,
+    /// How it is shown the regions it chooses among, where it names them in words.
+    pub regions: Option<Regions>,
+    /// What its second vision tower sees, where it has one.
+    pub aux: Option<Aux>,
     /// How words become numbers, where they do.
     #[serde(default)]
     pub tokens: Tokens,
@@ -198,6 +202,10 @@ impl Manifest {
         }
         if let Some(contrast) = &self.contrast {
             counts.push(("contrast.batch", contrast.batch, 1024));
+        }
+        if let Some(regions) = &self.regions {
+            counts.push(("regions.prompt", regions.prompt, 100));
+            counts.push(("regions.queries", regions.queries, 64));
         }
         if self.input.fit != Fit::Patches {
             counts.push(("input.width", self.input.width as usize, 8192));

@@ -163,6 +163,10 @@ impl Able for Finding {
         self.model.checker()
     }
 
+    fn tokens(&self) -> Option<u64> {
+        self.model.tokens()
+    }
+
     fn answer(&mut self, asks: &[Asked<'_>]) -> Result<Vec<Told>, GroundError> {
         let asks: Vec<_> = asks.iter().map(|(_, ask)| *ask).collect();
         find::answer(self.model.as_mut(), &asks, self.least)

@@ -106,3 +106,68 @@ pub struct Contrast {
 fn crops() -> usize {
     16
 }
+
+/// `[regions]`: how a language model is shown the regions that it chooses among.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Regions {
+    /// Most regions in one prompt; more of them are shown in several, each with the regions of one part of the picture.
+    pub prompt: usize,
+    /// How its choice is read.
+    #[serde(default)]
+    pub selection: Selection,
+    /// In what order regions are shown.
+    #[serde(default)]
+    pub order: Order,
+    /// Most queries in one question, where answers are decoded.
+    #[serde(default = "alone")]
+    pub queries: usize,
+    /// Of two offered regions that overlap more than this only the surer one is shown.
+    pub nms_iou: f32,
+    /// What is asked, `{}` being the queries; unset is what the family was trained on.
+    pub question: Option<String>,
+}
+
+fn alone() -> usize {
+    1
+}
+
+/// How a model's choice among regions is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Selection {
+    /// The answer is written out, token by token: every region it names is a match.
+    #[default]
+    Decode,
+    /// The answer is begun for the model and read in the one pass over the prompt: how likely each region is named first.
+    OnePass,
+}
+
+/// In what order regions are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// The surest first.
+    #[default]
+    None,
+    /// By their top, then by their left edge.
+    Raster,
+    /// The smallest first.
+    AreaAsc,
+    /// The largest first.
+    AreaDesc,
+}
+
+/// `[aux]`: the picture as a second vision tower takes it.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Aux {
+    /// Width in pixels it is stretched to; unset, with the height, is the picture's own size.
+    pub width: Option<u32>,
+    /// Height in pixels it is stretched to.
+    pub height: Option<u32>,
+    /// What is subtracted from each channel, of values between 0 and 1.
+    pub mean: [f32; 3],
+    /// What each channel is divided by.
+    pub std: [f32; 3],
+}

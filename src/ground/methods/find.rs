@@ -31,6 +31,11 @@ pub trait Finder: Send {
     /// What a score means.
     fn score_kind(&self) -> ScoreKind;
 
+    /// Tokens written so far; `None` if it writes none.
+    fn tokens(&self) -> Option<u64> {
+        None
+    }
+
     /// Looks at `picture` for something: what would fail on the first frame fails now.
     fn warm_up(&mut self, picture: &Rgb) -> Result<(), GroundError>;
 

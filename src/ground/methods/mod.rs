@@ -10,6 +10,7 @@ pub mod find;
 pub mod propose;
 pub mod regions;
 pub mod retrieve;
+pub mod shares;
 pub mod together;
 pub mod written;
 pub mod zoom;

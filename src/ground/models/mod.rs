@@ -5,7 +5,7 @@
 //! once, several pictures in a pass and several answers side by side, is laid out in [`plan`], if [`trial`] found that the graphs
 //! can do it. [`closed`] are
 //! detectors with classes of their own, [`dino`] and [`owl`] read words; [`contrast`] ranks the regions of a [`proposer`] by
-//! words.
+//! words, and [`regional`] is shown them and names those that are meant.
 
 use std::path::Path;
 
@@ -31,6 +31,7 @@ pub mod proposer;
 pub mod qwen;
 mod reader;
 mod recent;
+pub mod regional;
 pub mod speech;
 mod square;
 pub mod tokens;
@@ -39,7 +40,8 @@ pub mod words;
 
 /// The families [`crate::ground::load`] knows, for the message that says which.
 pub const FAMILIES: &str = "nano, qwen2-vl, qwen2.5-vl, qwen3-vl, florence-2, paligemma, yolox, \
-    nanodet, picodet, rt-detr, d-fine, rf-detr, clip, siglip, grounding-dino, owlv2";
+    nanodet, picodet, rt-detr, d-fine, rf-detr, clip, siglip, vlm-fo1, vlx-seek, \
+    grounding-dino, owlv2";
 
 /// Opens one file of a model.
 pub type Open<'a> = dyn FnMut(&Path) -> Result<Box<dyn Engine>, EngineError> + 'a;

@@ -25,7 +25,8 @@ fn normalise(manifest: &Manifest) -> Result<Normalise, GroundError> {
     Ok(Normalise { mean, std })
 }
 
-fn usable(mean: [f32; 3], std: [f32; 3]) -> bool {
+/// Whether values can be normed so.
+pub(super) fn usable(mean: [f32; 3], std: [f32; 3]) -> bool {
     mean.iter().all(|v| v.is_finite()) && std.iter().all(|v| v.is_finite() && *v > 0.0)
 }
 

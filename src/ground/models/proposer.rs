@@ -50,18 +50,25 @@ pub fn open(
             return Err(unfit(manifest, reason));
         }
     };
-    Ok((Box::new(Few { model, most: wanted.regions }), other))
+    Ok((Box::new(Few { model, most: wanted.regions, told: false }), other))
 }
 
 /// The surest few regions of another proposer.
 struct Few {
     model: Box<dyn BoxProposer>,
     most: usize,
+    /// Whether it was told that regions are left out.
+    told: bool,
 }
 
 impl BoxProposer for Few {
     fn regions(&mut self, picture: &Rgb) -> Result<Vec<Region>, GroundError> {
         let mut regions = self.model.regions(picture)?;
+        if regions.len() > self.most && !self.told {
+            self.told = true;
+            let (offered, most) = (regions.len(), self.most);
+            tracing::warn!("of {offered} regions only the surest {most} are looked at: proposer.regions says so");
+        }
         regions.truncate(self.most);
         Ok(regions)
     }

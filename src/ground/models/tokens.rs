@@ -20,6 +20,11 @@ pub struct Vocabulary {
 impl Vocabulary {
     /// Reads the manifest's vocabulary, a `tokenizer.json`.
     pub fn load(manifest: &Manifest) -> Result<Self, GroundError> {
+        Self::load_beside(manifest, 0, 1)
+    }
+
+    /// The same where a prompt has `taken` more tokens, and room for `texts` texts.
+    pub fn load_beside(manifest: &Manifest, taken: usize, texts: usize) -> Result<Self, GroundError> {
         let file = manifest.dir.join(&manifest.tokens.vocabulary);
         let bad = |reason: String| GroundError::Vocabulary { file: file.clone(), reason };
         let mut tokenizer = Tokenizer::from_file(Path::new(&file)).map_err(|e| bad(e.to_string()))?;
@@ -27,7 +32,8 @@ impl Vocabulary {
         tokenizer.with_truncation(None).map_err(|e| bad(e.to_string()))?;
         tokenizer.with_padding(None);
         let limits = &manifest.limits;
-        let most = limits.context.saturating_sub(limits.image_tokens.saturating_add(FRAME));
+        let taken = limits.image_tokens.saturating_add(FRAME).saturating_add(taken);
+        let most = limits.context.saturating_sub(taken) / texts.max(1);
         if most == 0 {
             let reason = "limits.context leaves no room for words beside limits.image_tokens".to_owned();
             return Err(GroundError::Unfit { manifest: manifest.path(), reason });

@@ -58,6 +58,8 @@ pub(super) fn manifest(source: &Source, facts: Facts, files: Vec<File>) -> Resul
         text: None,
         proposer: None,
         contrast: None,
+        regions: None,
+        aux: None,
         tokens,
         files,
         dir: source.dir.clone(),
