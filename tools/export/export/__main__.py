@@ -45,6 +45,10 @@ def arguments():
     made.add_argument("out", help="the folder with the pictures and the detector yolox, as its make.py leaves it")
     made.add_argument("--only", help="one of the folders")
     made.add_argument("--more", action="store_true", help="of the sizes that are not kept, instead")
+    made = commands.add_parser("region-fixtures", help="write the fixtures of groundd's tests of models that name regions")
+    made.add_argument("out", help="the folder with the pictures and the detector yolox")
+    made.add_argument("--only", help="one of the folders")
+    made.add_argument("--more", action="store_true", help="of the sizes that are not kept, instead")
     return parser.parse_args()
 
 
@@ -66,6 +70,9 @@ def main():
         elif given.command == "head-fixtures":
             from . import heads_fixtures
             heads_fixtures.write(given.out, more=given.more, only=given.only)
+        elif given.command == "region-fixtures":
+            from . import fo1_fixtures
+            fo1_fixtures.write(given.out, more=given.more, only=given.only)
         else:
             options = convert.Options(
                 given.dtype, given.weights, given.name, given.version, given.licence, given.provenance,

@@ -7,8 +7,10 @@ from .paligemma import PaliGemma
 from .qwen2_5_vl import Qwen25VL
 from .qwen2_vl import Qwen2VL
 from .qwen3_vl import Qwen3VL
+from .vlm_fo1 import VlmFo1
 
 FAMILIES = {family.name: family() for family in (
-    Qwen2VL, Qwen25VL, Qwen3VL, Florence2, PaliGemma, GroundingDino, Owlv2, Clip, Siglip, RtDetr, DFine)}
-# Those that write their answers, a token after the other.
-WRITERS = {name: family for name, family in FAMILIES.items() if family.writes}
+    Qwen2VL, Qwen25VL, Qwen3VL, Florence2, PaliGemma, GroundingDino, Owlv2, Clip, Siglip, RtDetr, DFine,
+    VlmFo1)}
+# Those that write boxes, a token after the other; VLM-FO1 names regions, which it must be shown.
+WRITERS = {name: family for name, family in FAMILIES.items() if family.writes and name != VlmFo1.name}

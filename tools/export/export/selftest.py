@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from . import convert, manifest, tiny, tiny_heads
+from . import convert, manifest, tiny, tiny_fo1, tiny_heads
 from .errors import Refused
 from .families import FAMILIES
 
@@ -34,6 +34,11 @@ KINDS = {
     "paligemma": (tiny.paligemma, {
         "gemma 2": {}, "gemma 1": {"version": 1, "seed": 1},
         "gemma 2, more key heads": {"layers": 3, "kv_heads": 2, "side": 84, "seed": 2}}),
+    "vlm-fo1": (tiny_fo1.checkpoint, {
+        "plain": {}, "squashed, no pyramid, norms, a projector": {
+            "dynamic": False, "fpn": False, "whole": (0, 2), "norms": True, "projector": "mlp2x_gelu", "roi": 5, "seed": 1},
+        "in three files, windows of 56, norms": {
+            "window": 56, "depth": 4, "whole": (0, 3), "norms": True, "parts": 3, "roi": 14, "seed": 2}}),
     "clip": (tiny_heads.clip, {"plain": {}, "as first published, another side": {"legacy": True, "side": 48, "seed": 1}}),
     "siglip": (tiny_heads.siglip, {"plain": {}, "longer texts": {"length": 48, "side": 56, "seed": 1}}),
     "grounding-dino": (tiny_heads.grounding_dino, {
