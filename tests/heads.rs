@@ -10,6 +10,7 @@ use std::{
 };
 
 mod reading;
+mod regional;
 
 use groundd::types::{Answer, Job, Ledger, Method, Query, QueryId, Rgb, ScoreKind, Size, Status, Worth};
 use serde::Deserialize;

@@ -206,7 +206,8 @@ mod tests {
         let mut codec = Regions::new(dialect, offered.clone());
         let mut out = codec.push(text, None);
         out.extend(codec.finish());
-        let at = |raw: &RawBox| offered.iter().position(|one| *one == raw.fractions).expect("a region that was offered");
+        let at =
+            |raw: &RawBox| offered.iter().position(|one| *one == raw.fractions).expect("a region that was offered");
         out.iter().map(|raw| (raw.label.clone(), at(raw))).collect()
     }
 
@@ -232,7 +233,8 @@ mod tests {
                     <ground>a</ground><objects><region2><region1></objects><ground>b</ground><objects><region2></objects>";
         assert_eq!(read(Dialect::Fo1, 9, text), [named("a", &[8, 2, 1]), named("b", &[2])].concat());
         assert_eq!(read(Dialect::Fo1, 0, text), []);
-        let beyond = "<ground>a</ground><objects><region99><region100><region101><region999999><region9999999></objects>";
+        let beyond =
+            "<ground>a</ground><objects><region99><region100><region101><region999999><region9999999></objects>";
         assert_eq!(read(Dialect::Fo1, 300, beyond).len(), 1, "there are a hundred index tokens");
     }
 

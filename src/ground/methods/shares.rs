@@ -20,9 +20,9 @@ fn split(regions: &[Region], mut own: Vec<usize>, most: usize, found: &mut Vec<V
     }
     let middle = |at: usize| regions[at].bbox.center();
     let spread = |of: &dyn Fn(usize) -> f32| {
-        let (low, high) = own.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), at| {
-            (low.min(of(*at)), high.max(of(*at)))
-        });
+        let (low, high) = own
+            .iter()
+            .fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), at| (low.min(of(*at)), high.max(of(*at))));
         high - low
     };
     let (x, y) = (|at: usize| middle(at).0, |at: usize| middle(at).1);
