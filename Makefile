@@ -66,7 +66,7 @@ fuzz: setup-test
 # code on real pictures.
 PARITY = $(CURDIR)/target/parity
 PARITY_VENV = $(CURDIR)/.runtime/venv-parity
-HEADS = grounding-dino owlv2 clip siglip rt-detr d-fine
+HEADS = grounding-dino owlv2 clip siglip rt-detr d-fine vlm-fo1
 
 parity: setup-test
 	rm -rf $(PARITY_VENV) && python3.11 -m venv $(PARITY_VENV)
@@ -76,7 +76,8 @@ parity: setup-test
 	cd tools/export && for family in $(HEADS); do $(PARITY_VENV)/bin/python -W ignore -m export selftest --family $$family || exit 1; done
 	mkdir -p $(PARITY)/vlm && cp -r tests/data/heads $(PARITY)/heads && cp -r tests/data/vlm/pictures $(PARITY)/vlm
 	cd tools/export && $(PARITY_VENV)/bin/python -W ignore -m export head-fixtures $(PARITY)/heads --more
-	GROUNDD_PARITY_HEADS=$(PARITY)/heads cargo test --locked --test tests heads::reading::models_of_other -- --ignored --nocapture
+	cd tools/export && $(PARITY_VENV)/bin/python -W ignore -m export region-fixtures $(PARITY)/heads --more
+	GROUNDD_PARITY_HEADS=$(PARITY)/heads cargo test --locked --test tests models_of_other -- --ignored --nocapture
 
 # As in: make parity-detectors PICTURES=coco DETECTORS="--detector yolox=yolox_nano.onnx"
 parity-detectors: setup-test
