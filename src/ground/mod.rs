@@ -39,7 +39,7 @@ use engine::{
     library,
     local::{Compute, Local, Runtime},
 };
-use manifest::Manifest;
+use manifest::{Manifest, Selection};
 use methods::{
     regions::Bar,
     together::Bars,
@@ -69,6 +69,8 @@ pub struct ModelConfig {
     pub threads: usize,
     /// The ONNX Runtime shared library; unset looks at `ORT_DYLIB_PATH`, then at the `.runtime` folder.
     pub library: Option<PathBuf>,
+    /// How the choice of a model that is shown regions is read; unset is as its manifest says.
+    pub selection: Option<Selection>,
     /// What queries with the method `zoom` may take.
     pub zoom: ZoomConfig,
 }
@@ -81,6 +83,7 @@ impl Default for ModelConfig {
             device: 0,
             threads: 0,
             library: None,
+            selection: None,
             zoom: ZoomConfig::default(),
         }
     }
@@ -212,6 +215,16 @@ fn open(config: &ModelConfig, folders: &[PathBuf], meter: &Meter) -> Result<Box<
         manifest.seal(|_| ())?;
     }
     manifest.verify(|_| ())?;
+    if let Some(selection) = config.selection {
+        let Some(regions) = &mut manifest.regions else {
+            let reason = format!(
+                "the family {} is not shown regions to choose among; take model.selection out of the configuration",
+                manifest.family
+            );
+            return Err(GroundError::Unfit { manifest: manifest.path(), reason });
+        };
+        regions.selection = selection;
+    }
     let runtime = Runtime::load(&library_path(config)?)?;
     let compute = Compute { provider: config.provider, device: config.device, threads: config.threads };
     let mut open = |file: &Path| Ok(meter.count(Local::open(&runtime, file, compute)?));

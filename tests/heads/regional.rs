@@ -8,12 +8,13 @@ use std::{
 
 use groundd::{
     ground::{
-        Provider,
+        self, Grounder, ModelConfig, Provider,
+        codec::regions::{Dialect, encode},
         engine::{
             Engine, EngineError,
             local::{Compute, Local, Runtime},
         },
-        manifest::Manifest,
+        manifest::{Manifest, Selection},
         methods::{
             find::{Finder, Want},
             propose::Region,
@@ -77,7 +78,7 @@ fn shown(dir: &Path, name: &str) -> Rgb {
 /// The model of a folder; `wrap` is given its files as they are opened.
 fn opened(dir: &Path, wrap: impl Fn(&Path, Local) -> Box<dyn Engine>) -> Regional {
     let manifest = Manifest::load(dir).unwrap_or_else(|e| panic!("{e}"));
-    let runtime = Runtime::load(&groundd::ground::library_path(&config(dir)).unwrap()).unwrap();
+    let runtime = Runtime::load(&ground::library_path(&config(dir)).unwrap()).unwrap();
     let compute = Compute { provider: Provider::Cpu, device: 0, threads: 1 };
     let mut open =
         |file: &Path| -> Result<Box<dyn Engine>, EngineError> { Ok(wrap(file, Local::open(&runtime, file, compute)?)) };
@@ -189,15 +190,15 @@ fn wanted(cases: &[Shown], picture: &str, text: &str, once: bool) -> Vec<[f32; 5
 }
 
 /// The same through the daemon's own interface, all texts of a picture at once; how far off, and how many boxes and misses.
-fn answers(dir: &Path, beside: &Path, once: bool) -> (f32, f32, usize, usize) {
+fn answers(dir: &Path, once: bool) -> (f32, f32, usize, usize) {
     let ledger = Arc::new(Ledger::default());
-    let (mut grounder, cases) = (load(dir), told(dir));
+    let (mut grounder, cases) = (load_choosing(dir, once), told(dir));
     let info = grounder.describe();
     assert_eq!(info.methods, [Method::Retrieve], "{}", dir.display());
     let (mut far, mut off, mut boxes, mut missed) = (0.0f32, 0.0f32, 0, 0);
     let texts: Vec<_> = cases[0].texts.iter().map(|one| one.text.clone()).collect();
     for name in cases.iter().map(|case| &case.picture).collect::<BTreeSet<_>>() {
-        let (frame, whole) = full_frame(&ledger, &shown(beside, name));
+        let (frame, whole) = full_frame(&ledger, &shown(dir, name));
         let methods = [Method::Auto, Method::Retrieve].into_iter().cycle();
         let queries: Vec<_> = texts.iter().zip(methods).map(|(text, method)| query(text, method, None)).collect();
         let found: Vec<Answer> = grounder.ground(&batch(vec![Job { frame, queries }])).unwrap().remove(0);
@@ -223,8 +224,10 @@ fn answers(dir: &Path, beside: &Path, once: bool) -> (f32, f32, usize, usize) {
     (far, off, boxes, missed)
 }
 
-fn one_pass(dir: &Path) {
-    edit_manifest(dir, "selection = \"decode\"", "selection = \"one-pass\"");
+/// Loads a model whose choice is read in one pass, or decoded, whatever its manifest says.
+fn load_choosing(dir: &Path, once: bool) -> Box<dyn Grounder> {
+    let selection = Some(if once { Selection::OnePass } else { Selection::Decode });
+    ground::load(&ModelConfig { selection, ..config(dir) }, &[]).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// A copy of a model that finds its proposer, which is named relative to it.
@@ -249,13 +252,8 @@ fn follow(dir: &Path) -> usize {
         "{}: {off:?}",
         dir.display()
     );
-    let home = moved(dir);
-    let copy = home.path().join(dir.file_name().unwrap());
     for once in [false, true] {
-        if once {
-            one_pass(&copy);
-        }
-        let (far, score, boxes, missed) = answers(&copy, dir, once);
+        let (far, score, boxes, missed) = answers(dir, once);
         assert!(far < 0.5 && score < 1e-3 && boxes > 1 && missed > 0, "{}: {far} px, {score}", dir.display());
     }
     off.prompts
@@ -305,6 +303,19 @@ fn an_answer_is_held_to_the_regions_that_were_shown_and_to_the_queries() {
     assert_eq!(ask(&["car"]), [vec![3, 1, 11, 0]]);
     assert_eq!(ask(&["car"]), [Vec::<usize>::new()]);
     assert_eq!(ask(&["car"]), [Vec::<usize>::new()]);
+}
+
+#[test]
+fn a_long_row_of_regions_is_an_answer() {
+    let home = moved(&folder("vlm-fo1"));
+    let dir = home.path().join("vlm-fo1");
+    edit_manifest(&dir, "prompt = 12", "prompt = 36");
+    let answer = encode(Dialect::Fo1, "person", &(0..36).collect::<Vec<_>>());
+    let mut model = scripted(&dir, &[&answer]);
+    let (seen, share, features) = street(&mut model);
+    let found = model.decode(&seen, &features, share.len(), &["person"]).unwrap().remove(0);
+    assert_eq!(found.iter().map(|(index, _)| *index).collect::<Vec<_>>(), (0..36).collect::<Vec<_>>());
+    assert!(found.iter().all(|(_, score)| (score - 0.9).abs() < 1e-3));
 }
 
 #[test]
@@ -368,6 +379,23 @@ fn models_that_contradict_their_manifest_are_refused_with_the_key() {
         let text = load_error(&dir).to_string();
         assert!(text.contains(expected), "{name} {to}: {text}");
     }
+}
+
+#[test]
+fn the_choice_is_read_as_configured_where_there_is_one() {
+    // The manifests say how; a configuration overrules them, of models that choose.
+    let home = moved(&folder("vlm-fo1"));
+    let dir = home.path().join("vlm-fo1");
+    edit_manifest(&dir, "selection = \"decode\"", "selection = \"one-pass\"");
+    for (selection, once) in [(None, true), (Some(Selection::Decode), false)] {
+        let mut grounder = ground::load(&ModelConfig { selection, ..config(&dir) }, &[]).unwrap();
+        let (frame, _) = full_frame(&Arc::new(Ledger::default()), &picture("street"));
+        grounder.ground(&batch(vec![Job { frame, queries: vec![query("car", Method::Auto, None)] }])).unwrap();
+        assert_eq!(grounder.effort().tokens == Some(0), once);
+    }
+    let clip = ModelConfig { selection: Some(Selection::Decode), ..config(&folder("clip")) };
+    let error = ground::load(&clip, &[]).map(|grounder| grounder.describe()).unwrap_err().to_string();
+    assert!(error.contains("clip is not shown regions") && error.contains("model.selection"), "{error}");
 }
 
 #[test]

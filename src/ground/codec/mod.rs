@@ -82,10 +82,18 @@ pub trait Codec: Send {
 
     /// Says that the answer is over (end token or token cap); returns the boxes whose end only this could tell.
     fn finish(&mut self) -> Vec<RawBox>;
+
+    /// Whether boxes are chosen among some that were offered, each once: then there is an end to them, and a row of them is a row of
+    /// real things.
+    fn chooses(&self) -> bool {
+        false
+    }
 }
 
 /// An automaton over characters: what each family's file provides; [`Stream`] makes a [`Codec`] of it.
 pub(crate) trait Automaton {
+    /// See [`Codec::chooses`].
+    const CHOOSES: bool = false;
     /// Takes one character of `piece`.
     fn step(&mut self, c: char, piece: Piece, out: &mut Vec<RawBox>);
     /// The text is over.
@@ -119,6 +127,10 @@ impl<A: Automaton + Send> Codec for Stream<A> {
         let mut out = Vec::new();
         self.automaton.end(&mut out);
         out
+    }
+
+    fn chooses(&self) -> bool {
+        A::CHOOSES
     }
 }
 

@@ -133,6 +133,8 @@ enum State {
 }
 
 impl Automaton for Objects {
+    const CHOOSES: bool = true;
+
     fn step(&mut self, c: char, piece: Piece, out: &mut Vec<RawBox>) {
         let Self { dialect, boxes, tags, state, seen } = self;
         tags.step(c, piece, |part| match part {
@@ -206,8 +208,8 @@ mod tests {
         let mut codec = Regions::new(dialect, offered.clone());
         let mut out = codec.push(text, None);
         out.extend(codec.finish());
-        let at =
-            |raw: &RawBox| offered.iter().position(|one| *one == raw.fractions).expect("a region that was offered");
+        let same = |one: &[f32; 4], raw: &RawBox| one.map(f32::to_bits) == raw.fractions.map(f32::to_bits);
+        let at = |raw: &RawBox| offered.iter().position(|one| same(one, raw)).expect("a region that was offered");
         out.iter().map(|raw| (raw.label.clone(), at(raw))).collect()
     }
 

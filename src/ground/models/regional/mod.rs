@@ -141,7 +141,9 @@ impl Regional {
         let best = suppress(all.collect(), self.shown.nms_iou, usize::MAX);
         let regions: Vec<_> = best.iter().filter_map(region).collect();
         let mut shares = shares(&regions, self.shown.prompt.min(regions::MOST));
-        shares.iter_mut().for_each(|share| arrange(share, self.shown.order));
+        for share in &mut shares {
+            arrange(share, self.shown.order);
+        }
         if shares.len() > 1 {
             tracing::debug!("{} regions are shown in {} prompts", regions.len(), shares.len());
         }
@@ -210,13 +212,13 @@ impl Regional {
         let prompt = self.prompt(seen, regions, queries, "")?;
         let talk = self.begin(seen, features, prompt, 1)?;
         // The codec hands back what it was given for an index: here, the index.
-        let places: Vec<[f32; 4]> = (0..regions).map(|index| [index as f32; 4]).collect();
-        let codec = Box::new(Regions::new(self.form.dialect, places.clone()));
+        let codec = Box::new(Regions::new(self.form.dialect, (0..regions).map(|index| [index as f32; 4]).collect()));
         let written = answer::all(&mut self.decoder, &self.vocabulary, &self.rules, vec![(talk, codec)])?;
         let mut found = vec![Vec::new(); queries.len()];
         for raw in written.into_iter().flatten() {
-            let index = places.iter().position(|place| *place == raw.fractions);
-            if let Some((query, index)) = answered(&raw.label, queries).zip(index) {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index, as it was put in")]
+            let index = raw.fractions[0] as usize;
+            if let Some(query) = answered(&raw.label, queries) {
                 found[query].push((index, raw.score.unwrap_or(0.0)));
             }
         }
