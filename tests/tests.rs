@@ -13,6 +13,7 @@ mod heads;
 mod http;
 mod ingest;
 mod nano;
+mod overload;
 mod parity;
 mod publish;
 mod pull;

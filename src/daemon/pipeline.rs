@@ -138,7 +138,7 @@ impl Pipeline {
         let done = CancellationToken::new();
         let ended = done.clone().drop_guard();
         Self {
-            scheduler: tokio::spawn(scheduler.run(worker.batches, shutdown.clone())),
+            scheduler: tokio::spawn(scheduler.run(worker.batches, worker.turns, shutdown.clone())),
             delivery: tokio::spawn(async move {
                 let _done = ended;
                 delivery.run(worker.groundings, gone_rx).await

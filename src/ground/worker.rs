@@ -12,7 +12,7 @@ use std::{
     time::Instant,
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{GroundError, Grounder, error::chain};
 use crate::types::{Answer, Batch, DropReason, Grounding, Job, Pulse, Status, Timings};
@@ -26,8 +26,11 @@ const DISTINCT_ERRORS: usize = 32;
 /// The model's thread, as seen from outside. It ends when `batches` is dropped, or when `groundings` is.
 #[derive(Debug)]
 pub struct Worker {
-    /// Where batches go. Capacity 1: reserve, then cut, so that a batch is cut as late as possible.
+    /// Where batches go, one for each of the model's turns.
     pub batches: mpsc::Sender<Batch>,
+    /// The model's turns: it gives one when it has nothing to do. Take it, then cut, so that a batch is cut as late as
+    /// possible; room in the channel would come a whole batch too early. Closed when the thread has ended.
+    pub turns: Arc<Semaphore>,
     /// What comes back, a grounding a frame, in the batches' order. When nobody takes them the model waits.
     pub groundings: mpsc::Receiver<Grounding>,
     /// The thread itself.
@@ -61,8 +64,10 @@ pub fn spawn(mut grounder: Box<dyn Grounder>, pulse: Pulse) -> Worker {
     let (batches, inbox) = mpsc::channel(1);
     let (outbox, groundings) = mpsc::channel(WAITING);
     let (fatal, ended) = oneshot::channel();
+    let turns = Arc::new(Semaphore::new(0));
     let failed = Arc::new(AtomicU64::new(0));
-    let thread = Thread { grounder, pulse, outbox, failed: Arc::clone(&failed), told: HashSet::new() };
+    let given = Turns(Arc::clone(&turns));
+    let thread = Thread { grounder, pulse, outbox, turns: given, failed: Arc::clone(&failed), told: HashSet::new() };
     // The thread gets `fatal` only once it runs, so that a thread that cannot start can be reported the same way.
     let (hand_over, fatal_for_thread) = oneshot::channel::<oneshot::Sender<GroundError>>();
     let started = thread::Builder::new().name("ground".into()).spawn(move || {
@@ -77,26 +82,38 @@ pub fn spawn(mut grounder: Box<dyn Grounder>, pulse: Pulse) -> Worker {
         Ok(_) => hand_over.send(fatal).ok(),
         Err(error) => fatal.send(GroundError::Thread(error)).ok(),
     };
-    Worker { batches, groundings, handle: Handle { failed, ended } }
+    Worker { batches, turns, groundings, handle: Handle { failed, ended } }
+}
+
+/// What the thread's turns come out of; nobody waits for one that will not come.
+struct Turns(Arc<Semaphore>);
+
+impl Drop for Turns {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 struct Thread {
     grounder: Box<dyn Grounder>,
     pulse: Pulse,
     outbox: mpsc::Sender<Grounding>,
+    turns: Turns,
     failed: Arc<AtomicU64>,
     told: HashSet<String>,
 }
 
 impl Thread {
     fn run(mut self, mut inbox: mpsc::Receiver<Batch>) -> Result<(), GroundError> {
-        while let Some(batch) = inbox.blocking_recv() {
+        loop {
+            self.turns.0.add_permits(1);
+            let Some(batch) = inbox.blocking_recv() else { break };
             let began = Instant::now();
             let answers = self.ground(&batch)?;
             let done_at = Instant::now();
             let frames = batch.jobs.len();
             for (job, answers) in batch.jobs.into_iter().zip(answers) {
-                let queued = batch.cut_at.saturating_duration_since(job.frame.decoded_at);
+                let queued = began.saturating_duration_since(job.frame.decoded_at);
                 let timings = Timings { queued, inferred: done_at - began, done_at, batch: frames };
                 let grounding = Grounding { frame: job.frame, answers, timings };
                 if let Err(mpsc::error::SendError(unsent)) = self.outbox.blocking_send(grounding) {

@@ -1,6 +1,6 @@
 //! Frames x queries -> batches. Decides what the model looks at next, and what it never will.
 //!
-//! A batch is cut as late as possible: first the worker's place is reserved, then the newest frames are taken. While
+//! A batch is cut as late as possible: first the model must be free, then the newest frames are taken. While
 //! the model is busy the slots keep being overwritten with newer pixels and the batch grows; when it is idle, the
 //! first frame starts a batch of one at once. There is no linger timer.
 
@@ -13,10 +13,10 @@ use std::{
 
 pub use rotation::{Inlet, Rotation};
 use serde::Deserialize;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::types::{Batch, Job, Pulse, QuerySet};
+use crate::types::{Batch, DropReason, Job, Pulse, QuerySet};
 
 /// The `[schedule]` table.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -54,15 +54,15 @@ pub struct Scheduler {
 
 impl Scheduler {
     /// Cuts batches for `worker` until `shutdown`, until the worker is gone, or, if [`Scheduler::finish`], until every
-    /// inlet has ended. `worker` must have room for exactly one batch, or batches are cut too early.
-    pub async fn run(mut self, worker: mpsc::Sender<Batch>, shutdown: CancellationToken) {
+    /// inlet has ended. `turns` holds a permit when the worker is free, and each is good for one batch.
+    pub async fn run(mut self, worker: mpsc::Sender<Batch>, turns: Arc<Semaphore>, shutdown: CancellationToken) {
         let mut rotation = Rotation::default();
         loop {
-            let place = tokio::select! {
+            let turn = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
-                place = worker.reserve() => match place {
-                    Ok(place) => place,
+                turn = turns.acquire() => match turn {
+                    Ok(turn) => turn,
                     Err(_) => return,
                 },
             };
@@ -80,7 +80,11 @@ impl Scheduler {
                     changed = self.inlets.changed() => if changed.is_err() { return },
                 }
             };
-            place.send(batch);
+            turn.forget();
+            if let Err(mpsc::error::SendError(unsent)) = worker.send(batch).await {
+                unsent.jobs.iter().for_each(|job| job.frame.ticket.drop_for(DropReason::Shutdown));
+                return;
+            }
         }
     }
 

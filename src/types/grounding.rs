@@ -77,7 +77,7 @@ pub struct Answer {
 /// Where a frame's time went.
 #[derive(Debug, Clone, Copy)]
 pub struct Timings {
-    /// From the decoded frame to the cut of its batch.
+    /// From the decoded frame to the moment the model began with its batch.
     pub queued: Duration,
     /// The batch's time in the model.
     pub inferred: Duration,
