@@ -143,6 +143,22 @@ fn a_shed_query_keeps_its_objects_for_a_while() {
 }
 
 #[test]
+fn what_a_shed_query_remembers_is_told_its_track_and_believed_no_longer_than_nothing() {
+    let (mut bench, q) = (Bench::new(), query("q"));
+    bench.update(0, &mut [ok(&q, vec![found(BOX, 0.9)])]);
+    bench.update(100, &mut [ok(&q, vec![found(BOX, 0.9)])]);
+    let remembered = |corners| Answer { matches: vec![found(corners, 0.9)], ..shed(&q) };
+    for ms in (500..=8000).step_by(500) {
+        // One that is known, and one that nobody has seen.
+        let mut answers =
+            [Answer { matches: vec![found(BOX, 0.9), found([400.0, 10.0, 430.0, 60.0], 0.8)], ..shed(&q) }];
+        assert!(bench.update(ms, &mut answers).is_empty(), "{ms}");
+        assert_eq!(answers[0].matches.iter().map(|m| m.track).collect::<Vec<_>>(), [Some(1), None]);
+    }
+    assert_eq!(kinds(&bench.update(8200, &mut [remembered(BOX)])), [(EventKind::End, 1, "q")]);
+}
+
+#[test]
 fn a_silent_camera_ends_its_objects() {
     let (mut bench, q) = (Bench::new(), query("q"));
     bench.update(0, &mut [ok(&q, vec![found(BOX, 0.9)])]);

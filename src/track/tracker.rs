@@ -66,7 +66,8 @@ impl Tracker {
 
     /// Takes one frame's answers, all queries of the camera in them, writes the tracks into their matches, and says what
     /// changed. `now` is when the frame was taken (or arrived) on the monotonic clock, `captured` on the wall clock. A
-    /// query that is missing, or has a new revision, ends what was open under it; one that was shed changes nothing.
+    /// query that is missing, or has a new revision, ends what was open under it; one that was shed changes nothing: what is
+    /// remembered of it is told which track it is, but is no sign that the thing is still there.
     pub fn update(&mut self, answers: &mut [Answer], now: Instant, captured: SystemTime) -> Vec<TrackEvent> {
         let before = self.updated.unwrap_or(now);
         let now = before.max(now);
@@ -75,14 +76,18 @@ impl Tracker {
         let objects = objects(answers);
         let owners = self.associate(&objects, answers, now);
         for (object, owner) in objects.iter().zip(owners) {
-            let Some(index) = owner.or_else(|| self.begin(object, now)) else { continue };
+            let sighted = object.members.iter().any(|(answer, _)| answers[*answer].status == Status::Ok);
+            let begin = || sighted.then(|| self.begin(object, now)).flatten();
+            let Some(index) = owner.or_else(begin) else { continue };
             let track = &mut self.tracks[index];
             track.motion.correct(object.bbox, now);
             for (answer, place) in &object.members {
-                let answer = &mut answers[*answer];
-                let found = &mut answer.matches[*place];
+                let Answer { query, status, matches } = &mut answers[*answer];
+                let found = &mut matches[*place];
                 found.track = Some(track.id);
-                track.see(&answer.query, found, now, captured);
+                if *status == Status::Ok {
+                    track.see(query, found, now, captured);
+                }
             }
         }
         for answer in answers.iter().filter(|a| a.status == Status::Ok) {
