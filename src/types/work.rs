@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-/// Why a query was not asked although it was due.
+/// Why a query was not asked although it was due, or not answered in full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ShedReason {
@@ -15,11 +15,13 @@ pub enum ShedReason {
     Budget,
     /// The answer would come after the query's deadline.
     Deadline,
+    /// Something on the picture was not asked about yet, and nothing else matches.
+    Waiting,
 }
 
 impl ShedReason {
     /// Every reason, in the order of [`Work::shed`].
-    pub const ALL: [Self; 3] = [Self::Busy, Self::Budget, Self::Deadline];
+    pub const ALL: [Self; 4] = [Self::Busy, Self::Budget, Self::Deadline, Self::Waiting];
 
     /// The reason's name in metrics and statistics.
     pub fn name(self) -> &'static str {
@@ -27,6 +29,7 @@ impl ShedReason {
             Self::Busy => "busy",
             Self::Budget => "budget",
             Self::Deadline => "deadline",
+            Self::Waiting => "waiting",
         }
     }
 }
@@ -38,6 +41,7 @@ impl fmt::Display for ShedReason {
             Self::Busy => "busy: the device has more valuable work than time",
             Self::Budget => "budget: the query has used up its part of the device's time",
             Self::Deadline => "deadline: the answer would have come too late",
+            Self::Waiting => "waiting: something new is on the picture, and will be asked about soon",
         })
     }
 }
@@ -118,6 +122,6 @@ mod tests {
             (0..=i).for_each(|_| work.leave(*reason));
         }
         assert_eq!((work.looked(), work.still(), work.asked(), work.reused()), (1, 2, 1, 1));
-        assert_eq!(ShedReason::ALL.map(|reason| work.shed(reason)), [1, 2, 3]);
+        assert_eq!(ShedReason::ALL.map(|reason| work.shed(reason)), [1, 2, 3, 4]);
     }
 }

@@ -171,6 +171,7 @@ proptest! {
                     }
                     Some(ShedReason::Budget) => prop_assert!(item.worth.budget.is_some()),
                     Some(ShedReason::Deadline) => prop_assert!(item.worth.deadline.is_some()),
+                    Some(ShedReason::Waiting) => prop_assert!(false, "waiting is not the budget's to say"),
                 }
             }
             let passed = (now - first).as_secs_f32();

@@ -61,7 +61,7 @@ pub(in crate::ground) trait Offering {
 pub(in crate::ground) struct Reply {
     pub(in crate::ground) status: Status,
     pub(in crate::ground) hits: Vec<Hit>,
-    /// Whether this very picture was asked.
+    /// Whether this very picture was asked, not one that looked the same.
     pub(in crate::ground) fresh: bool,
 }
 
@@ -84,6 +84,8 @@ struct Place {
     scene: Scene,
     /// The look at the picture analysed last.
     offered: Option<Offered>,
+    /// Whether that is the picture of this frame; else it is one that looks the same.
+    looked: bool,
     used_at: Option<Instant>,
 }
 
@@ -104,6 +106,16 @@ struct Due {
     ask: usize,
     place: usize,
     class: Class,
+}
+
+/// What is known about a question.
+#[derive(Default)]
+struct Known {
+    hits: Vec<Hit>,
+    /// Whether nothing on the picture is unasked.
+    all: bool,
+    /// Whether it is known of this very picture, not of one that looks the same.
+    looked: bool,
 }
 
 /// What came of the questions so far, by number.
@@ -128,8 +140,8 @@ impl Desk {
         }
         self.budget.worked(began, Instant::now());
         self.places.retain(|_, place| place.used_at.is_some_and(|at| began.saturating_duration_since(at) < FORGET));
-        let missing = || Reply { status: Status::Ok, hits: Vec::new(), fresh: false };
-        Ok((0..asks.len()).map(|i| replies.remove(&i).unwrap_or_else(missing)).collect())
+        let unknown = || self.reply(Vec::new(), false, false, Some(ShedReason::Waiting));
+        Ok((0..asks.len()).map(|i| replies.remove(&i).unwrap_or_else(unknown)).collect())
     }
 
     /// The same for some of them, about at most one frame a camera.
@@ -154,23 +166,30 @@ impl Desk {
         let scores = self.select(model, asks, &go)?;
         let told = self.tell(model, asks, &go)?;
         for i in open {
-            let reply = match told.get(&i) {
-                Some(Err(reason)) => Reply::fresh(Err(reason.clone())),
-                _ => self.known(model, &asks[i], scores.get(&i), told.contains_key(&i)),
+            let asked = scores.contains_key(&i) || told.contains_key(&i);
+            let reply = if let Some(Err(reason)) = told.get(&i) {
+                self.work.answer(true);
+                Reply::fresh(Err(reason.clone()))
+            } else {
+                let Known { hits, all, looked } = self.known(model, &asks[i], scores.get(&i));
+                // Matches are news whatever else there may be; that there are none is not, before all was asked.
+                let unsaid = if asked { ShedReason::Budget } else { ShedReason::Waiting };
+                let shed = shed.get(&i).copied().or_else(|| (!all && hits.is_empty()).then_some(unsaid));
+                self.reply(hits, asked, looked, shed)
             };
-            let reply = self.counted(reply, shed.get(&i).copied());
             replies.insert(i, reply);
         }
         Ok(())
     }
 
-    fn counted(&self, reply: Reply, shed: Option<ShedReason>) -> Reply {
-        if let Some(reason) = shed {
-            self.work.leave(reason);
-            return Reply { status: Status::Shed(reason.to_string()), ..reply };
-        }
-        self.work.answer(reply.fresh);
-        reply
+    /// A reply, entered in the account.
+    fn reply(&self, hits: Vec<Hit>, asked: bool, looked: bool, shed: Option<ShedReason>) -> Reply {
+        let status = match shed {
+            Some(reason) => Status::Shed(reason.to_string()),
+            None => Status::Ok,
+        };
+        shed.map_or_else(|| self.work.answer(asked), |reason| self.work.leave(reason));
+        Reply { status, hits, fresh: asked && looked }
     }
 
     /// Looks at the frames that need it. Questions about a frame that the model cannot take are answered at once.
@@ -189,15 +208,28 @@ impl Desk {
             place.used_at = Some(Instant::now());
             let key = |i: &usize| Key { id: asks[*i].1.query.id.clone(), rev: asks[*i].1.query.rev };
             place.scene.set_queries(of_frame.iter().map(key).collect());
-            let same = place.scene.look(&frame.canvas, &self.config, now) == Look::Same;
-            let mut looked = !same;
+            place.looked = place.scene.look(&frame.canvas, &self.config, now) != Look::Same;
+            let mut looked = place.looked;
             if let Some(offering) = model.offering() {
                 if let Err(reason) = offering.fits(frame) {
                     replies.extend(of_frame.iter().map(|i| (*i, Reply::fresh(Err(reason.clone().into())))));
                     continue;
                 }
-                looked |= place.offered.is_none();
+                // A search cuts its crops from this very picture, so that its regions must be of this one as well.
+                let closer = !self.budget.is_busy()
+                    && of_frame.iter().filter(|i| asks[**i].0 == Method::Zoom).any(|i| {
+                        let place_of = place.scene.place(&asks[*i].1.query.id);
+                        place_of.is_some_and(|query| place.scene.held(query).is_missing())
+                    });
+                if !looked && (closer || place.offered.is_none()) {
+                    place.scene.look_all_the_same(now);
+                    looked = true;
+                }
+                place.looked = looked;
                 frames.extend(looked.then_some(frame));
+            } else {
+                // A model that keeps no looks is asked about each picture as it comes.
+                place.looked = true;
             }
             self.work.look(looked);
         }
@@ -231,22 +263,29 @@ impl Desk {
         let mut due = Vec::new();
         for of_frame in open.chunk_by(|a, b| std::ptr::eq(asks[*a].1.frame, asks[*b].1.frame)) {
             let frame = asks[of_frame[0]].1.frame;
-            let Some(Place { scene, .. }) = self.places.get(&frame.camera) else { continue };
-            let now = self.now(frame);
+            let Some(Place { scene, looked, .. }) = self.places.get(&frame.camera) else { continue };
+            let (now, kept) = (self.now(frame), !looked);
             let mut by_region = BTreeMap::new();
             for i in of_frame.iter().copied() {
                 let (method, ask) = &asks[i];
                 let Some(place) = scene.place(&ask.query.id) else { continue };
                 match bar.filter(|_| *method == Method::Retrieve) {
                     Some(bar) => drop(by_region.insert(place, (i, ask.query.threshold.unwrap_or(bar.score)))),
-                    None => due.extend(scene.due_whole(place, &self.config, now).map(|class| {
-                        let class = if *method == Method::Zoom { Class::Zoom } else { class };
-                        Due { ask: i, place, class }
-                    })),
+                    None => {
+                        let zoom = *method == Method::Zoom;
+                        let class = scene.due_whole(place, &self.config, now);
+                        // The same look again would only be answered the same.
+                        let class = class.filter(|class| !kept || (*class == Class::Ask && !zoom));
+                        due.extend(class.map(|class| Due {
+                            ask: i,
+                            place,
+                            class: if zoom { Class::Zoom } else { class },
+                        }));
+                    }
                 }
             }
             let asked: Vec<(usize, f32)> = by_region.iter().map(|(place, (_, least))| (*place, *least)).collect();
-            let urgent = scene.due(&asked, &self.config, now);
+            let urgent = scene.due(&asked, kept, &self.config, now);
             let numbered = urgent
                 .iter()
                 .filter_map(|d| Some(Due { ask: by_region.get(&d.query)?.0, place: d.query, class: d.class }));
@@ -256,6 +295,10 @@ impl Desk {
     }
 
     fn verdicts(&mut self, asks: &[Asked<'_>], due: &[Due]) -> Vec<Option<ShedReason>> {
+        if self.stream_start.is_some() {
+            // A file waits, and its answers must not depend on how busy the device happens to be.
+            return vec![None; due.len()];
+        }
         let item = |due: &Due| {
             let (method, ask) = &asks[due.ask];
             let scene = self.places.get(&ask.frame.camera).map(|place| &place.scene);
@@ -317,7 +360,9 @@ impl Desk {
         go: &[Due],
     ) -> Result<BTreeMap<usize, Result<(), Unanswered>>, GroundError> {
         let offers = model.offering().is_some();
-        let mut dues: Vec<&Due> = go.iter().filter(|due| !(offers && asks[due.ask].0 == Method::Retrieve)).collect();
+        let seen = |ask: usize| self.places.get(&asks[ask].1.frame.camera).is_some_and(|place| place.offered.is_some());
+        let whole = |due: &&Due| !offers || (asks[due.ask].0 != Method::Retrieve && seen(due.ask));
+        let mut dues: Vec<&Due> = go.iter().filter(whole).collect();
         // By method, for the costs; and questions about the same frame stand next to each other.
         dues.sort_by_key(|due| (asks[due.ask].0.name(), due.ask));
         let mut outcome = BTreeMap::new();
@@ -345,24 +390,30 @@ impl Desk {
         Ok(outcome)
     }
 
-    /// What is known about a question by now. `scores` are those of this very picture's regions, if they were asked.
-    fn known(&mut self, model: &mut dyn Able, asked: &Asked<'_>, scores: Option<&Vec<f32>>, told: bool) -> Reply {
+    /// What is known about a question by now. `scores` are those of the picture looked at last, if they were asked just now.
+    fn known(&mut self, model: &mut dyn Able, asked: &Asked<'_>, scores: Option<&Vec<f32>>) -> Known {
         let (method, ask) = asked;
-        let nothing = Reply { status: Status::Ok, hits: Vec::new(), fresh: told || scores.is_some() };
-        let Some(Place { scene, offered, .. }) = self.places.get_mut(&ask.frame.camera) else { return nothing };
+        let nothing = Known::default();
+        let Some(Place { scene, offered, looked, .. }) = self.places.get_mut(&ask.frame.camera) else { return nothing };
         let Some(place) = scene.place(&ask.query.id) else { return nothing };
         let Some(offering) = model.offering().filter(|_| *method == Method::Retrieve) else {
-            let hits = scene.held(place).hits().cloned().unwrap_or_default();
-            return Reply { hits, ..nothing };
+            let held = scene.held(place);
+            // What was true of another picture is not told about this one.
+            let hits = held.hits().filter(|_| !held.is_missing()).cloned();
+            return Known { all: hits.is_some(), hits: hits.unwrap_or_default(), looked: *looked };
         };
         let Some(Offered { boxes, objectness, .. }) = offered else { return nothing };
-        let scores = scores.cloned().unwrap_or_else(|| scene.remembered(place));
+        let all = scores.is_some() || !scene.is_open(place);
+        let (boxes, scores) = match scores {
+            Some(scores) => (boxes.clone(), scores.clone()),
+            None => (scene.places(place), scene.remembered(place)),
+        };
         let bar = offering.bar();
         let bar = Bar { score: ask.query.threshold.unwrap_or(bar.score), ..bar };
-        let picks = regions::choose(&ask.frame.view, Offer { boxes, objectness, scores: &scores }, bar);
+        let picks = regions::choose(&ask.frame.view, Offer { boxes: &boxes, objectness, scores: &scores }, bar);
         // The selection's own probability: how sure the proposal network was decides what is offered, not what fits.
         let hit = |pick| Hit { pick, kind: ScoreKind::TokenProb, crop: None };
-        Reply { hits: picks.into_iter().map(hit).collect(), ..nothing }
+        Known { hits: picks.into_iter().map(hit).collect(), all, looked: *looked }
     }
 
     /// `count` questions took the time since `began`.
@@ -398,3 +449,7 @@ fn rounds(asks: &[Asked<'_>]) -> Vec<Vec<usize>> {
     }
     rounds.into_iter().map(|(_, numbers)| numbers).collect()
 }
+
+#[cfg(test)]
+#[path = "desk_tests.rs"]
+mod tests;

@@ -52,6 +52,14 @@ impl Gate {
         look
     }
 
+    /// The picture asked about last is analysed after all: it is the reference from now on.
+    pub fn adopt(&mut self, now: Instant) {
+        if !self.current.is_empty() {
+            std::mem::swap(&mut self.reference, &mut self.current);
+            self.looked_at = Some(now);
+        }
+    }
+
     /// Forgets the reference: the next picture is looked at.
     pub fn reset(&mut self) {
         self.looked_at = None;

@@ -55,6 +55,9 @@ pub struct Answer {
     /// When it was asked.
     pub at: Instant,
     seen: Arc<Seen>,
+    /// Whose score it is: where the best of those that the region stands for lies, in parts of the region's sides from its
+    /// upper left corner; `None` is the region itself.
+    within: Option<[f32; 4]>,
 }
 
 /// A thing that is followed.
@@ -101,6 +104,8 @@ impl Region {
 #[derive(Debug, Default)]
 pub struct Regions {
     known: Vec<Region>,
+    /// The proposals of the picture looked at last.
+    boxes: Vec<[f32; 4]>,
     /// For each proposal of the picture looked at last the one that stands for it: itself, a surer one, or none if it was
     /// not offered.
     leaders: Vec<Option<usize>>,
@@ -111,6 +116,7 @@ impl Regions {
     /// `queries` is how many there are.
     pub fn observe(&mut self, proposed: Proposed<'_>, least: f32, queries: usize, now: Instant) {
         self.leaders = leaders(proposed, least);
+        proposed.boxes.clone_into(&mut self.boxes);
         let themselves: Vec<usize> =
             self.leaders.iter().enumerate().filter(|(i, leader)| **leader == Some(*i)).map(|(i, _)| i).collect();
         let owners = self.follow(proposed, &themselves);
@@ -139,17 +145,19 @@ impl Regions {
     /// Enters the answers to `query`: a score for every proposal of the picture looked at last. A region gets the best of
     /// those it stands for.
     pub fn answered(&mut self, query: usize, scores: &[f32], now: Instant) {
-        let mut best = vec![0.0f32; self.leaders.len()];
-        for (leader, score) in self.leaders.iter().zip(scores) {
-            // A score that is no number is no match, and `max` passes it over.
-            if let Some(best) = leader.and_then(|leader| best.get_mut(leader)) {
-                *best = best.max(*score);
+        let mut best: Vec<(f32, usize)> = (0..self.leaders.len()).map(|proposal| (0.0, proposal)).collect();
+        for (member, (leader, score)) in self.leaders.iter().zip(scores).enumerate() {
+            // A score that is no number is no match, and is not more than any.
+            if let Some(best) = leader.and_then(|leader| best.get_mut(leader)).filter(|best| *score > best.0) {
+                *best = (*score, member);
             }
         }
         for region in &mut self.known {
             if let (Some(proposal), Some(place)) = (region.proposal, region.answers.get_mut(query)) {
                 let seen = Arc::new(Seen { corners: region.corners, look: region.look.clone() });
-                *place = Some(Answer { score: best[proposal], at: now, seen });
+                let (score, member) = best[proposal];
+                let within = (member != proposal).then(|| parts(&self.boxes[member], &region.corners));
+                *place = Some(Answer { score, at: now, seen, within });
             }
         }
     }
@@ -164,6 +172,24 @@ impl Regions {
             }
         }
         scores
+    }
+
+    /// Where what is remembered about `query` was found, as corners of the proposals of the picture looked at last: a
+    /// region's score may be that of another box of the same thing, which has moved along with it.
+    pub fn places(&self, query: usize) -> Vec<[f32; 4]> {
+        let mut boxes = self.boxes.clone();
+        for region in self.present() {
+            let within = region.answer(query).and_then(|answer| answer.within);
+            if let (Some(proposal), Some(within)) = (region.proposal, within) {
+                boxes[proposal] = whole(&within, &region.corners);
+            }
+        }
+        boxes
+    }
+
+    /// Whether something is on the picture looked at last that `query` was never asked about.
+    pub fn is_open(&self, query: usize) -> bool {
+        self.present().any(|region| region.answer(query).is_none())
     }
 
     /// Each place of `from` says which old query a new one was; `None` is a query that was not there.
@@ -231,6 +257,16 @@ fn leaders(proposed: Proposed<'_>, least: f32) -> Vec<Option<usize>> {
         }
     }
     leaders
+}
+
+/// Corners in parts of the sides of `of`, which has some, from its upper left corner.
+fn parts(corners: &[f32; 4], of: &[f32; 4]) -> [f32; 4] {
+    std::array::from_fn(|i| (corners[i] - of[i % 2]) / (of[i % 2 + 2] - of[i % 2]))
+}
+
+/// The reverse of [`parts`].
+fn whole(parts: &[f32; 4], of: &[f32; 4]) -> [f32; 4] {
+    std::array::from_fn(|i| of[i % 2] + parts[i] * (of[i % 2 + 2] - of[i % 2]))
 }
 
 /// Intersection over union; 0 for what is no box.

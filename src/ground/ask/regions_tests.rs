@@ -59,6 +59,29 @@ fn an_answer_follows_its_thing_and_doubles_share_it() {
 }
 
 #[test]
+fn a_remembered_score_stays_with_the_box_it_was_given_for() {
+    let (mut regions, start) = (Regions::default(), Instant::now());
+    let (surest, fitting) = ([0.1, 0.1, 0.3, 0.3], [0.12, 0.1, 0.28, 0.34]);
+    let first = Picture::new(&[(surest, 0.9, 0.0), (fitting, 0.5, 0.0), (square(0.7, 0.7), 0.9, 1.5)]);
+    regions.observe(first.proposed(), LEAST, 1, start);
+    assert_eq!(regions.places(0), first.boxes, "nothing is remembered yet");
+    assert!(regions.is_open(0));
+    regions.answered(0, &[0.3, 0.8, 0.6], start);
+    assert!(!regions.is_open(0));
+    let near = |found: [f32; 4], wanted: [f32; 4]| found.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-6);
+    let places = regions.places(0);
+    assert!(near(places[0], fitting) && places[2] == first.boxes[2], "{places:?}");
+    // It moves right and comes nearer: all its boxes do.
+    regions.observe(Picture::new(&[([0.15, 0.1, 0.39, 0.34], 0.9, 0.0)]).proposed(), LEAST, 1, start);
+    assert_eq!(regions.remembered(0), [0.8]);
+    let moved = [0.15 + 0.02 * 1.2, 0.1, 0.15 + 0.18 * 1.2, 0.1 + 0.24 * 1.2];
+    assert!(near(regions.places(0)[0], moved), "{:?}", regions.places(0));
+    // Asked anew, now it fits itself.
+    regions.answered(0, &[0.7], start);
+    assert_eq!(regions.places(0), [[0.15, 0.1, 0.39, 0.34]]);
+}
+
+#[test]
 fn another_thing_in_its_place_does_not_get_its_answer() {
     let (mut regions, start) = (Regions::default(), Instant::now());
     let a = Picture::new(&[(square(0.1, 0.1), 0.9, 0.0)]);

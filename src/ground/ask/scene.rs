@@ -13,7 +13,8 @@ use super::{
 };
 use crate::types::{QueryId, Rgb};
 
-/// A new or changed region is asked about by itself only from this objectness on: fainter ones come and go.
+/// A new or changed region is asked about by itself only from this objectness on: fainter ones come and go, and are asked
+/// about as often as a clear miss is.
 const SURE: f32 = 0.35;
 /// And only once it was seen on this many pictures.
 const PICTURES: u32 = 2;
@@ -112,6 +113,11 @@ impl Scene {
         look
     }
 
+    /// The picture is analysed although it looks the same.
+    pub fn look_all_the_same(&mut self, now: Instant) {
+        self.gate.adopt(now);
+    }
+
     /// What the proposal network said of the picture could not be had: it is as if the picture had not been looked at.
     pub fn overlook(&mut self) {
         self.gate.reset();
@@ -123,10 +129,11 @@ impl Scene {
     }
 
     /// The queries about regions that are due, the most urgent first, no more than may be asked. `asked` names those
-    /// that are answered by regions, each with its threshold.
-    pub fn due(&self, asked: &[(usize, f32)], config: &AskConfig, now: Instant) -> Vec<Due> {
-        let mut due: Vec<Due> =
-            asked.iter().filter_map(|(query, threshold)| self.standing(*query, *threshold, config, now)).collect();
+    /// that are answered by regions, each with its threshold. With `kept` the picture was not looked at, so that asking again
+    /// what was answered would only repeat the answer.
+    pub fn due(&self, asked: &[(usize, f32)], kept: bool, config: &AskConfig, now: Instant) -> Vec<Due> {
+        let standing = |(query, threshold): &(usize, f32)| self.standing(*query, *threshold, kept, config, now);
+        let mut due: Vec<Due> = asked.iter().filter_map(standing).collect();
         due.sort_by(|a, b| b.urgency.total_cmp(&a.urgency));
         let mut left = self.allowance;
         due.retain(|due| {
@@ -138,22 +145,22 @@ impl Scene {
         due
     }
 
-    fn standing(&self, query: usize, threshold: f32, config: &AskConfig, now: Instant) -> Option<Due> {
+    fn standing(&self, query: usize, threshold: f32, kept: bool, config: &AskConfig, now: Instant) -> Option<Due> {
         let first = self.asked_at[query].is_none();
+        let waited = self.asked_at[query].map_or(Duration::MAX, |at| now.saturating_duration_since(at));
         let mut most: Option<(Class, f32)> = None;
         for region in self.regions.present() {
             let found = if first || !config.once {
                 Some((Class::Ask, 9.0))
             } else {
-                self.reason(region, query, threshold, config, now)
+                self.reason(region, (query, threshold), waited, config, now)
             };
-            if let Some((class, urgency)) = found
+            if let Some((class, urgency)) = found.filter(|(class, _)| !kept || *class == Class::Ask)
                 && most.is_none_or(|(_, before)| urgency > before)
             {
                 most = Some((class, urgency));
             }
         }
-        let waited = self.asked_at[query].map_or(Duration::MAX, |at| now.saturating_duration_since(at));
         let (class, urgency) = most?;
         Some(Due { query, class, urgency: urgency + 0.2 * waited.as_secs_f32().min(5.0) })
     }
@@ -162,8 +169,8 @@ impl Scene {
     fn reason(
         &self,
         region: &Region,
-        query: usize,
-        threshold: f32,
+        (query, threshold): (usize, f32),
+        waited: Duration,
         config: &AskConfig,
         now: Instant,
     ) -> Option<(Class, f32)> {
@@ -171,9 +178,11 @@ impl Scene {
         let expected = || self.experience.expect(&region.look, self.queries.len()).get(query).copied().unwrap_or(1.0);
         let Some(answer) = region.answer(query) else {
             let settled = now.saturating_duration_since(region.born) >= SETTLED;
-            return match counts.then(expected)? {
-                expected if expected >= POSSIBLE => Some((Class::Ask, 2.0 + expected)),
-                _ => settled.then_some((Class::Ask, 1.0)),
+            return match counts.then(expected) {
+                Some(expected) if expected >= POSSIBLE => Some((Class::Ask, 2.0 + expected)),
+                Some(_) => settled.then_some((Class::Ask, 1.0)),
+                // It may be nothing, but until somebody has asked, nobody can say that nothing is there.
+                None => (waited >= seconds(config.miss_seconds)).then_some((Class::Ask, 0.5)),
             };
         };
         if counts && region.changed_since(answer) && answer.score.max(expected()) >= POSSIBLE {
@@ -207,6 +216,16 @@ impl Scene {
     /// What is remembered about a query, as scores of the proposals of the picture looked at last.
     pub fn remembered(&self, query: usize) -> Vec<f32> {
         self.regions.remembered(query)
+    }
+
+    /// Where that was found, as corners of the same proposals.
+    pub fn places(&self, query: usize) -> Vec<[f32; 4]> {
+        self.regions.places(query)
+    }
+
+    /// Whether something is on the picture looked at last that the query was never asked about.
+    pub fn is_open(&self, query: usize) -> bool {
+        self.regions.is_open(query)
     }
 
     /// How long ago a query was asked; the longest time if never.
