@@ -1,7 +1,7 @@
 //! `detector`, and `retrieve` by models that are shown the whole picture: the model gives every box a score by the words.
 //!
 //! Like the models that write, these have a picture size of their own: they are shown the full-size picture where there
-//! is one. They look once at a frame, for all its queries.
+//! is one, unless the canvas holds all they would see of it. They look once at a frame, for all its queries.
 
 use super::{
     Hit, Told,
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     ground::GroundError,
-    types::{BBox, Rgb, ScoreKind, Size},
+    types::{BBox, Frame, Letterbox, Rgb, ScoreKind, Size},
 };
 
 /// What is looked for.
@@ -42,6 +42,17 @@ pub trait Finder: Send {
     /// The boxes that fit each text, in pixels of the picture: one list a want. In any order; those below `least` may be
     /// among them.
     fn find(&mut self, picture: &Rgb, wants: &[Want<'_>]) -> Result<Vec<Vec<Pick>>, GroundError>;
+
+    /// The same in the picture on a canvas, in pixels of the picture as it lies there; `None` if the model would see more
+    /// in a larger one. The decoder has scaled the picture already: where that will do, nothing is scaled again.
+    fn find_on_canvas(
+        &mut self,
+        _canvas: &Rgb,
+        _view: &Letterbox,
+        _wants: &[Want<'_>],
+    ) -> Option<Result<Vec<Vec<Pick>>, GroundError>> {
+        None
+    }
 }
 
 /// Answers all questions. Those about the same frame stand next to each other. `least` holds where a query has no
@@ -55,14 +66,7 @@ pub fn answer(finder: &mut dyn Finder, asks: &[Ask<'_>], least: f32) -> Result<V
             .iter()
             .map(|ask| Want { text: &ask.query.text, least: ask.query.threshold.unwrap_or(least) })
             .collect();
-        let found = match picture(asks[0].frame) {
-            Ok(picture) => match finder.find(&picture, &wants) {
-                Err(GroundError::Picture(reason)) => Err(reason.to_string()),
-                found => Ok((GroundError::unless_all(found?, wants.len())?, picture.size)),
-            },
-            Err(reason) => Err(reason),
-        };
-        match found {
+        match look(finder, asks[0].frame, &wants)? {
             Ok((found, size)) => answers.extend(
                 wants
                     .iter()
@@ -73,6 +77,24 @@ pub fn answer(finder: &mut dyn Finder, asks: &[Ask<'_>], least: f32) -> Result<V
         }
     }
     Ok(answers)
+}
+
+/// Boxes a want, and the size of the picture whose pixels they are in; why there are none, for people, where the frame's
+/// picture is no good.
+type Found = Result<(Vec<Vec<Pick>>, Size), String>;
+
+fn look(finder: &mut dyn Finder, frame: &Frame, wants: &[Want<'_>]) -> Result<Found, GroundError> {
+    let (found, size) = match finder.find_on_canvas(&frame.canvas, &frame.view, wants) {
+        Some(found) => (found, frame.view.inner),
+        None => match picture(frame) {
+            Ok(picture) => (finder.find(&picture, wants), picture.size),
+            Err(reason) => return Ok(Err(reason)),
+        },
+    };
+    match found {
+        Err(GroundError::Picture(reason)) => Ok(Err(reason.to_string())),
+        found => Ok(Ok((GroundError::unless_all(found?, wants.len())?, size))),
+    }
 }
 
 /// What reaches `least`, in source pixels, best first; of equals the one found first.

@@ -81,15 +81,23 @@ pub(super) fn picture(frame: &Frame) -> Result<Rgb, String> {
 
 /// The canvas without its borders.
 fn inner(canvas: &Rgb, view: &Letterbox) -> Result<Rgb, String> {
-    let Letterbox { left, top, inner, .. } = *view;
-    let rows = canvas.data.chunks_exact((canvas.size.width as usize * 3).max(1));
-    let columns = left as usize * 3..(left + inner.width) as usize * 3;
-    let rows = rows.skip(top as usize).take(inner.height as usize);
-    let pixels: Vec<u8> = rows.flat_map(|row| row.get(columns.clone()).unwrap_or_default()).copied().collect();
-    Rgb::new(inner, pixels).ok_or_else(|| {
+    let mut pixels = Vec::with_capacity(view.inner.area() * 3);
+    cut(canvas, view, &mut pixels);
+    Rgb::new(view.inner, pixels).ok_or_else(|| {
         let Size { width, height } = canvas.size;
         format!("the canvas of {width}x{height} pixels is not the one its frame describes")
     })
+}
+
+/// The bytes of the picture on a canvas, into `out`; fewer than there should be if `view` is another canvas's.
+pub(in crate::ground) fn cut(canvas: &Rgb, view: &Letterbox, out: &mut Vec<u8>) {
+    let Letterbox { left, top, inner, .. } = *view;
+    let rows = canvas.data.chunks_exact((canvas.size.width as usize * 3).max(1));
+    let columns = left as usize * 3..(left + inner.width) as usize * 3;
+    out.clear();
+    for row in rows.skip(top as usize).take(inner.height as usize) {
+        out.extend_from_slice(row.get(columns.clone()).unwrap_or_default());
+    }
 }
 
 /// Boxes in source pixels, best first; of equals the one written first. A box written twice counts once.

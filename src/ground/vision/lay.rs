@@ -56,6 +56,11 @@ impl Lay {
         self.image
     }
 
+    /// Whether a picture that was scaled by one factor to fit into `canvas` is as large as it will be here.
+    pub fn keeps(&self, canvas: Size) -> bool {
+        matches!(self.laid, Laid::Corner(_)) && canvas == self.image
+    }
+
     /// The tensor `[1, 3, height, width]` of a packed RGB picture, into `out`, and how the picture lies in it.
     pub fn prepare(
         &self,

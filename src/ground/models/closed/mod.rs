@@ -17,10 +17,11 @@ use crate::{
             propose::{BoxProposer, Candidate, Region, suppress},
             regions::Pick,
             retrieve::TextCheck,
+            written::cut,
         },
         vision::{Lay, Resampler},
     },
-    types::{BBox, Rgb, ScoreKind},
+    types::{BBox, Letterbox, Rgb, ScoreKind, Size},
 };
 
 mod cells;
@@ -62,8 +63,9 @@ pub struct Closed {
     lay: Lay,
     classes: Arc<Classes>,
     resampler: Resampler,
-    /// The picture's tensor; kept, so that a pass allocates nothing large.
+    /// The picture's tensor, and the picture from a canvas; kept, so that a pass allocates nothing large.
     values: Vec<f32>,
+    pixels: Vec<u8>,
     objectness: f32,
     nms_iou: f32,
     boxes: usize,
@@ -96,6 +98,7 @@ impl Closed {
             classes: Arc::new(classes),
             resampler: Resampler::default(),
             values: Vec::new(),
+            pixels: Vec::new(),
             objectness: scores.objectness,
             nms_iou: scores.nms_iou,
             boxes: manifest.limits.boxes,
@@ -103,9 +106,13 @@ impl Closed {
     }
 
     /// What is wanted of a picture, and how the picture lies in the model's image.
-    fn look(&mut self, picture: &Rgb, wanted: Wanted<'_>) -> Result<(Vec<Candidate>, Placement), GroundError> {
+    fn look(
+        &mut self,
+        (rgb, size): (&[u8], Size),
+        wanted: Wanted<'_>,
+    ) -> Result<(Vec<Candidate>, Placement), GroundError> {
         let mut values = std::mem::take(&mut self.values);
-        let placement = self.lay.prepare(&picture.data, picture.size, &mut self.resampler, &mut values)?;
+        let placement = self.lay.prepare(rgb, size, &mut self.resampler, &mut values)?;
         let image = self.lay.image();
         let shape = vec![1, 3, image.height as usize, image.width as usize];
         let pixels = Tensor { shape, data: Data::F32(values) };
@@ -117,6 +124,27 @@ impl Closed {
         let read = self.layout.read(&mut outputs, wanted, &mut found);
         read.map_err(|reason| EngineError::Run { file: self.engine.file().to_owned(), reason })?;
         Ok((found, placement))
+    }
+
+    fn look_for(&mut self, picture: (&[u8], Size), wants: &[Want<'_>]) -> Result<Vec<Vec<Pick>>, GroundError> {
+        let asked = |want: &Want<'_>| self.classes.asked(want.text).map_err(|reason| GroundError::Text { reason });
+        let asked = wants.iter().map(asked).collect::<Result<Vec<_>, _>>()?;
+        let mut least = vec![f32::INFINITY; self.classes.len()];
+        for (classes, want) in asked.iter().zip(wants) {
+            for class in classes {
+                least[*class] = least[*class].min(want.least);
+            }
+        }
+        let (found, placement) = self.look(picture, Wanted::Classes(&least))?;
+        let mut picks = Vec::with_capacity(wants.len());
+        for (classes, want) in asked.iter().zip(wants) {
+            // Each query on its own, so that what another one asks for takes no place of the most.
+            let own = |c: &&Candidate| classes.contains(&c.class) && c.score >= want.least;
+            let best = suppress(found.iter().filter(own).copied().collect(), self.nms_iou, self.boxes);
+            let placed = |c: &Candidate| Some(Pick { bbox: self.placed(&placement, c)?, score: c.score });
+            picks.push(best.iter().filter_map(placed).collect());
+        }
+        Ok(picks)
     }
 
     /// A candidate in pixels of the picture; `None` if it lies in the padding.
@@ -167,30 +195,29 @@ impl Finder for Closed {
     }
 
     fn find(&mut self, picture: &Rgb, wants: &[Want<'_>]) -> Result<Vec<Vec<Pick>>, GroundError> {
-        let asked = |want: &Want<'_>| self.classes.asked(want.text).map_err(|reason| GroundError::Text { reason });
-        let asked = wants.iter().map(asked).collect::<Result<Vec<_>, _>>()?;
-        let mut least = vec![f32::INFINITY; self.classes.len()];
-        for (classes, want) in asked.iter().zip(wants) {
-            for class in classes {
-                least[*class] = least[*class].min(want.least);
-            }
+        self.look_for((&picture.data, picture.size), wants)
+    }
+
+    fn find_on_canvas(
+        &mut self,
+        canvas: &Rgb,
+        view: &Letterbox,
+        wants: &[Want<'_>],
+    ) -> Option<Result<Vec<Vec<Pick>>, GroundError>> {
+        if !self.lay.keeps(canvas.size) {
+            return None;
         }
-        let (found, placement) = self.look(picture, Wanted::Classes(&least))?;
-        let mut picks = Vec::with_capacity(wants.len());
-        for (classes, want) in asked.iter().zip(wants) {
-            // Each query on its own, so that what another one asks for takes no place of the most.
-            let own = |c: &&Candidate| classes.contains(&c.class) && c.score >= want.least;
-            let best = suppress(found.iter().filter(own).copied().collect(), self.nms_iou, self.boxes);
-            let placed = |c: &Candidate| Some(Pick { bbox: self.placed(&placement, c)?, score: c.score });
-            picks.push(best.iter().filter_map(placed).collect());
-        }
-        Ok(picks)
+        let mut pixels = std::mem::take(&mut self.pixels);
+        cut(canvas, view, &mut pixels);
+        let found = self.look_for((&pixels, view.inner), wants);
+        self.pixels = pixels;
+        Some(found)
     }
 }
 
 impl BoxProposer for Closed {
     fn regions(&mut self, picture: &Rgb) -> Result<Vec<Region>, GroundError> {
-        let (found, placement) = self.look(picture, Wanted::Things(self.objectness))?;
+        let (found, placement) = self.look((&picture.data, picture.size), Wanted::Things(self.objectness))?;
         let best = suppress(found, self.nms_iou, self.boxes);
         let placed = |c: &Candidate| Some(Region { bbox: self.placed(&placement, c)?, objectness: c.score.min(1.0) });
         Ok(best.iter().filter_map(placed).collect())
