@@ -51,6 +51,7 @@ fn one_camera_gives_a_table_a_file_and_a_drawing() {
     for name in ["offered_per_s", "analysed_per_s", "cpu_ms_per_frame", "over_bare", "of_possible", "rss_mb"] {
         assert!(positive(&own[name]), "{name}: {own}");
     }
+    assert!(own["unanswered"].as_f64().is_some_and(|part| (0.0..=1.0).contains(&part)), "{own}");
     assert!((own["offered_per_s"].as_f64().unwrap() - 10.0).abs() < 0.5, "{own}");
     for case in [own, named("echo")] {
         let delay = &case["latency_ms"];

@@ -18,13 +18,15 @@ use crate::{
     types::{Rgb, Size},
 };
 
-/// The file that sees every picture.
-const ROLE: &str = "vision";
+/// The file that sees every picture, by the families' names for it.
+const ROLES: [&str; 2] = ["vision", "detector"];
 
 /// A model's vision graph and nothing around it.
 pub struct Bare {
     engine: Local,
     input: String,
+    /// What the input holds: bytes `[B,H,W,3]` or floats `[1,3,H,W]`.
+    element: Element,
     canvas: Size,
 }
 
@@ -33,15 +35,22 @@ impl Bare {
     pub fn open(config: &ModelConfig, folders: &[PathBuf]) -> Result<Self, GroundError> {
         let manifest = find(&config.path, folders)?;
         let unfit = |reason: &str| GroundError::Unfit { manifest: manifest.path(), reason: reason.to_owned() };
-        let file = manifest.file(ROLE).ok_or_else(|| unfit("the bare engine needs a file with role = \"vision\""))?;
+        let file = ROLES.iter().find_map(|role| manifest.file(role));
+        let file = file.ok_or_else(|| unfit("the bare engine needs a file with role = \"vision\" or \"detector\""))?;
         let runtime = Runtime::load(&library_path(config)?)?;
         let compute = Compute { provider: config.provider, device: config.device, threads: config.threads };
         let engine = Local::open(&runtime, &file, compute)?;
-        let input = match engine.inputs() {
-            [port] if port.element == Element::U8 && port.shape.len() == 4 => port.name.clone(),
-            _ => return Err(unfit("the bare engine can run vision files that take one tensor of bytes [B,H,W,3]")),
+        let (input, element) = match engine.inputs() {
+            [port] if [Element::U8, Element::F32].contains(&port.element) && port.shape.len() == 4 => {
+                (port.name.clone(), port.element.clone())
+            }
+            _ => {
+                return Err(unfit(
+                    "the bare engine can run files that take one picture, bytes [B,H,W,3] or f32[1,3,H,W]",
+                ));
+            }
         };
-        Ok(Self { engine, input, canvas: manifest.canvas() })
+        Ok(Self { engine, input, element, canvas: manifest.canvas() })
     }
 
     /// The file that runs.
@@ -57,8 +66,17 @@ impl Bare {
     /// Runs `pictures`, one a pass, over and over for about `limit`; returns the passes. They are tensors before the
     /// time begins.
     pub fn run(&mut self, pictures: &[Rgb], limit: Duration) -> Result<u64, GroundError> {
-        let shape = vec![1, self.canvas.height as usize, self.canvas.width as usize, 3];
-        let tensor = |picture: &Rgb| Tensor { shape: shape.clone(), data: Data::U8(picture.data.to_vec()) };
+        let (height, width) = (self.canvas.height as usize, self.canvas.width as usize);
+        let plane = |picture: &Rgb, colour: usize| -> Vec<f32> {
+            picture.data.iter().skip(colour).step_by(3).map(|byte| f32::from(*byte)).collect()
+        };
+        let tensor = |picture: &Rgb| match self.element {
+            Element::F32 => {
+                let planes = [0, 1, 2].map(|colour| plane(picture, colour)).concat();
+                Tensor { shape: vec![1, 3, height, width], data: Data::F32(planes) }
+            }
+            _ => Tensor { shape: vec![1, height, width, 3], data: Data::U8(picture.data.to_vec()) },
+        };
         let tensors: Vec<Tensor> = pictures.iter().map(tensor).collect();
         let (began, mut passes) = (Instant::now(), 0);
         for tensor in tensors.iter().cycle() {

@@ -143,8 +143,18 @@ async fn watch(child: &mut Child, streams: usize, world: &World, args: &args::Be
         std::mem::take(&mut heard.lines)
     });
     let offered = (0..streams).filter_map(|i| world.server.timeline(&mount(i))?.count(began_at, ended_at)).sum();
-    let mut measured =
-        Measured { seconds, offered, analysed: 0, cpu, rss, world_cpu, latencies: Vec::new(), stages: BTreeMap::new() };
+    let mut measured = Measured {
+        seconds,
+        offered,
+        analysed: 0,
+        queries: 0,
+        unanswered: 0,
+        cpu,
+        rss,
+        world_cpu,
+        latencies: Vec::new(),
+        stages: BTreeMap::new(),
+    };
     lines
         .iter()
         .filter_map(|line| Message::parse(line))
@@ -188,6 +198,11 @@ impl Message {
     /// Enters the message into what is counted.
     fn count(&self, server: &RtspServer, measured: &mut Measured) {
         measured.analysed += 1;
+        let statuses = self.payload["queries"].as_array().into_iter().flatten().map(|query| &query["status"]);
+        for status in statuses {
+            measured.queries += 1;
+            measured.unanswered += usize::from(status != "ok");
+        }
         let Some(timeline) = server.timeline(&self.camera) else { return };
         // Other systems read the picture's number; groundd names the camera's own time.
         let sent = match self.payload["mark"].as_u64() {

@@ -70,6 +70,7 @@ impl Report {
             "system",
             "sent/s",
             "analysed/s",
+            "shed",
             "of possible",
             "CPU ms/frame",
             "over bare",
@@ -83,7 +84,7 @@ impl Report {
             let mut row = vec![case.streams.to_string(), case.system.clone()];
             match &case.numbers {
                 Some(numbers) => row.extend(cells(numbers)),
-                None => row.extend(vec!["–".to_owned(); 9]),
+                None => row.extend(vec!["–".to_owned(); 10]),
             }
             row.push(case.note.clone().unwrap_or_default());
             table.add_row(row);
@@ -124,6 +125,7 @@ fn cells(numbers: &Numbers) -> Vec<String> {
     vec![
         format!("{:.1}", numbers.offered_per_s),
         format!("{:.1}", numbers.analysed_per_s),
+        format!("{:.0} %", numbers.unanswered * 100.0),
         format!("{:.0} %", numbers.of_possible * 100.0),
         format!("{:.1}", numbers.cpu_ms_per_frame),
         format!("{:.2}", numbers.over_bare),

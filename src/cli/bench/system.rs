@@ -123,6 +123,8 @@ pub(super) struct Numbers {
     pub(super) offered_per_s: f64,
     /// Pictures whose answer a subscriber saw, a second.
     pub(super) analysed_per_s: f64,
+    /// Of the queries on those pictures the part that was shed or failed; other systems have none.
+    pub(super) unanswered: f64,
     /// Processor milliseconds for each of those, all of the system's processes together.
     pub(super) cpu_ms_per_frame: f64,
     /// That, over what the bare engine and the bare decoder cost for the same pictures.
@@ -158,6 +160,8 @@ pub(super) struct Measured {
     pub(super) seconds: f64,
     pub(super) offered: f64,
     pub(super) analysed: usize,
+    pub(super) queries: usize,
+    pub(super) unanswered: usize,
     pub(super) cpu: f64,
     pub(super) rss: u64,
     pub(super) world_cpu: f64,
@@ -176,6 +180,7 @@ impl Measured {
         Numbers {
             offered_per_s: offered,
             analysed_per_s: rate(self.analysed as f64),
+            unanswered: self.unanswered as f64 / self.queries.max(1) as f64,
             cpu_ms_per_frame: cpu_ms,
             over_bare: cpu_ms / bare.per_frame_ms(self.offered / analysed),
             of_possible: rate(self.analysed as f64) / possible,
