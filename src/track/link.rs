@@ -25,7 +25,7 @@ pub(super) struct Link {
     first_seen: SystemTime,
     last_seen: SystemTime,
     frames: u64,
-    bbox: BBox,
+    pub(super) bbox: BBox,
     best: Best,
 }
 

@@ -194,6 +194,35 @@ fn a_camera_slower_than_objects_are_lost_still_has_some() {
 }
 
 #[test]
+fn a_camera_that_comes_back_shows_the_same_objects_where_they_stood_and_only_there() {
+    let q = query("q");
+    let back = |before: &dyn Fn(&mut Bench), ms: u64, at: [f32; 4]| {
+        let mut bench = Bench::new();
+        bench.update(0, &mut [ok(&q, vec![found(BOX, 0.9)])]);
+        bench.update(100, &mut [ok(&q, vec![found(BOX, 0.9)])]);
+        before(&mut bench);
+        let mut answers = [ok(&q, vec![found(at, 0.9)])];
+        bench.update(ms, &mut answers);
+        let id = answers[0].matches[0].track.unwrap();
+        assert_eq!(kinds(&bench.update(ms + 100, &mut answers)), [(EventKind::New, id, "q")]);
+        id
+    };
+    let silence = |bench: &mut Bench| assert_eq!(kinds(&bench.expire(2500)), [(EventKind::End, 1, "q")]);
+    let away = BOX.map(|v| v + 1000.0);
+    assert_eq!(back(&silence, 30_000, BOX), 1);
+    assert_eq!(back(&silence, 30_000, away), 2);
+    assert_eq!(back(&silence, 90_000, BOX), 2);
+    // It went while the camera looked: what comes later is something else.
+    let gone = |bench: &mut Bench| {
+        for ms in (200..=2600).step_by(200) {
+            bench.update(ms, &mut [ok(&q, vec![])]);
+        }
+        bench.expire(6000);
+    };
+    assert_eq!(back(&gone, 30_000, BOX), 2);
+}
+
+#[test]
 fn a_query_that_is_removed_or_changed_ends_what_was_open() {
     let (mut bench, a, b) = (Bench::new(), query("a"), query("b"));
     let frame = |a: &Arc<Query>| [ok(a, vec![found(BOX, 0.9)]), ok(&b, vec![found(BOX, 0.9)])];

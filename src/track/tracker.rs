@@ -5,6 +5,9 @@
 //! that moved, so a last round goes by distance, the further the longer ago the object was seen. And boxes here have
 //! passed their query's threshold already, so an unsure one may also begin an object; it is believed once it was seen
 //! often enough.
+//!
+//! When nothing comes from a camera any more its objects end, as nobody can say they are there; but if it comes back soon,
+//! what stands where an object stood is that object, by its old id.
 
 use std::{
     collections::BTreeMap,
@@ -31,12 +34,19 @@ const MAX_TRACKS: usize = 512;
 /// A longer time between two frames is an outage, not the camera's rate.
 const LONGEST_GAP: Duration = Duration::from_mins(1);
 
+/// A camera that was silent for longer than this shows other things when it comes back.
+const RETURN: Duration = Duration::from_mins(1);
+/// What overlaps an object from before the silence this much is it.
+const STOOD: f32 = 0.5;
+
 /// See the module. One a camera.
 #[derive(Debug)]
 pub struct Tracker {
     config: TrackConfig,
     last_id: u64,
     tracks: Vec<Track>,
+    /// What ended because nothing came any more.
+    asleep: Vec<Asleep>,
     /// The queries of the latest frame.
     queries: Vec<QueryId>,
     updated: Option<Instant>,
@@ -51,6 +61,15 @@ struct Track {
     links: BTreeMap<QueryId, Link>,
 }
 
+/// An object from before a silence.
+#[derive(Debug)]
+struct Asleep {
+    id: u64,
+    bbox: BBox,
+    queries: Vec<QueryId>,
+    seen_at: Instant,
+}
+
 /// One thing on this frame, with every match that shows it: places in the answers.
 struct Object {
     bbox: BBox,
@@ -61,7 +80,15 @@ struct Object {
 impl Tracker {
     /// A tracker without objects; the first gets the id 1.
     pub fn new(config: TrackConfig) -> Self {
-        Self { config, last_id: 0, tracks: Vec::new(), queries: Vec::new(), updated: None, gap: Duration::ZERO }
+        Self {
+            config,
+            last_id: 0,
+            tracks: Vec::new(),
+            asleep: Vec::new(),
+            queries: Vec::new(),
+            updated: None,
+            gap: Duration::ZERO,
+        }
     }
 
     /// Takes one frame's answers, all queries of the camera in them, writes the tracks into their matches, and says what
@@ -77,7 +104,7 @@ impl Tracker {
         let owners = self.associate(&objects, answers, now);
         for (object, owner) in objects.iter().zip(owners) {
             let sighted = object.members.iter().any(|(answer, _)| answers[*answer].status == Status::Ok);
-            let begin = || sighted.then(|| self.begin(object, now)).flatten();
+            let begin = || sighted.then(|| self.begin(object, answers, now)).flatten();
             let Some(index) = owner.or_else(begin) else { continue };
             let track = &mut self.tracks[index];
             track.motion.correct(object.bbox, now);
@@ -151,7 +178,15 @@ impl Tracker {
         // Where frames come more rarely than objects are lost, their absence says nothing until one is overdue.
         let quiet = lost.max(self.gap * 2);
         let silent = self.updated.is_none_or(|at| now.saturating_duration_since(at) > quiet);
-        events.extend(self.end(|link| link.is_lost(now, (lost, quiet), silent)));
+        let is_lost = |link: &Link| link.is_lost(now, (lost, quiet), silent);
+        self.asleep.retain(|asleep| now.saturating_duration_since(asleep.seen_at) <= RETURN);
+        if silent {
+            let ending = self.tracks.iter().filter(|track| track.links.values().all(is_lost));
+            self.asleep.extend(ending.filter_map(Track::asleep));
+            let extra = self.asleep.len().saturating_sub(MAX_TRACKS);
+            self.asleep.drain(..extra);
+        }
+        events.extend(self.end(is_lost));
     }
 
     /// Which track each object belongs to.
@@ -190,18 +225,39 @@ impl Tracker {
     }
 
     /// Begins a track; `None` if there are too many.
-    fn begin(&mut self, object: &Object, now: Instant) -> Option<usize> {
+    fn begin(&mut self, object: &Object, answers: &[Answer], now: Instant) -> Option<usize> {
         if self.tracks.len() >= MAX_TRACKS {
             return None;
         }
-        self.last_id += 1;
+        let id = self.wake(object, answers).unwrap_or_else(|| {
+            self.last_id += 1;
+            self.last_id
+        });
         let motion = Motion::new(object.bbox, now);
-        self.tracks.push(Track { id: self.last_id, motion, links: BTreeMap::new() });
+        self.tracks.push(Track { id, motion, links: BTreeMap::new() });
         Some(self.tracks.len() - 1)
     }
 }
 
+impl Tracker {
+    /// The id that an object had before its camera was silent.
+    fn wake(&mut self, object: &Object, answers: &[Answer]) -> Option<u64> {
+        let asks = |id: &QueryId| object.members.iter().any(|(answer, _)| answers[*answer].query.id == *id);
+        let overlaps = self.asleep.iter().enumerate().map(|(place, asleep)| (asleep.bbox.iou(&object.bbox), place));
+        let same = overlaps.filter(|(iou, place)| *iou >= STOOD && self.asleep[*place].queries.iter().any(asks));
+        let (_, place) = same.max_by(|a, b| a.0.total_cmp(&b.0))?;
+        Some(self.asleep.swap_remove(place).id)
+    }
+}
+
 impl Track {
+    /// What is remembered of it; `None` if nobody was ever told of it.
+    fn asleep(&self) -> Option<Asleep> {
+        let last = self.links.values().filter(|link| link.announced).max_by_key(|link| link.seen_at)?;
+        let queries = self.links.keys().cloned().collect();
+        Some(Asleep { id: self.id, bbox: last.bbox, queries, seen_at: last.seen_at })
+    }
+
     fn see(&mut self, query: &Arc<Query>, found: &Match, now: Instant, captured: SystemTime) {
         match self.links.get_mut(&query.id) {
             Some(link) => link.see(found, now, captured),
