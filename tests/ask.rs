@@ -13,7 +13,7 @@ use groundd::{
     ground::{self, AskConfig, Grounder, ModelConfig},
     ingest::{self, CameraConfig},
     track::TrackConfig,
-    types::{Answer, BBox, CameraId, Frame, Job, Ledger, Query, QueryId, ShedReason, Status, Work, Worth},
+    types::{Answer, BBox, CameraId, Frame, Job, Ledger, Query, QueryId, Rgb, ShedReason, Status, Work, Worth},
 };
 use serde_json::{Value, json};
 
@@ -358,4 +358,47 @@ fn a_query_without_time_or_means_is_shed_says_why_and_is_counted() {
     // What was known before is still told, and not as new.
     assert_eq!(third[1].matches.iter().map(|m| m.via.fresh).collect::<Vec<_>>(), [false]);
     assert_eq!((work.shed(ShedReason::Deadline), work.shed(ShedReason::Budget)), (1, 1));
+}
+
+#[test]
+fn a_file_waits_for_the_model_so_nothing_is_left_undone_for_want_of_time() {
+    let (ledger, now) = (Arc::new(Ledger::default()), Instant::now());
+    let mut model = load(&tiny());
+    model.ask(&AskConfig { once: false, share: 1e-6, ..AskConfig::default() }, true);
+    let work = model.work();
+    let late = named("bright", Worth { deadline: Some(Duration::from_millis(1)), ..Worth::default() });
+    let poor = named("dark", Worth { budget: Some(1e-9), ..Worth::default() });
+    // Long enough for the device to count as busy.
+    let began = Instant::now();
+    let mut frames = 0;
+    while frames < 5 || began.elapsed() < Duration::from_secs(2) {
+        let at = now.checked_sub(Duration::from_secs(20)).unwrap();
+        let job = Job { frame: frame_at(&ledger, "a", &[bright()], at), queries: vec![late.clone(), poor.clone()] };
+        for answer in model.ground(&batch(vec![job])).unwrap().remove(0) {
+            assert_eq!(answer.status, Status::Ok);
+        }
+        frames += 1;
+    }
+    assert_eq!(work.asked(), frames * 2);
+}
+
+/// Detectors answer everything in one pass over the picture: the camera's own proposals.
+#[test]
+fn a_detectors_one_pass_is_never_shed_by_a_busy_device() {
+    let (ledger, began) = (Arc::new(Ledger::default()), Instant::now());
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/heads/yolox");
+    let mut model = load(&dir);
+    model.ask(&AskConfig { share: 1e-6, ..AskConfig::default() }, false);
+    let (work, size) = (model.work(), model.limits().canvas);
+    let queries = ["person", "car", "dog"].map(|text| named(text, Worth::default())).to_vec();
+    let mut frames = 0u8;
+    while frames < 5 || began.elapsed() < Duration::from_secs(2) {
+        // Every picture differs from the one before.
+        let canvas = Rgb::new(size, vec![frames.wrapping_mul(60); size.area() * 3]).unwrap();
+        let job = Job { frame: frame(&ledger, canvas), queries: queries.clone() };
+        let answers = model.ground(&batch(vec![job])).unwrap().remove(0);
+        assert!(answers.iter().all(|answer| answer.status == Status::Ok), "{answers:?}");
+        frames = frames.wrapping_add(1).max(5);
+    }
+    assert_eq!(ShedReason::ALL.map(|reason| work.shed(reason)), [0; 3]);
 }

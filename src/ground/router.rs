@@ -31,6 +31,11 @@ pub(super) trait Able: Send {
     }
     /// Where tracked objects are, for methods that search.
     fn follow(&mut self, _followed: Arc<Followed>) {}
+    /// Whether one pass over a picture answers everything that is asked about it: one question more costs nothing then,
+    /// and leaving one out saves nothing.
+    fn at_once(&self) -> bool {
+        false
+    }
     /// Answers questions, each by one of its methods; those about the same frame stand next to each other.
     fn answer(&mut self, asks: &[Asked<'_>]) -> Result<Vec<Told>, GroundError>;
     /// The same on looks that are kept between frames, if it can.
@@ -165,6 +170,11 @@ impl Able for Finding {
 
     fn tokens(&self) -> Option<u64> {
         self.model.tokens()
+    }
+
+    fn at_once(&self) -> bool {
+        // What writes is asked query by query.
+        self.model.tokens().is_none()
     }
 
     fn answer(&mut self, asks: &[Asked<'_>]) -> Result<Vec<Told>, GroundError> {

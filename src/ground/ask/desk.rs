@@ -155,7 +155,7 @@ impl Desk {
         self.look(model, asks, round, replies)?;
         let open: Vec<usize> = round.iter().copied().filter(|i| !replies.contains_key(i)).collect();
         let due = self.due(model, asks, &open);
-        let verdicts = self.verdicts(asks, &due);
+        let verdicts = self.verdicts(model, asks, &due);
         let (mut shed, mut go) = (BTreeMap::new(), Vec::new());
         for (due, verdict) in due.into_iter().zip(verdicts) {
             match verdict {
@@ -294,9 +294,11 @@ impl Desk {
         due
     }
 
-    fn verdicts(&mut self, asks: &[Asked<'_>], due: &[Due]) -> Vec<Option<ShedReason>> {
+    /// Which of the due questions there is no time for.
+    fn verdicts(&mut self, model: &dyn Able, asks: &[Asked<'_>], due: &[Due]) -> Vec<Option<ShedReason>> {
         if self.stream_start.is_some() {
-            // A file waits, and its answers must not depend on how busy the device happens to be.
+            // The stream waits for the device, so there is time for everything; and what a file is found to hold must
+            // not depend on how fast the machine is.
             return vec![None; due.len()];
         }
         let item = |due: &Due| {
@@ -307,7 +309,7 @@ impl Desk {
                 worth: &ask.query.worth,
                 class: due.class,
                 waited: scene.map_or(Duration::MAX, |scene| scene.waited(due.place, self.now(ask.frame))),
-                cost: self.costs.get(method.name()).copied().unwrap_or_default(),
+                cost: self.costs.get(method.name()).copied().filter(|_| !model.at_once()).unwrap_or_default(),
                 arrived: ask.frame.arrived_at(),
             }
         };
