@@ -12,7 +12,7 @@ help:
 	@echo 'make deb                                  target/debian/groundd_….deb, with the runtime and the model inside'
 	@echo 'make bench                                throughput, delay and cost, beside other systems (14 GB of packages)'
 	@echo 'make bench-gpu                            the same on a CUDA device, after make setup-gpu'
-	@echo 'make soak                                 fuzzing, and the tests of cameras and brokers again and again'
+	@echo 'make soak                                 fuzzing, overload for half an hour, and the tests of cameras and brokers again and again'
 	@echo 'make parity                               exported models against transformers, kind by kind (fetches torch)'
 	@echo 'make setup-gpu                            ONNX Runtime with CUDA and TensorRT'
 
@@ -44,8 +44,11 @@ lint: setup-test
 	cargo clippy --locked --quiet --all-targets -- -D warnings
 
 SOAK_ROUNDS = 10
+# How long four times the possible load lasts.
+SOAK_SECONDS = 1800
 
 soak: setup-test fuzz
+	GROUNDD_SOAK_SECONDS=$(SOAK_SECONDS) cargo test --release --locked --test tests -- --nocapture streams::four_times
 	for round in $$(seq $(SOAK_ROUNDS)); do \
 		cargo test --release --locked --test tests -- --test-threads=1 ingest:: publish:: service:: || exit 1; done
 

@@ -19,6 +19,7 @@ mod publish;
 mod pull;
 mod service;
 mod side_by_side;
+mod streams;
 mod support;
 mod systemd;
 mod vlm;

@@ -158,7 +158,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::ground::engine::{Input, Kept, Mixed, Outputs};
+    use crate::ground::engine::{Input, Kept, Mixed, Outputs, Part};
 
     /// Embeds as many pictures as it likes.
     struct Rows {
@@ -189,6 +189,10 @@ mod tests {
         }
 
         fn blank(&self, _: &str, _: &[usize]) -> Result<Kept, EngineError> {
+            unreachable!("nothing is kept")
+        }
+
+        fn arrange(&mut self, _: &[Part<'_>]) -> Result<Kept, EngineError> {
             unreachable!("nothing is kept")
         }
     }

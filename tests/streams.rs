@@ -1,0 +1,364 @@
+//! Many cameras on too little machine: what is published is young, what is not is counted, and nobody suffers for others.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use groundd::{
+    config::QueryConfig,
+    daemon::{Pipeline, Plan, Revisions, Sinks, new_epoch},
+    ground::{self, AskConfig, GroundError, Grounder, Limits, ModelConfig, ModelInfo, Provider, QueryCheck},
+    http::process::Usage,
+    ingest::{self, CameraConfig, State},
+    track::TrackConfig,
+    types::{
+        Answer, Batch, CameraId, DropReason, Job, Ledger, Method, QueryId, QuerySet, Rgb, ShedReason, Size, Status,
+        Work,
+    },
+};
+use serde_json::Value;
+
+use crate::support::{
+    alone,
+    ground::{batch, frame},
+};
+
+#[allow(dead_code, reason = "the tests of cameras use all of it")]
+#[path = "support/ingest.rs"]
+mod rig;
+
+/// What was published. No message is kept: half an hour of them would be what memory grows by.
+#[derive(Default)]
+struct Tally {
+    /// When a message came, which camera's it was, and the age of its pixels in milliseconds.
+    messages: Vec<(Instant, CameraId, f64)>,
+    /// Answers by query: all, and those that were shed.
+    told: BTreeMap<String, (u64, u64)>,
+    /// Answers that are not as they should be.
+    odd: Vec<String>,
+}
+
+impl Tally {
+    fn add(&mut self, message: &Value) {
+        let camera = CameraId::new(message["camera"].as_str().unwrap()).unwrap();
+        self.messages.push((Instant::now(), camera, message["time"]["age_ms"].as_f64().unwrap()));
+        for query in message["queries"].as_array().unwrap() {
+            let told = self.told.entry(query["id"].as_str().unwrap().to_owned()).or_default();
+            told.0 += 1;
+            let shed = query["status"] == "shed";
+            told.1 += u64::from(shed);
+            let reason = query["reason"].as_str();
+            let right = if shed { reason.is_some_and(|r| !r.is_empty()) } else { reason.is_none() };
+            if !right || !(shed || query["status"] == "ok") {
+                self.odd.push(query.to_string());
+            }
+        }
+    }
+
+    fn count(&self, camera: &str) -> u64 {
+        self.messages.iter().filter(|(_, of, _)| of.as_str() == camera).count() as u64
+    }
+
+    fn ages(&self) -> Vec<f64> {
+        self.messages.iter().map(|(_, _, age)| *age).collect()
+    }
+}
+
+#[derive(Clone, Default)]
+struct Heard(Arc<Mutex<Tally>>);
+
+impl Heard {
+    fn sink(&self) -> Sinks {
+        let tally = Arc::clone(&self.0);
+        let print = move |line: &[u8]| {
+            tally.lock().unwrap().add(&serde_json::from_slice(line).unwrap());
+            Ok(())
+        };
+        Sinks { lines: Some(Box::new(print)), ..Sinks::default() }
+    }
+
+    /// The ages of what one camera published since `from`, in milliseconds.
+    fn ages(&self, camera: &str, from: Instant) -> Vec<f64> {
+        let tally = self.0.lock().unwrap();
+        let of_camera = tally.messages.iter().filter(|(at, of, _)| *at >= from && of.as_str() == camera);
+        of_camera.map(|(_, _, age)| *age).collect()
+    }
+
+    fn take(&self) -> Tally {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+}
+
+/// A model that takes a while for each frame, in turn, and finds nothing.
+struct Slow {
+    naps: Vec<Duration>,
+    turn: usize,
+    batch: usize,
+}
+
+impl Slow {
+    fn boxed(naps: &[u64], batch: usize) -> Box<Self> {
+        Box::new(Self { naps: naps.iter().map(|ms| Duration::from_millis(*ms)).collect(), turn: 0, batch })
+    }
+}
+
+impl Grounder for Slow {
+    fn limits(&self) -> Limits {
+        Limits { max_batch: self.batch, canvas: Size::new(64, 64) }
+    }
+
+    fn describe(&self) -> ModelInfo {
+        ModelInfo {
+            name: "slow".into(),
+            version: "1".into(),
+            hash8: "00000000".into(),
+            family: "none".into(),
+            methods: vec![Method::Retrieve],
+            provider: Provider::Cpu,
+            library: "none".into(),
+            runtime: "none".into(),
+        }
+    }
+
+    fn checker(&self) -> QueryCheck {
+        Arc::new(|_| Ok(()))
+    }
+
+    fn ground(&mut self, batch: &Batch) -> Result<Vec<Vec<Answer>>, GroundError> {
+        std::thread::sleep(self.naps[self.turn % self.naps.len()] * u32::try_from(batch.jobs.len()).unwrap());
+        self.turn += 1;
+        let answer = |query: &Arc<_>| Answer { query: Arc::clone(query), status: Status::Ok, matches: Vec::new() };
+        Ok(batch.jobs.iter().map(|job| job.queries.iter().map(answer).collect()).collect())
+    }
+}
+
+fn queries(texts: &[(&str, Method, i32)]) -> QuerySet {
+    let configs = texts.iter().map(|(text, method, priority)| {
+        let id = QueryId::new(&text.replace(' ', "-")).unwrap();
+        (id.clone(), QueryConfig { method: *method, priority: *priority, ..QueryConfig::new(id, text) })
+    });
+    Revisions::default().apply(&configs.collect())
+}
+
+fn plan(staleness: Duration, pipelines: &Path) -> Plan {
+    Plan {
+        every_frame: false,
+        finite: false,
+        staleness,
+        max_batch: 0,
+        track: TrackConfig::default(),
+        snapshot_every: None,
+        pipelines: Some(pipelines.to_owned()),
+    }
+}
+
+/// Makes `test://` cameras small and as fast as is wanted.
+fn small_cameras(folder: &Path, fps: u32) {
+    let launch = format!(
+        "videotestsrc name=source is-live=true ! video/x-raw,format=I420,width=320,height=180,framerate={fps}/1 \
+         ! appsink name=out sync=false\n"
+    );
+    fs::write(folder.join("test.launch"), launch).unwrap();
+}
+
+fn cameras(uris: &[(&str, &str)]) -> BTreeMap<CameraId, CameraConfig> {
+    let camera = |(id, uri): &(&str, &str)| {
+        let id = CameraId::new(id).unwrap();
+        (id.clone(), CameraConfig { stall_seconds: 1.0, ..CameraConfig::new(id, uri) })
+    };
+    uris.iter().map(camera).collect()
+}
+
+fn percentile(mut ms: Vec<f64>, part: f64) -> f64 {
+    ms.sort_by(f64::total_cmp);
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a place in the list")]
+    let at = ((ms.len() - 1) as f64 * part) as usize;
+    ms[at]
+}
+
+fn drops(ledger: &Ledger) -> BTreeMap<&'static str, u64> {
+    DropReason::ALL.iter().map(|reason| (reason.name(), ledger.dropped(*reason))).collect()
+}
+
+/// Every frame of every camera was published, or dropped for a reason, and what was published was heard.
+fn balance(accounts: &[(CameraId, Arc<Ledger>)], tally: &Tally) {
+    for (camera, ledger) in accounts {
+        let heard = tally.count(camera.as_str());
+        assert_eq!(ledger.published(), heard, "{camera}");
+        assert_eq!((ledger.in_flight(), ledger.dropped(DropReason::Lost)), (0, 0), "{camera}: {:?}", drops(ledger));
+        assert_eq!(ledger.decoded(), heard + drops(ledger).values().sum::<u64>(), "{camera}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pixels_older_than_allowed_are_never_published_however_slow_the_model() {
+    let _alone = alone();
+    ingest::init().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    small_cameras(folder.path(), 30);
+    let (heard, staleness) = (Heard::default(), Duration::from_millis(250));
+    // Every third frame is done too late.
+    let model = Slow::boxed(&[5, 20, 400], 1);
+    let set = queries(&[("person", Method::Auto, 0)]);
+    let mut pipeline = Pipeline::start(model, plan(staleness, folder.path()), heard.sink(), set, new_epoch());
+    pipeline.set_cameras(&cameras(&[("a", "test://ball"), ("b", "test://ball")])).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let accounts = pipeline.accounts();
+    pipeline.stop().await.unwrap();
+    let tally = heard.take();
+    balance(&accounts, &tally);
+    assert!(tally.messages.len() >= 6, "{} messages", tally.messages.len());
+    let oldest = tally.ages().into_iter().fold(0.0, f64::max);
+    assert!(oldest <= 250.0, "pixels of {oldest} ms were published");
+    let stale: u64 = accounts.iter().map(|(_, ledger)| ledger.dropped(DropReason::Stale)).sum();
+    assert!(stale >= 3, "{stale} frames were too old, of about one in three");
+}
+
+/// How long overload lasts: a slice for every run, and as long as `GROUNDD_SOAK_SECONDS` says (`make soak`).
+fn overload_lasts() -> Duration {
+    let wanted = std::env::var("GROUNDD_SOAK_SECONDS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(wanted.unwrap_or(12))
+}
+
+/// Frames a second that the model can do with all these queries, on a machine that does nothing else.
+fn capacity(model: &mut dyn Grounder, set: &QuerySet) -> f64 {
+    let ledger = Arc::new(Ledger::default());
+    let size = model.limits().canvas;
+    let (mut done, began) = (0, Instant::now());
+    while done < 3 || began.elapsed() < Duration::from_secs(1) {
+        let noise: Vec<u8> = (0..size.area() * 3).map(|i| u8::try_from((i * 31 + done * 17) % 251).unwrap()).collect();
+        let canvas = Rgb::new(size, noise).unwrap();
+        let frame = frame(&ledger, canvas);
+        let queries = set.for_camera(&frame.camera);
+        let job = Job { frame, queries };
+        model.ground(&batch(vec![job])).unwrap();
+        done += 1;
+    }
+    done as f64 / began.elapsed().as_secs_f64()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn four_times_the_load_sheds_the_least_valuable_counts_all_of_it_and_stays_young_and_small() {
+    let _alone = alone();
+    ingest::init().unwrap();
+    const RATE: u32 = 30;
+    let folder = tempfile::tempdir().unwrap();
+    small_cameras(folder.path(), RATE);
+    let models = [Path::new(env!("CARGO_MANIFEST_DIR")).join("models")];
+    let load = || ground::load(&ModelConfig { threads: 1, ..ModelConfig::default() }, &models).unwrap();
+    let set = queries(&[
+        ("person", Method::Auto, 5),
+        ("red car", Method::Auto, 0),
+        ("bus", Method::Auto, -5),
+        ("dog", Method::Zoom, 5),
+    ]);
+    let can = capacity(load().as_mut(), &set);
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a handful")]
+    let count = ((4.0 * can / f64::from(RATE)).ceil() as usize).clamp(2, 32);
+    let mut model = load();
+    // A share this small that there is something to shed on any machine.
+    model.ask(&AskConfig { once: false, share: 0.02, ..AskConfig::default() }, false);
+    let work: Arc<Work> = model.work();
+    let (heard, staleness) = (Heard::default(), Duration::from_millis(1000));
+    let mut pipeline = Pipeline::start(model, plan(staleness, folder.path()), heard.sink(), set.clone(), new_epoch());
+    let names: Vec<String> = (0..count).map(|i| format!("cam{i}")).collect();
+    let uris: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "test://snow")).collect();
+    pipeline.set_cameras(&cameras(&uris)).await;
+    let lasts = overload_lasts();
+    tokio::time::sleep(lasts / 2).await;
+    let (half, began) = (Usage::now().resident.unwrap(), Instant::now());
+    let mut most = 0;
+    while began.elapsed() < lasts / 2 {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        most = most.max(Usage::now().resident.unwrap());
+    }
+    let accounts = pipeline.accounts();
+    pipeline.stop().await.unwrap();
+    let tally = heard.take();
+    let published = tally.messages.len() as u64;
+    balance(&accounts, &tally);
+    let decoded: u64 = accounts.iter().map(|(_, ledger)| ledger.decoded()).sum();
+    println!("{can:.1} frames/s can be done, {decoded} came in {lasts:?}, {published} were published");
+    assert!(published * 2 < decoded, "{published} of {decoded} frames published: no overload");
+    for name in &names {
+        assert!(tally.count(name) > 0, "{name} was never looked at");
+    }
+    let p95 = percentile(tally.ages(), 0.95);
+    println!("p95 {p95:.0} ms; resident {half} bytes after half the time, at most {most} later");
+    assert!(p95 <= 1000.0, "p95 {p95} ms");
+    assert!(most < half + (24 << 20), "{half} bytes after half the time, {most} at most later");
+
+    // Every question on every frame the model saw is asked or shed, and who subscribed knows which.
+    let shed = |reason| work.shed(reason);
+    let (asked, left) = (work.asked() + work.reused(), ShedReason::ALL.map(shed).iter().sum::<u64>());
+    let seen = work.looked() + work.still();
+    assert_eq!((asked + left, work.still()), (seen * set.iter().count() as u64, 0));
+    assert!(tally.odd.is_empty(), "{:?}", &tally.odd[..tally.odd.len().min(5)]);
+    let told: u64 = tally.told.values().map(|(_, shed)| shed).sum();
+    // Some frames the model saw were too old afterwards, or still on their way at the end.
+    assert!(told <= left && left - told <= (seen - published) * 4, "{told} told of {left} shed");
+    let part = |id: &str| tally.told[id].1 as f64 / tally.told[id].0 as f64;
+    let parts = ["dog", "bus", "red-car", "person"].map(part);
+    println!("shed: zoom {:.2}, low priority {:.2}, middle {:.2}, high {:.2}", parts[0], parts[1], parts[2], parts[3]);
+    assert!(parts.is_sorted_by(|a, b| a >= b) && parts[0] > 0.3 && parts[0] > parts[3], "{parts:?}");
+}
+
+async fn until(is_so: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < rig::SOON, "waited in vain");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A camera's published frames a second and the 95th percentile of their ages, over some time from now.
+async fn watch(heard: &Heard, camera: &str, span: Duration) -> (f64, f64) {
+    let from = Instant::now();
+    tokio::time::sleep(span).await;
+    let ages = heard.ages(camera, from);
+    assert!(!ages.is_empty(), "nothing came from {camera}");
+    (ages.len() as f64 / span.as_secs_f64(), percentile(ages, 0.95))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_camera_that_floods_stalls_or_reconnects_costs_another_nothing() {
+    let _alone = alone();
+    ingest::init().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    // The flood: far more than the model can take.
+    small_cameras(folder.path(), 120);
+    let clip = rig::h264(folder.path(), "clip.mp4", "320x180");
+    let server = rig::serve(&clip);
+    let proxy = rig::Proxy::to(server.port());
+    let (good, bad) = (server.url("cam"), format!("rtsp://127.0.0.1:{}/cam", proxy.port()));
+    let heard = Heard::default();
+    let model = Slow::boxed(&[12], 4);
+    let set = queries(&[("person", Method::Auto, 0)]);
+    let staleness = Duration::from_secs(1);
+    let mut pipeline = Pipeline::start(model, plan(staleness, folder.path()), heard.sink(), set, new_epoch());
+    pipeline.set_cameras(&cameras(&[("good", &good), ("bad", &bad)])).await;
+    until(|| pipeline.statuses().iter().all(|(_, status)| status.state == State::Live)).await;
+    let span = Duration::from_secs(3);
+    let calm = watch(&heard, "good", span).await;
+    proxy.freeze(true);
+    let stalled = watch(&heard, "good", span).await;
+    let state = |pipeline: &Pipeline| pipeline.statuses().into_iter().find(|(id, _)| id.as_str() == "bad").unwrap().1;
+    assert_ne!(state(&pipeline).state, State::Live, "a frozen camera is live");
+    proxy.freeze(false);
+    let back = watch(&heard, "good", span).await;
+    pipeline.set_cameras(&cameras(&[("good", &good), ("bad", &bad), ("flood", "test://snow")])).await;
+    let flooded = watch(&heard, "good", span).await;
+    until(|| state(&pipeline).state == State::Live).await;
+    let accounts = pipeline.accounts();
+    pipeline.stop().await.unwrap();
+    balance(&accounts, &heard.take());
+    for (what, (rate, p95)) in [("stalled", stalled), ("came back", back), ("flooded", flooded)] {
+        // A flood takes its own place in each batch, which the others then wait for: one nap of the model.
+        assert!(rate > calm.0 * 0.8, "{rate} frames a second while another {what}, {} before", calm.0);
+        assert!(p95 < calm.1 + 100.0, "p95 {p95} ms while another {what}, {} before", calm.1);
+    }
+}
