@@ -11,6 +11,7 @@ use super::{
         closed::{self, Closed},
         contrast::{self, Contrast},
         dino::{self, Dino},
+        llava::{self, Llava},
         owl::{self, Owl},
         regional::{self, Regional},
     },
@@ -33,7 +34,7 @@ pub(super) fn known(family: &str) -> bool {
     closed::FAMILIES.contains(&family)
         || contrast::FAMILIES.contains(&family)
         || regional::FAMILIES.contains(&family)
-        || [dino::FAMILY, owl::FAMILY].contains(&family)
+        || [dino::FAMILY, owl::FAMILY, llava::FAMILY].contains(&family)
 }
 
 /// Opens the model of a manifest whose family is known here; another model it needs is looked for in `folders` too. It
@@ -49,6 +50,7 @@ pub(super) fn open(manifest: &Manifest, folders: &[PathBuf], open: &mut Open<'_>
             (Box::new(model), Method::Retrieve, Some(other))
         }
         dino::FAMILY => (Box::new(Dino::open(manifest, open)?), Method::Detector, None),
+        llava::FAMILY => (Box::new(Llava::open(manifest, open)?), Method::Detector, None),
         owl::FAMILY => (Box::new(Owl::open(manifest, open)?), Method::Detector, None),
         _ => (Box::new(Closed::open(manifest, open)?), Method::Detector, None),
     };

@@ -17,7 +17,7 @@ mod json;
 pub mod published;
 mod tables;
 
-pub use heads::{Activation, Aux, Contrast, Head, Order, Proposer, Regions, Selection, TextInput};
+pub use heads::{Activation, Aux, Contrast, Grounding, Head, Order, Proposer, Regions, Selection, TextInput};
 pub use tables::{Channels, Coordinates, Decoder, File, Fit, Input, Positions, Resample, Scores, Sizes, Tokens};
 
 /// The manifest's name in a model's folder.
@@ -41,6 +41,8 @@ pub struct Manifest {
     pub provenance: String,
     /// What frames must look like.
     pub input: Input,
+    /// What its language model is shown, where that is another picture of the frame than its boxes lie in.
+    pub look: Option<Input>,
     /// Its sizes.
     pub limits: Sizes,
     /// Its thresholds, where it has scores that were tuned.
@@ -59,6 +61,8 @@ pub struct Manifest {
     pub regions: Option<Regions>,
     /// What its second vision tower sees, where it has one.
     pub aux: Option<Aux>,
+    /// How phrases of an answer become boxes, where a head finds them.
+    pub grounding: Option<Grounding>,
     /// How words become numbers, where they do.
     #[serde(default)]
     pub tokens: Tokens,
@@ -206,6 +210,13 @@ impl Manifest {
         if let Some(regions) = &self.regions {
             counts.push(("regions.prompt", regions.prompt, 100));
             counts.push(("regions.queries", regions.queries, 64));
+        }
+        if let Some(look) = &self.look {
+            counts.push(("look.width", look.width as usize, 8192));
+            counts.push(("look.height", look.height as usize, 8192));
+        }
+        if let Some(grounding) = &self.grounding {
+            counts.push(("grounding.boxes", grounding.boxes, 4096));
         }
         if self.input.fit != Fit::Patches {
             counts.push(("input.width", self.input.width as usize, 8192));

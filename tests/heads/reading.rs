@@ -38,6 +38,9 @@ struct Asked {
     boxes: Vec<Vec<[f32; 5]>>,
     /// What the reference's own post-processing calls each box that it keeps.
     named: Vec<Named>,
+    /// The one box of each phrase of the answers, where phrases have one each.
+    #[serde(default)]
+    best: Vec<Vec<[f32; 5]>>,
 }
 
 #[derive(Deserialize)]
@@ -48,9 +51,10 @@ struct Named {
 }
 
 /// Models that read words, with the method they answer by and what a score means.
-const READING: [(&str, Method, ScoreKind); 4] = [
+const READING: [(&str, Method, ScoreKind); 5] = [
     ("grounding-dino", Method::Detector, ScoreKind::Logit),
     ("owlv2", Method::Detector, ScoreKind::Logit),
+    ("llava-grounding", Method::Detector, ScoreKind::Logit),
     ("clip", Method::Retrieve, ScoreKind::TokenProb),
     ("siglip", Method::Retrieve, ScoreKind::Logit),
 ];
@@ -119,6 +123,34 @@ fn models_of_other_sizes_find_what_transformers_finds() {
     assert!(followed >= 4, "only {followed} models in {}", dir.display());
 }
 
+#[test]
+fn a_phrase_that_is_grounded_has_one_box_or_all_that_are_sure_enough() {
+    let dir = copy_of("llava-grounding");
+    edit_manifest(dir.path(), "boxes = 12", "boxes = 1");
+    edit_manifest(dir.path(), "match = 0.2", "match = 0.0");
+    let (mut one, mut all) = (load(dir.path()), load(&folder("llava-grounding")));
+    let cases: Vec<Asked> = serde_json::from_slice(&std::fs::read(dir.path().join("expected.json")).unwrap()).unwrap();
+    let (mut silent, mut several) = (0, 0);
+    for case in &cases {
+        let texts: Vec<_> = case.texts.iter().map(String::as_str).collect();
+        let told = ask(one.as_mut(), &shown(&case.picture), &texts, 0.0);
+        for ((answer, best), text) in told.iter().zip(&case.best).zip(&texts) {
+            let (px, score) = differ(answer, best).unwrap_or_else(|e| panic!("{} {text}: {e}", case.picture));
+            assert!(px < 0.5 && score < 5e-3, "{} {text}: {px} px, {score}", case.picture);
+            silent += usize::from(best.is_empty());
+            several += usize::from(best.len() > 1);
+        }
+        // The model's threshold holds where a query has none.
+        let bare = texts.iter().map(|text| query(text, Method::Auto, None)).collect();
+        let (frame, _) = full_frame(&Arc::new(Ledger::default()), &shown(&case.picture));
+        for answer in all.ground(&batch(vec![Job { frame, queries: bare }])).unwrap().remove(0) {
+            assert!(answer.matches.iter().all(|m| m.score >= 0.2), "{answer:?}");
+        }
+    }
+    assert!(silent > 0 && several > 0, "{silent} answers without a phrase, {several} with several");
+    assert!(one.effort().tokens.is_some_and(|count| count > 20), "{:?}", one.effort());
+}
+
 fn ask(grounder: &mut dyn Grounder, shown: &Rgb, texts: &[&str], least: f32) -> Vec<Answer> {
     let (frame, _) = full_frame(&Arc::new(Ledger::default()), shown);
     let queries = texts.iter().map(|text| query(text, Method::Auto, Some(least))).collect();
@@ -158,6 +190,7 @@ fn what_these_models_cannot_read_is_refused_alone() {
         ("owlv2", "red <|endoftext|> car"),
         ("clip", "red <|startoftext|> car"),
         ("siglip", "red <\u{1F697}> car"),
+        ("llava-grounding", "red <seg> car"),
     ] {
         let mut grounder = load(&folder(name));
         let check = grounder.checker();
@@ -167,7 +200,10 @@ fn what_these_models_cannot_read_is_refused_alone() {
         for (at, part) in [(1, "meaning of its own"), (2, "takes at most"), (3, "nothing in"), (4, "cannot read")] {
             // A full stop is a word to those that do not take it for a separator, and do not drop it. SigLIP's marks fall
             // with all punctuation, and its vocabulary has every byte.
-            if (at == 3 && ["owlv2", "clip"].contains(&name)) || (at != 2 && at != 3 && name == "siglip") {
+            if (at > 2 && name == "llava-grounding")
+                || (at == 3 && ["owlv2", "clip"].contains(&name))
+                || (at != 2 && at != 3 && name == "siglip")
+            {
                 continue;
             }
             let part = if at == 1 && name == "grounding-dino" { "cannot read" } else { part };
@@ -194,6 +230,16 @@ fn folders_of_models_that_read_are_refused_with_the_key() {
         ("clip", "activation = \"softmax\"", "activation = \"sigmoid\"", "contrast.activation"),
         ("clip", "template = \"a photo of a {}\"", "template = \"a photo\"", "text.template"),
         ("clip", "role = \"text_model\"", "role = \"text\"", "role = \"text_model\""),
+        ("llava-grounding", "fit = \"corner\"", "fit = \"stretch\"", "needs `corner`"),
+        ("llava-grounding", "fit = \"centre\"", "fit = \"corner\"", "look.fit"),
+        ("llava-grounding", "mark = \"<seg>\"", "mark = \"<segment>\"", "has no token `<segment>`"),
+        ("llava-grounding", "<image>", "image", "grounding.prompt"),
+        ("llava-grounding", "boxes = 12", "boxes = 0", "grounding.boxes"),
+        ("llava-grounding", "boxes = 12", "boxes = 12\nmasks = true", "pred_masks"),
+        ("llava-grounding", "positions = \"from-zero\"", "positions = \"mrope\"", "decoder.positions"),
+        ("llava-grounding", "role = \"head_vision\"", "role = \"other\"", "one picture"),
+        ("llava-grounding", "role = \"head\"", "role = \"heads\"", "role = \"head\""),
+        ("llava-grounding", "methods = [\"detector\"]", "methods = [\"coords\"]", "can do: detector"),
         ("siglip", "regions = 50", "regions = 0", "proposer.regions"),
         ("siglip", "length = 32", "length = 0", "text.length"),
     ] {

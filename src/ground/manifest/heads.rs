@@ -171,3 +171,22 @@ pub struct Aux {
     /// What each channel is divided by.
     pub std: [f32; 3],
 }
+
+/// `[grounding]`: how the phrases of an answer become boxes.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grounding {
+    /// What the language model is told: `<image>` is the picture, `{}` the query.
+    pub prompt: String,
+    /// The token by which the model asks that a phrase be found.
+    pub mark: String,
+    /// Tokens that stand around phrases: no query may contain them.
+    #[serde(default)]
+    pub around: Vec<String>,
+    /// Most boxes of a phrase, the surest first.
+    #[serde(default = "alone")]
+    pub boxes: usize,
+    /// Whether a box is the bounds of a mask.
+    #[serde(default)]
+    pub masks: bool,
+}

@@ -65,6 +65,8 @@ pub enum Fit {
     Shortest,
     /// Made square with grey to the right or below, then scaled.
     Square,
+    /// Scaled by one factor until the image is covered, what juts out cut off on both sides.
+    Centre,
 }
 
 impl Fit {
@@ -77,6 +79,7 @@ impl Fit {
             Self::Corner => "corner",
             Self::Shortest => "shortest",
             Self::Square => "square",
+            Self::Centre => "centre",
         }
     }
 }
@@ -216,6 +219,8 @@ pub struct Decoder {
 pub enum Positions {
     /// Three numbers a token: time, row and column.
     Mrope,
+    /// Counted from 0.
+    FromZero,
     /// Counted from 1.
     FromOne,
     /// Not at all: the graph counts.
@@ -227,6 +232,7 @@ impl Positions {
     pub fn name(self) -> &'static str {
         match self {
             Self::Mrope => "mrope",
+            Self::FromZero => "from-zero",
             Self::FromOne => "from-one",
             Self::InGraph => "in-graph",
         }

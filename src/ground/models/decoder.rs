@@ -1,7 +1,7 @@
 //! A language model as two graphs, `embed_tokens` and `decoder_model_merged`, and the cache between its steps.
 //!
 //! The names are those of the exports published for transformers.js; what a graph has beyond the needed is read from its
-//! ports: `num_logits_to_keep`, `use_cache_branch`, `position_ids`, `deepstack_embeds`. The cache is whatever inputs begin
+//! ports: `num_logits_to_keep`, `use_cache_branch`, `position_ids`, `deepstack_embeds`, `hidden_states`. The cache is whatever inputs begin
 //! with `past_key_values.`, in whatever element type; it stays where the engine computed it. Layers, heads and widths are what
 //! the ports say; a manifest's `[decoder]` is compared with them, and asked only for what they leave open.
 
@@ -16,6 +16,7 @@ use crate::ground::{
 
 const PAST: &str = "past_key_values.";
 const PRESENT: &str = "present.";
+const STATES: &str = "hidden_states";
 
 /// Inputs that are fed here if the graph has them, and by whom asked for.
 const KNOWN: &[&str] = &[
@@ -53,6 +54,7 @@ pub struct Decoder {
     slots: Vec<Slot>,
     hidden: usize,
     vocabulary: usize,
+    state: Vec<f32>,
     written: u64,
 }
 
@@ -72,12 +74,22 @@ impl Decoder {
         let embeds = Port::new("inputs_embeds", Element::F32, &[None, None, Some(hidden)]);
         engine::check_ports(embed.as_ref(), &[ids], &[embeds])?;
         let slots = slots(graph.as_ref(), facts)?;
-        Ok(Self { embed, graph, slots, hidden, vocabulary, written: 0 })
+        Ok(Self { embed, graph, slots, hidden, vocabulary, state: Vec::new(), written: 0 })
     }
 
     /// Width of an embedding.
     pub fn hidden(&self) -> usize {
         self.hidden
+    }
+
+    /// Whether the graph gives the last layer's states, normed: what the logits are made of.
+    pub fn gives_states(&self) -> bool {
+        self.graph.outputs().iter().any(|port| port.name == STATES)
+    }
+
+    /// The last layer's state at the last position of the latest run; empty if the graph gives none.
+    pub fn state(&self) -> &[f32] {
+        &self.state
     }
 
     /// Tokens of answers so far.
@@ -196,8 +208,19 @@ impl Decoder {
             }
         }
         cache.begun = true;
+        self.state = self.last_state(outputs.host.take(STATES))?;
         let logits = outputs.host.take("logits").ok_or_else(|| self.failed("it gave no `logits`".to_owned()))?;
         self.last_rows(logits, last)
+    }
+
+    fn last_state(&self, states: Option<Tensor>) -> Result<Vec<f32>, EngineError> {
+        let Some(states) = states else { return Ok(Vec::new()) };
+        let (shape, hidden) = (states.shape.clone(), self.hidden);
+        let data = states.into_f32().filter(|data| shape.last() == Some(&hidden) && data.len() >= hidden);
+        let mut data = data.ok_or_else(|| {
+            self.failed(format!("its `{STATES}` are {shape:?}; f32[1, positions, {hidden}] was expected"))
+        })?;
+        Ok(data.split_off(data.len() - hidden))
     }
 
     fn last_rows(&self, logits: Tensor, last: usize) -> Result<Vec<f32>, GroundError> {

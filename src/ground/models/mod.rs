@@ -5,7 +5,8 @@
 //! once, several pictures in a pass and several answers side by side, is laid out in [`plan`], if [`trial`] found that the graphs
 //! can do it. [`closed`] are
 //! detectors with classes of their own, [`dino`] and [`owl`] read words; [`contrast`] ranks the regions of a [`proposer`] by
-//! words, and [`regional`] is shown them and names those that are meant.
+//! words, and [`regional`] is shown them and names those that are meant. [`llava`] writes, and a head
+//! finds what it meant by each phrase.
 
 use std::path::Path;
 
@@ -21,6 +22,8 @@ pub mod contrast;
 pub mod decoder;
 pub mod dino;
 pub mod florence;
+mod grounded;
+pub mod llava;
 pub mod nano;
 pub mod owl;
 pub mod paligemma;
@@ -41,7 +44,7 @@ pub mod words;
 /// The families [`crate::ground::load`] knows, for the message that says which.
 pub const FAMILIES: &str = "nano, qwen2-vl, qwen2.5-vl, qwen3-vl, florence-2, paligemma, yolox, \
     nanodet, picodet, rt-detr, d-fine, rf-detr, clip, siglip, vlm-fo1, vlx-seek, \
-    grounding-dino, owlv2";
+    grounding-dino, owlv2, llava-grounding";
 
 /// Opens one file of a model.
 pub type Open<'a> = dyn FnMut(&Path) -> Result<Box<dyn Engine>, EngineError> + 'a;

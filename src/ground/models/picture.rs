@@ -4,7 +4,7 @@ use super::{need, unfit};
 use crate::{
     ground::{
         GroundError,
-        engine::{Data, Tensor},
+        engine::{Data, Element, Engine, EngineError, Port, Tensor},
         manifest::{Channels, Fit, Manifest, Resample},
         vision::{self, Filter, Laid, Lay, Normalise, Resampler, SmartResize, Values, VisionError, qwen, windows},
     },
@@ -39,25 +39,64 @@ fn fits(manifest: &Manifest, fit: Fit) -> Result<(), GroundError> {
 }
 
 fn filter(manifest: &Manifest) -> Result<Filter, GroundError> {
-    Ok(match need(manifest, "input.resample", manifest.input.resample)? {
+    Ok(filtered(need(manifest, "input.resample", manifest.input.resample)?))
+}
+
+fn filtered(resample: Resample) -> Filter {
+    match resample {
         Resample::Bilinear => Filter::Bilinear,
         Resample::Bicubic => Filter::Bicubic,
         Resample::Linear => Filter::Linear,
-    })
+    }
+}
+
+/// What a language model is shown beside the picture that its boxes lie in (`[look]`); and whether that keeps its shape
+/// and loses its ends, rather than being stretched.
+pub(super) fn look(manifest: &Manifest) -> Result<(vision::Fit, bool), GroundError> {
+    let look = need(manifest, "look", manifest.look.as_ref())?;
+    let centre = match look.fit {
+        Fit::Centre => true,
+        Fit::Stretch => false,
+        other => {
+            let (family, is) = (&manifest.family, other.name());
+            return Err(unfit(
+                manifest,
+                format!("look.fit: is `{is}`; the family {family} needs `centre` or `stretch`"),
+            ));
+        }
+    };
+    let told = |key: &str| unfit(manifest, format!("look.{key}: the family {} needs it", manifest.family));
+    let (mean, std) = (look.mean.ok_or_else(|| told("mean"))?, look.std.ok_or_else(|| told("std"))?);
+    if look.scale.is_none_or(|scale| (scale * 255.0 - 1.0).abs() > 1e-6) || !usable(mean, std) {
+        return Err(unfit(manifest, "look.scale, mean, std: should be 1/255 and numbers, and std above 0".to_owned()));
+    }
+    let filter = filtered(look.resample.ok_or_else(|| told("resample"))?);
+    Ok((vision::Fit { image: Size::new(look.width, look.height), filter, normalise: Normalise { mean, std } }, centre))
 }
 
 /// A picture as a detector with classes of its own takes it: stretched or in a corner, in any numbers.
 pub(super) fn lay(manifest: &Manifest) -> Result<Lay, GroundError> {
-    let input = &manifest.input;
-    let laid = match input.fit {
+    let pad = || need(manifest, "input.pad", manifest.input.pad);
+    let laid = match manifest.input.fit {
         Fit::Stretch => Laid::Stretch,
-        Fit::Corner => Laid::Corner(need(manifest, "input.pad", input.pad)?),
+        Fit::Corner => Laid::Corner(pad()?),
         other => {
             let (family, is) = (&manifest.family, other.name());
             let reason = format!("input.fit: is `{is}`; the family {family} needs `stretch` or `corner`");
             return Err(unfit(manifest, reason));
         }
     };
+    laid_out(manifest, laid)
+}
+
+/// A picture in a corner, its sides rounded to whole pixels.
+pub(super) fn rounded(manifest: &Manifest) -> Result<Lay, GroundError> {
+    fits(manifest, Fit::Corner)?;
+    laid_out(manifest, Laid::Rounded(need(manifest, "input.pad", manifest.input.pad)?))
+}
+
+fn laid_out(manifest: &Manifest, laid: Laid) -> Result<Lay, GroundError> {
+    let input = &manifest.input;
     let scale = need(manifest, "input.scale", input.scale)?;
     let (mean, std) = (need(manifest, "input.mean", input.mean)?, need(manifest, "input.std", input.std)?);
     if !scale.is_finite() || !usable(mean, std) {
@@ -65,6 +104,27 @@ pub(super) fn lay(manifest: &Manifest) -> Result<Lay, GroundError> {
     }
     let values = Values { scale, mean, std, bgr: input.channels == Channels::Bgr };
     Ok(Lay::new(Size::new(input.width, input.height), laid, filter(manifest)?, &values))
+}
+
+/// The input that is the picture: the only one beside `others`.
+pub(super) fn port(engine: &dyn Engine, image: Size, others: &[&str]) -> Result<String, EngineError> {
+    let mut ports = engine.inputs().iter().filter(|port| !others.contains(&port.name.as_str()));
+    let (height, width) = (image.height as usize, image.width as usize);
+    let wanted = [Some(1), Some(3), Some(height), Some(width)];
+    let fits = |port: &&Port| {
+        let axis = |(have, want): (&Option<usize>, &Option<usize>)| have.is_none() || have == want;
+        port.element == Element::F32 && port.shape.len() == 4 && port.shape.iter().zip(&wanted).all(axis)
+    };
+    let picture = ports.next().filter(fits);
+    match (picture, ports.next()) {
+        (Some(port), None) if engine.inputs().len() == others.len() + 1 => Ok(port.name.clone()),
+        _ => Err(EngineError::Ports {
+            file: engine.file().to_owned(),
+            what: "inputs",
+            expected: format!("one picture, f32[1,3,{height},{width}] as [input] of the manifest says"),
+            found: engine.inputs().iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        }),
+    }
 }
 
 /// A picture stretched to a fixed size.

@@ -42,6 +42,13 @@ impl Vocabulary {
         Ok(Self { tokenizer, reserved, model: manifest.name.clone(), most })
     }
 
+    /// The token that is written `text`, and from now on nothing that a query may contain.
+    pub fn reserve(&mut self, text: &str) -> Option<u32> {
+        let id = self.tokenizer.token_to_id(text)?;
+        self.reserved.insert(id);
+        Some(id)
+    }
+
     /// The tokens of a text, none added.
     pub fn encode(&self, text: &str) -> Result<Vec<i64>, GroundError> {
         let encoded = self.tokenizer.encode_fast(text, false);

@@ -12,6 +12,9 @@ pub enum Laid {
     /// Scaled by one factor, in the top left corner; the rest is filled with this byte, which is normalised as the
     /// picture is.
     Corner(u8),
+    /// The same, the scaled sides rounded to whole pixels rather than cut to them: detectron2's `ResizeScale` and
+    /// `FixedSizeCrop`.
+    Rounded(u8),
 }
 
 /// What the numbers of a tensor mean: `(byte · scale − mean) / std`, the latter two in the tensor's order of colours.
@@ -71,7 +74,8 @@ impl Lay {
     ) -> Result<Placement, VisionError> {
         let (inner, pad) = match self.laid {
             Laid::Stretch => (self.image, 0),
-            Laid::Corner(pad) => (inner(size, self.image), pad),
+            Laid::Corner(pad) => (inner(size, self.image, f64::trunc), pad),
+            Laid::Rounded(pad) => (inner(size, self.image, f64::round_ties_even), pad),
         };
         let resized = resampler.resize(rgb, size, inner, self.filter)?;
         let (area, width, row) = (self.image.area(), self.image.width as usize, inner.width as usize);
@@ -90,14 +94,14 @@ impl Lay {
     }
 }
 
-/// The size of `picture` scaled by one factor into `image`, cut to whole pixels as YOLOX does (`preproc` in
+/// The size of `picture` scaled by one factor into `image`, made `whole`: YOLOX cuts (`preproc` in
 /// `yolox/data/data_augment.py`).
-fn inner(picture: Size, image: Size) -> Size {
+fn inner(picture: Size, image: Size, whole: fn(f64) -> f64) -> Size {
     let ratio = (f64::from(image.height) / f64::from(picture.height.max(1)))
         .min(f64::from(image.width) / f64::from(picture.width.max(1)));
     let side = |v: u32, most: u32| {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the image")]
-        let pixels = (f64::from(v) * ratio).clamp(1.0, f64::from(most)) as u32;
+        let pixels = whole(f64::from(v) * ratio).clamp(1.0, f64::from(most)) as u32;
         pixels
     };
     Size::new(side(picture.width, image.width), side(picture.height, image.height))
@@ -135,14 +139,18 @@ mod tests {
 
     #[test]
     fn a_corner_keeps_the_shape() {
-        for (picture, image, expected) in [
-            ((640, 480), (416, 416), (416, 312)),
-            ((1920, 1080), (416, 416), (416, 234)),
-            ((100, 2000), (416, 416), (20, 416)),
-            ((1, 5000), (416, 416), (1, 416)),
+        for (picture, image, expected, rounded) in [
+            ((640, 480), (416, 416), (416, 312), (416, 312)),
+            ((1920, 1080), (416, 416), (416, 234), (416, 234)),
+            ((100, 2000), (416, 416), (20, 416), (21, 416)),
+            ((1, 5000), (416, 416), (1, 416), (1, 416)),
+            // Half a pixel goes to the even side.
+            ((1024, 333), (512, 512), (512, 166), (512, 166)),
+            ((1024, 331), (512, 512), (512, 165), (512, 166)),
         ] {
-            let got = inner(Size::new(picture.0, picture.1), Size::new(image.0, image.1));
-            assert_eq!(got, Size::new(expected.0, expected.1), "{picture:?}");
+            let (picture, image) = (Size::new(picture.0, picture.1), Size::new(image.0, image.1));
+            assert_eq!(inner(picture, image, f64::trunc), Size::new(expected.0, expected.1), "{picture:?}");
+            assert_eq!(inner(picture, image, f64::round_ties_even), Size::new(rounded.0, rounded.1), "{picture:?}");
         }
     }
 }

@@ -55,7 +55,7 @@ def export(family, checkpoint, out, options, say=print):
         if "proposer" in sections:
             sections["proposer"] |= {"model": options.proposer}
         if options.dtype == "fp16":
-            blocks.halve(model)
+            blocks.halve(family.halved(model))
         roles = []
         for graph in family.graphs(model):
             say(f"tracing {graph.role}")

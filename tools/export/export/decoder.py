@@ -19,9 +19,11 @@ def rotary_rows(sections, interleaved):
 
 
 class Decoder(nn.Module):
-    """inputs_embeds, attention_mask, position_ids, num_logits_to_keep[, deepstack_embeds], cache -> logits, cache."""
+    """inputs_embeds, attention_mask, position_ids, num_logits_to_keep[, deepstack_embeds], cache -> logits[,
+    hidden_states], cache."""
 
-    def __init__(self, text, head, rows=None, deepstack=0, scale=1.0, bidirectional_prefill=False):
+    def __init__(self, text, head, rows=None, deepstack=0, scale=1.0, bidirectional_prefill=False,
+                 states=False):
         super().__init__()
         config = text.config
         rotary = text.rotary_emb
@@ -39,7 +41,7 @@ class Decoder(nn.Module):
         self.score_scale = text.layers[0].self_attn.scaling
         self.softcap = getattr(config, "attn_logit_softcapping", None)
         self.logit_softcap = getattr(config, "final_logit_softcapping", None)
-        self.bidirectional_prefill = bidirectional_prefill
+        self.bidirectional_prefill, self.states = bidirectional_prefill, states
         self.register_buffer("frequencies", rotary.inv_freq.float().clone(), persistent=False)
         self.rotary_scale = float(getattr(rotary, "attention_scaling", 1.0))
         self.register_buffer("rows", None if rows is None else torch.tensor(rows), persistent=False)
@@ -103,10 +105,11 @@ class Decoder(nn.Module):
                 x = x + deepstack[i]
         # The vocabulary is most of the work: only the positions that are asked for reach it. 0 keeps all.
         kept = x[:, -num_logits_to_keep:]
-        logits = blocks.linear(self.head, self.norm(self.text.norm, kept)).float()
+        normed = self.norm(self.text.norm, kept)
+        logits = blocks.linear(self.head, normed).float()
         if self.logit_softcap is not None:
             logits = torch.tanh(logits / self.logit_softcap) * self.logit_softcap
-        return (logits, *present)
+        return (logits, normed, *present) if self.states else (logits, *present)
 
 
 class Embed(nn.Module):
@@ -144,4 +147,6 @@ def ports(body, layers, hidden, positions, positions_name):
             positions_name: {positions.dim() - 2: "batch", positions.dim() - 1: "sequence"},
             "logits": {0: "batch", 1: "kept"}}
     free |= {name: {0: "batch", 2: "past"} for name in taken} | {name: {0: "batch", 2: "total"} for name in given}
-    return inputs, ["logits", *given], free
+    if body.states:
+        free["hidden_states"] = {0: "batch", 1: "kept"}
+    return inputs, ["logits", *(["hidden_states"] if body.states else []), *given], free

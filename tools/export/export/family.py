@@ -71,6 +71,10 @@ class Family:
                           f"`{lost[0]}`; the folder should be laid out as {self.hub_example} is")
         return model.eval().requires_grad_(False)
 
+    def halved(self, model):
+        """The part whose weights become halves."""
+        return model
+
     def runner(self, folder):
         return Runner(folder, self)
 

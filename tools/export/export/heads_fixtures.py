@@ -263,7 +263,74 @@ def contrast(family, model, source, tokenizer, out):
     return cases
 
 
+def grounded(family, model, source, tokenizer, out):
+    """The original's loop: greedy, the state that predicted each mark, the head, boxes by their share of a softmax."""
+    from . import llava_grounding as real
+    family.most = 16
+    processor = transformers.CLIPImageProcessor(**source.preprocessor)
+    before, after = real.PROMPT.split("<image>")
+    end, cases = source.ends(), []
+    for name in PICTURES:
+        shown = picture(out, name)
+        eye = processor(shown, return_tensors="pt")["pixel_values"]
+        ratio = family.side / max(shown.size)
+        inner = tuple(int(np.round(v * ratio)) for v in shown.size)
+        canvas = np.full((family.side, family.side, 3), 128, np.float32)
+        canvas[:inner[1], :inner[0]] = np.asarray(shown.resize(inner, Image.Resampling.BILINEAR))
+        canvas = (canvas - np.float32([123.675, 116.28, 103.53])) / np.float32([58.395, 57.12, 57.375])
+        pixels = torch.from_numpy(canvas.transpose(2, 0, 1)[None].copy())
+        found, said = [], []
+        for text in TEXTS:
+            ids = [family.begin, *tokenizer.encode(before, add_special_tokens=False).ids,
+                   *[real.IMAGE] * family.tokens(model),
+                   *tokenizer.encode(after.replace("{}", text), add_special_tokens=False).ids]
+            phrases, cache, feed, shown_once = [], None, torch.tensor([ids]), {"pixel_values": eye}
+            with torch.no_grad():
+                for step in range(family.most):
+                    told = model(feed, past_key_values=cache, use_cache=True, **shown_once)
+                    cache, shown_once = told.past_key_values, {}
+                    two = told.logits[0, -1].topk(2).values
+                    if two[0] - two[1] < 2 * MARGIN:
+                        raise Refused("two best logits are too close")
+                    token = int(told.logits[0, -1].argmax())
+                    if token in end:
+                        break
+                    if token == family.mark:
+                        phrases.append(told.hidden_states[:, -1:])
+                    feed = torch.tensor([[token]])
+                if phrases:
+                    seen, phrases = model.head.see(pixels), torch.cat(phrases, dim=1)
+                    offered = model.head.likeness(model.head.enc_norm(model.head.enc(seen[0])), phrases).amax(-1)[0]
+                    last = offered.topk(model.head.queries + 1).values[-2:]
+                    if last[0] - last[1] < MARGIN:
+                        raise Refused("two offers are too close")
+                    logits, boxes = model.head.find(seen, phrases)
+                    found.append((torch.softmax(logits[0], dim=0).numpy(), boxes[0].numpy()))
+                else:
+                    found.append(None)
+        if not any(found):
+            raise Refused(f"{name}: no answer speaks of anything")
+        least = gap([one[0] for one in found if one])
+        scale, boxes, best = np.array([*shown.size, *shown.size]) * family.side / np.array([*inner, *inner]), [], []
+        for one in found:
+            if one is None:
+                boxes.append([]), best.append([])
+                continue
+            shares, places = one[0], corners(one[1]) * scale
+            boxes.append(listed(places, shares.max(1), shares.max(1) > least, shown.size))
+            top = np.zeros(len(places), bool)
+            top[shares.argmax(0)] = True
+            chosen = np.where(np.arange(len(places))[:, None] == shares.argmax(0)[None], shares, 0).max(1)
+            best.append(listed(places, chosen, top, shown.size))
+        cases.append({"picture": name, "texts": TEXTS, "least": least, "boxes": boxes, "named": [], "best": best})
+    counts = [len(one) for case in cases for one in case["best"]]
+    if not (counts.count(0) and max(counts) > 1 and sum(len(b) for c in cases for b in c["boxes"]) >= 20):
+        raise Refused(f"answers have {counts} boxes: of one mind")
+    return cases
+
+
 MADE = {
+    "llava-grounding": ("llava-grounding", tiny_heads.llava_grounding, {"hidden": 16}, grounded),
     "grounding-dino": ("grounding-dino", tiny_heads.grounding_dino, {"narrow": 2, "words": 4, "layers": (1, 1), "hidden": 8}, dino),
     "owlv2": ("owlv2", tiny_heads.owlv2, {}, owl),
     "rt-detr": ("rt-detr", tiny_heads.rt_detr, {"hidden": 8}, closed),
@@ -279,7 +346,7 @@ MORE = {
     "owlv2-large": ("owlv2", tiny_heads.owlv2, {"side": 72}, owl),
     "clip-large": ("clip", tiny_heads.clip, {"side": 48, "legacy": True}, contrast),
 }
-SEEDS = 60
+SEEDS = 200
 
 
 def one(name, out, say):

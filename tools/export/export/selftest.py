@@ -46,6 +46,7 @@ KINDS = {
         "more layers": {"layers": (2, 3), "depths": (1, 1, 2, 1), "shortest": 96, "longest": 96, "seed": 2}}),
     "owlv2": (tiny_heads.owlv2, {"plain": {}, "another side": {"side": 72, "seed": 1}}),
     "rt-detr": (tiny_heads.rt_detr, {"plain": {}, "another side": {"side": 96, "seed": 1}}),
+    "llava-grounding": (tiny_heads.llava_grounding, {"plain": {}, "another side": {"side": 96, "eye": 48, "seed": 1}}),
     "d-fine": (tiny_heads.d_fine, {"plain": {}, "another side": {"side": 96, "seed": 1}}),
 }
 FORMS = {"half": {"dtype": "fp16"}, "int8": {"weights": "int8"}, "int4": {"weights": "int4"},

@@ -1,6 +1,10 @@
 """Small random checkpoints of the families that give scores and boxes, laid out as published ones are."""
 
+import json
+
+import torch
 import transformers
+from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers.models.grounding_dino import modeling_grounding_dino
 
@@ -153,3 +157,39 @@ def d_fine(folder, seed=0, side=64, queries=16, hidden=16):
         decoder_ffn_dim=24, decoder_layers=2, decoder_attention_heads=2, num_denoising=0, decoder_n_points=[2, 2, 2],
         **names())
     save(folder, tiny.randomise(transformers.DFineForObjectDetection(config), seed), None, square(side))
+
+
+def llava_grounding(folder, seed=0, side=64, eye=32, hidden=32, layers=2):
+    """LLaVA-Grounding's layout: one state with the tower and the head in it, marks among the last tokens."""
+    from . import llava_grounding as real, openseed
+    tokenizer = tiny.piece_tokenizer(["<unk>", "<s>", "</s>"], [*real.AROUND, real.MARK])
+    text = {"vocab_size": tokenizer.get_vocab_size(), "hidden_size": hidden, "intermediate_size": 48,
+            "num_hidden_layers": layers, "num_attention_heads": 4, "num_key_value_heads": 4,
+            "max_position_embeddings": 512, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    vision = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
+              "image_size": eye, "patch_size": 8, "projection_dim": 16}
+    head = {"width": hidden, "side": side}
+    model = real.Model(transformers.LlamaConfig(**text), transformers.CLIPVisionConfig(**vision), -2,
+                       openseed.Small(**head))
+    tiny.randomise(model, seed)
+    with torch.no_grad():
+        # Answers that end, and speak of something.
+        words = model.language.lm_head.weight
+        words[tokenizer.token_to_id(real.MARK)] *= 5
+        words[2] *= 4
+    old = (("tower.", real.TOWER), ("projector.", "model.mm_projector."), ("head.", "seg_model.model."),
+           ("language.model.", "model."), ("language.lm_head.", "lm_head."))
+    state = {}
+    for name, tensor in model.state_dict().items():
+        own, theirs = next(pair for pair in old if name.startswith(pair[0]))
+        state[theirs + name[len(own):]] = tensor.contiguous()
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps({
+        **text, "model_type": "llava", "mm_vision_tower": "openai/clip-vit-large-patch14", "mm_vision_select_layer": -2,
+        "groundd_head": head}))
+    (folder / "vision_config.json").write_text(json.dumps(vision))
+    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+    tiny.write(folder, {
+        "image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": eye}, "resample": 3,
+        "do_center_crop": True, "crop_size": {"height": eye, "width": eye}, "rescale_factor": 1 / 255,
+        "image_mean": CLIP[0], "image_std": CLIP[1]})

@@ -10,7 +10,7 @@ use crate::{
     ground::{
         GroundError,
         codec::Placement,
-        engine::{Data, Element, Engine, EngineError, Outputs, Port, Tensor},
+        engine::{Data, Engine, EngineError, Outputs, Tensor},
         manifest::Manifest,
         methods::{
             find::{Finder, Want},
@@ -88,8 +88,8 @@ impl Closed {
             _ => queries::Queries::of(image, count, engine.as_ref()).map(|l| Box::new(l) as _),
         };
         let layout = layout.map_err(|reason| unfit(manifest, reason))?;
-        let (height, width) = (image.height as usize, image.width as usize);
-        let input = pixels_port(engine.as_ref(), [height, width], layout.feeds())?;
+        let others: Vec<_> = layout.feeds().iter().map(|(name, _)| *name).collect();
+        let input = picture::port(engine.as_ref(), image, &others)?;
         Ok(Self {
             engine,
             input,
@@ -152,30 +152,6 @@ impl Closed {
         let (w, h) = (self.lay.image().width as f32, self.lay.image().height as f32);
         let [x1, y1, x2, y2] = candidate.corners;
         placement.to_picture([x1 / w, y1 / h, x2 / w, y2 / h])
-    }
-}
-
-/// The input that is the picture: the only one beside the layout's own.
-fn pixels_port(
-    engine: &dyn Engine,
-    sides: [usize; 2],
-    others: &[(&'static str, Tensor)],
-) -> Result<String, EngineError> {
-    let mut ports = engine.inputs().iter().filter(|port| others.iter().all(|(name, _)| port.name != *name));
-    let wanted = [Some(1), Some(3), Some(sides[0]), Some(sides[1])];
-    let fits = |port: &&Port| {
-        let axis = |(have, want): (&Option<usize>, &Option<usize>)| have.is_none() || have == want;
-        port.element == Element::F32 && port.shape.len() == 4 && port.shape.iter().zip(&wanted).all(axis)
-    };
-    let picture = ports.next().filter(fits);
-    match (picture, ports.next()) {
-        (Some(port), None) if engine.inputs().len() == others.len() + 1 => Ok(port.name.clone()),
-        _ => Err(EngineError::Ports {
-            file: engine.file().to_owned(),
-            what: "inputs",
-            expected: format!("one picture, f32[1,3,{},{}] as [input] of the manifest says", sides[0], sides[1]),
-            found: engine.inputs().iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
-        }),
     }
 }
 
