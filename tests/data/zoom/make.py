@@ -122,7 +122,7 @@ def shown(modules, number):
 
 if __name__ == "__main__":
     modules = original(pathlib.Path(sys.argv[1]).resolve())
-    searches = [json.dumps(case(modules, number), separators=(",", ":")) for number in range(160)]
+    searches = [json.dumps(case(modules, number), separators=(",", ":")) for number in range(240)]
     crops = [json.dumps(shown(modules, 1000 + number), separators=(",", ":")) for number in range(40)]
     text = '{"searches":[\n' + ",\n".join(searches) + '\n],"crops":[\n' + ",\n".join(crops) + "\n]}\n"
     (HERE / "search.json").write_text(text)
