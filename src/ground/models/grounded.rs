@@ -236,6 +236,7 @@ fn bounds(mask: &[f32], width: usize) -> Option<[f32; 4]> {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "exact by construction")]
 mod tests {
     use std::sync::Arc;
 

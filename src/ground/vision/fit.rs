@@ -91,7 +91,6 @@ mod tests {
     use super::*;
 
     #[test]
-    #[expect(clippy::float_cmp, reason = "exact by construction")]
     fn the_middle_of_a_wide_picture_is_kept() {
         let fit = Fit { image: Size::new(2, 2), filter: Filter::Bilinear, normalise: Normalise::HALF };
         let line: Vec<u8> = [0, 0, 255, 255, 0, 0].iter().flat_map(|v| [*v; 3]).collect();
