@@ -218,7 +218,7 @@ async fn pixels_older_than_allowed_are_never_published_however_slow_the_model() 
     assert!(stale >= 3, "{stale} frames were too old, of about one in three");
 }
 
-/// How long overload lasts: a slice for every run, and as long as `GROUNDD_SOAK_SECONDS` says (`make soak`).
+/// How long overload lasts: as long as `GROUNDD_SOAK_SECONDS` says (`make soak`), or a slice.
 fn overload_lasts() -> Duration {
     let wanted = std::env::var("GROUNDD_SOAK_SECONDS").ok().and_then(|text| text.parse().ok());
     Duration::from_secs(wanted.unwrap_or(12))
@@ -241,7 +241,9 @@ fn capacity(model: &mut dyn Grounder, set: &QuerySet) -> f64 {
     done as f64 / began.elapsed().as_secs_f64()
 }
 
+/// Unoptimised code paints too few pictures to be four times too many: `make soak` runs this with a release build.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a release build and minutes: make soak"]
 async fn four_times_the_load_sheds_the_least_valuable_counts_all_of_it_and_stays_young_and_small() {
     let _alone = alone();
     ingest::init().unwrap();
