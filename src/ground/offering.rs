@@ -3,7 +3,7 @@
 use super::{
     GroundError,
     ask::{
-        desk::{Offered, Offering},
+        look::{Offered, Offering},
         regions::normalise,
     },
     methods::{

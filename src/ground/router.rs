@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Instant};
 
 use super::{
     AskConfig, Effort, GroundError, Grounder, Keep, Limits, ModelInfo, QueryCheck,
-    ask::desk::{Desk, Offering, Reply},
+    ask::{
+        desk::Desk,
+        look::{Offering, Reply},
+    },
     methods::{
         Hit, Told,
         find::{self, Finder},

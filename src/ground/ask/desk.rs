@@ -1,7 +1,6 @@
 //! Answers a batch, asking the model only what is due and what there is time for.
 
 use std::{
-    any::Any,
     collections::{BTreeMap, HashMap},
     sync::Arc,
     time::{Duration, Instant},
@@ -11,6 +10,7 @@ use super::{
     AskConfig,
     budget::{Budget, Class, Item},
     gate::Look,
+    look::{Offered, Reply},
     regions::Proposed,
     scene::{Key, Scene},
 };
@@ -18,7 +18,7 @@ use crate::{
     ground::{
         GroundError,
         methods::{
-            Hit, Told, Unanswered,
+            Hit, Unanswered,
             regions::{self, Bar, Offer},
             together::Asked,
         },
@@ -29,54 +29,6 @@ use crate::{
 
 /// A camera without frames for this long is forgotten.
 const FORGET: Duration = Duration::from_mins(5);
-
-/// One look at a picture.
-pub(in crate::ground) struct Offered {
-    /// Corners of its regions in fractions of the canvas.
-    pub(in crate::ground) boxes: Vec<[f32; 4]>,
-    /// How sure the proposal network is of each, 0 to 1.
-    pub(in crate::ground) objectness: Vec<f32>,
-    /// How each looks: unit vectors.
-    pub(in crate::ground) looks: Vec<Vec<f32>>,
-    /// What the model needs to be asked about it.
-    pub(in crate::ground) kept: Box<dyn Any + Send>,
-}
-
-/// A model whose looks can be kept and asked about later.
-pub(in crate::ground) trait Offering {
-    /// What a region must reach to be reported by `retrieve`.
-    fn bar(&self) -> Bar;
-    /// Whether the model can take the frame; says why not, for people.
-    fn fits(&self, frame: &Frame) -> Result<(), String>;
-    /// Looks at each canvas; there is at least one.
-    fn offer(&mut self, canvases: &[&Rgb]) -> Result<Vec<Offered>, GroundError>;
-    /// `retrieve`: how well the regions fit the words, a score a region.
-    fn select(&mut self, asks: &[(&Offered, &str)]) -> Result<Vec<Vec<f32>>, GroundError>;
-    /// The other methods. Questions about the same frame stand next to each other.
-    fn tell(&mut self, asks: &[(&Offered, Asked<'_>)]) -> Result<Vec<Told>, GroundError>;
-}
-
-/// What came of a question.
-#[derive(Debug)]
-pub(in crate::ground) struct Reply {
-    pub(in crate::ground) status: Status,
-    pub(in crate::ground) hits: Vec<Hit>,
-    /// Whether this very picture was asked, not one that looked the same.
-    pub(in crate::ground) fresh: bool,
-}
-
-impl Reply {
-    /// An answer about this very picture.
-    pub(in crate::ground) fn fresh(told: Told) -> Self {
-        match told {
-            Ok(hits) => Self { status: Status::Ok, hits, fresh: true },
-            Err(Unanswered::Refused(reason)) => Self { status: Status::Error(reason), hits: Vec::new(), fresh: true },
-            Err(Unanswered::Unfinished) => {
-                Self { status: Status::Shed(ShedReason::Budget.to_string()), hits: Vec::new(), fresh: true }
-            }
-        }
-    }
-}
 
 /// One camera.
 #[derive(Default)]
@@ -167,15 +119,18 @@ impl Desk {
         let told = self.tell(model, asks, &go)?;
         for i in open {
             let asked = scores.contains_key(&i) || told.contains_key(&i);
-            let reply = if let Some(Err(reason)) = told.get(&i) {
-                self.work.answer(true);
-                Reply::fresh(Err(reason.clone()))
-            } else {
-                let Known { hits, all, looked } = self.known(model, &asks[i], scores.get(&i));
-                // Matches are news whatever else there may be; that there are none is not, before all was asked.
-                let unsaid = if asked { ShedReason::Budget } else { ShedReason::Waiting };
-                let shed = shed.get(&i).copied().or_else(|| (!all && hits.is_empty()).then_some(unsaid));
-                self.reply(hits, asked, looked, shed)
+            let reply = match told.get(&i) {
+                Some(Err(Unanswered::Refused(reason))) => {
+                    self.work.answer(true);
+                    Reply::fresh(Err(reason.clone().into()))
+                }
+                Some(Err(Unanswered::Unfinished)) => self.reply(Vec::new(), true, true, Some(ShedReason::Budget)),
+                Some(Ok(())) | None => {
+                    let Known { hits, all, looked } = self.known(model, &asks[i], scores.get(&i));
+                    // Matches are news whatever else there may be; that there are none is not, before all was asked.
+                    let waiting = (!all && hits.is_empty()).then_some(ShedReason::Waiting);
+                    self.reply(hits, asked, looked, shed.get(&i).copied().or(waiting))
+                }
             };
             replies.insert(i, reply);
         }

@@ -2,9 +2,13 @@ use std::{collections::BTreeSet, thread, time::SystemTime};
 
 use super::*;
 use crate::{
-    ground::methods::{
-        regions::Pick,
-        retrieve::{Ask, TextCheck},
+    ground::{
+        ask::look::Offering,
+        methods::{
+            Told,
+            regions::Pick,
+            retrieve::{Ask, TextCheck},
+        },
     },
     types::{BBox, Capture, Clock, Ledger, Letterbox, Query, QueryId, Size, Worth},
 };
@@ -25,13 +29,15 @@ struct Scripted<S> {
     script: S,
     looks: usize,
     asked: usize,
+    /// Searches end before anything is found, and before all was looked at.
+    hasty: bool,
     /// What a look takes, and a question.
     pace: [Duration; 2],
 }
 
 impl<S: Fn(usize) -> Vec<Thing> + Send> Scripted<S> {
     fn new(script: S) -> Self {
-        Self { script, looks: 0, asked: 0, pace: [Duration::ZERO; 2] }
+        Self { script, looks: 0, asked: 0, hasty: false, pace: [Duration::ZERO; 2] }
     }
 }
 
@@ -91,7 +97,8 @@ impl<S: Fn(usize) -> Vec<Thing> + Send> Offering for Scripted<S> {
         let told = |(offered, ask): &(&Offered, Asked<'_>)| -> Vec<Hit> {
             things(offered).iter().filter_map(|thing| hit(thing, ask.1.frame)).collect()
         };
-        Ok(asks.iter().map(|one| Ok(told(one))).collect())
+        let hasty = self.hasty;
+        Ok(asks.iter().map(|one| if hasty { Err(Unanswered::Unfinished) } else { Ok(told(one)) }).collect())
     }
 }
 
@@ -243,6 +250,22 @@ fn what_was_true_of_another_picture_is_not_told_of_this_one() {
     // Another one.
     let replies = office.ask(&frame("a", 1, 200, ms(133)), &[(Method::Coords, &hurried)]);
     assert_eq!((replies[0].hits.len(), replies[0].status.clone()), (0, shed(ShedReason::Deadline)));
+}
+
+#[test]
+fn a_search_that_was_not_finished_is_shed_counted_and_goes_on_at_once() {
+    let script = |_| vec![thing([0.1, 0.1, 0.2, 0.2], 0.9, &[])];
+    let mut office = Office::new(AskConfig::default(), true, script);
+    let all = query("all", Worth::default());
+    office.model.hasty = true;
+    for round in 1..=3u8 {
+        let reply = office.ask(&frame("a", 0, 90, ms(0)), &[(Method::Zoom, &all)]).remove(0);
+        assert_eq!((reply.status, reply.hits.len()), (shed(ShedReason::Budget), 0));
+        assert_eq!((office.model.asked, office.work.shed(ShedReason::Budget)), (round.into(), round.into()));
+    }
+    office.model.hasty = false;
+    let reply = office.ask(&frame("a", 0, 90, ms(0)), &[(Method::Zoom, &all)]).remove(0);
+    assert_eq!((reply.status, reply.hits.len(), office.work.asked()), (Status::Ok, 1, 1));
 }
 
 #[test]
@@ -401,6 +424,7 @@ fn of_a_scripted_street_a_tenth_is_asked_and_hardly_a_match_that_lasts_a_second_
         always.iter().filter(|(_, pictures)| **pictures >= 15).map(|(event, _)| *event).collect();
     let known = lasting.iter().filter(|event| once.contains_key(event)).count();
     assert!(lasting.len() >= 150, "only {} events", lasting.len());
+    println!("{known} of {} events, {few} of {all} questions", lasting.len());
     assert!(known * 100 >= lasting.len() * 97, "{known} of {} events; {few} questions", lasting.len());
     // What is there is known for nearly as long as it is there.
     let (there, told) = lasting.iter().fold((0, 0), |(there, told), event| {

@@ -10,13 +10,14 @@
 //! - [`scene`]: one camera's share of all these, and which queries are due on it;
 //! - [`budget`]: which of those the device has time for, the most valuable first.
 //!
-//! `desk` does what they decide.
+//! `desk` does what they decide, by models as `look` knows them.
 
 pub mod budget;
 pub(super) mod desk;
 pub mod expect;
 pub mod gate;
 pub mod held;
+pub(super) mod look;
 pub mod regions;
 pub mod scene;
 
