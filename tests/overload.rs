@@ -238,11 +238,12 @@ async fn a_camera_that_floods_falls_silent_or_comes_and_goes_costs_the_others_no
 
 #[test]
 fn four_times_too_many_frames_are_published_fresh_or_dropped_for_a_reason() {
-    const BATCH: Duration = Duration::from_millis(250);
-    const STALENESS: Duration = Duration::from_millis(450);
+    const BATCH: Duration = Duration::from_secs(1);
+    const STALENESS: Duration = Duration::from_millis(1600);
     let _alone = alone();
     ingest::init().unwrap();
-    // 16 frames a second at the most; four cameras of 15 each.
+    // Four frames a second at the most; four cameras of up to 15 each, on a machine that may be busy. A batch that was
+    // cut while the one before was in the model would be two seconds old.
     let work = |_: &Batch| thread::sleep(BATCH);
     let lines = Arc::<Mutex<Vec<Value>>>::default();
     let sink = {
@@ -276,13 +277,13 @@ fn four_times_too_many_frames_are_published_fresh_or_dropped_for_a_reason() {
         let mut pipeline = Pipeline::start(model, plan, sinks, queries, new_epoch());
         pipeline.set_cameras(&(0..4).map(camera).collect()).await;
         let started = Instant::now();
-        let live = || pipeline.accounts().iter().all(|(_, ledger)| ledger.published() >= 4);
+        let live = || pipeline.accounts().iter().all(|(_, ledger)| ledger.published() >= 2);
         while !live() {
             let waited = started.elapsed();
-            assert!(waited < Duration::from_secs(30), "{:?} {:?}", pipeline.accounts(), pipeline.statuses());
+            assert!(waited < Duration::from_mins(1), "{:?} {:?}", pipeline.accounts(), pipeline.statuses());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        tokio::time::sleep(Duration::from_secs(4)).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
         let accounts = pipeline.accounts();
         pipeline.stop().await.unwrap();
         accounts
@@ -295,7 +296,7 @@ fn four_times_too_many_frames_are_published_fresh_or_dropped_for_a_reason() {
     for message in &messages {
         let time = |key: &str| message["time"][key].as_f64().unwrap();
         let stages = time("queued_ms") + time("inferred_ms");
-        assert!(stages <= time("age_ms") + 0.2 && time("inferred_ms") >= 249.0, "{message}");
+        assert!(stages <= time("age_ms") + 0.2 && time("inferred_ms") >= 999.0, "{message}");
         assert!(message["queries"].as_array().unwrap().iter().all(|query| query["status"] == "ok"));
     }
     let mut published = 0;
@@ -306,7 +307,7 @@ fn four_times_too_many_frames_are_published_fresh_or_dropped_for_a_reason() {
         assert!(dropped(DropReason::Superseded) > 2 * ledger.published(), "{camera} was not overloaded");
         // Each gets its part, and what the model worked on was young enough nearly always.
         let stale = dropped(DropReason::Stale);
-        assert!(ledger.published() >= 8 && ledger.published() > stale, "{camera}: {} and {stale}", ledger.published());
+        assert!(ledger.published() >= 4 && ledger.published() > stale, "{camera}: {} and {stale}", ledger.published());
         published += ledger.published();
     }
     assert_eq!(published, messages.len() as u64);
