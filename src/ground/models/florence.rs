@@ -185,6 +185,37 @@ impl Writer for Florence {
             answer::all(&mut self.decoder, &self.vocabulary, &self.rules, talks)
         });
         self.choir = choir;
-        answers
+        let all = answers?.into_iter().zip(asks);
+        Ok(all.map(|(found, (_, text))| meant(text, found)).collect())
+    }
+}
+
+/// Of all that a text's phrases were grounded to, what the text is about: in "person next to the van" the person, the phrase that
+/// comes first. The model has no task that answers with one thing only. Where no label stands in the text, all are kept.
+fn meant(text: &str, found: Vec<RawBox>) -> Vec<RawBox> {
+    let text = text.to_lowercase();
+    let label = |raw: &RawBox| Some(raw.label.to_lowercase()).filter(|label| !label.is_empty());
+    let place = |raw: &RawBox| label(raw).and_then(|label| text.find(&label));
+    let Some(first) = found.iter().filter_map(place).min() else { return found };
+    found.into_iter().filter(|raw| place(raw) == Some(first)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_about_its_first_phrase() {
+        let found = |labels: &[&str]| -> Vec<RawBox> {
+            let raw = |label: &&str| RawBox { fractions: [0.0; 4], label: (*label).to_owned(), score: None };
+            labels.iter().map(raw).collect()
+        };
+        let labels = |text: &str, all: &[&str]| -> Vec<String> {
+            meant(text, found(all)).into_iter().map(|raw| raw.label).collect()
+        };
+        assert_eq!(labels("Person next to the van", &["the van", "person", "person"]), ["person", "person"]);
+        assert_eq!(labels("red car", &["red car"]), ["red car"]);
+        assert_eq!(labels("red car", &["a lorry", "dog"]), ["a lorry", "dog"]);
+        assert!(labels("red car", &[]).is_empty());
     }
 }
