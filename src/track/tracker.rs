@@ -99,6 +99,7 @@ impl Tracker {
         let before = self.updated.unwrap_or(now);
         let now = before.max(now);
         (self.updated, self.gap) = (Some(now), (now - before).min(LONGEST_GAP));
+        self.asleep.retain(|asleep| now.saturating_duration_since(asleep.seen_at) <= RETURN);
         let mut events = self.drop_queries(answers);
         let objects = objects(answers);
         let owners = self.associate(&objects, answers, now);
