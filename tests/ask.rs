@@ -99,7 +99,7 @@ fn recall(truth: &Watched, found: &Watched, least: Duration) -> (usize, usize) {
     // second apart are no event of a second.
     let lasting = |event: &&(String, Event)| {
         let (first, last) = (event.1.keys().next().unwrap(), event.1.keys().next_back().unwrap());
-        u128::from(last - first) >= least.as_millis() && event.1.len() as u64 * 2 >= (last - first) * 15 / 1000 + 1
+        u128::from(last - first) >= least.as_millis() && event.1.len() as u64 * 2 > (last - first) * 15 / 1000
     };
     let known = |(text, event): &&(String, Event)| {
         let same = |(other, boxes): &(String, Event)| {

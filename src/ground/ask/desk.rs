@@ -224,19 +224,14 @@ impl Desk {
             for i in of_frame.iter().copied() {
                 let (method, ask) = &asks[i];
                 let Some(place) = scene.place(&ask.query.id) else { continue };
-                match bar.filter(|_| *method == Method::Retrieve) {
-                    Some(bar) => drop(by_region.insert(place, (i, ask.query.threshold.unwrap_or(bar.score)))),
-                    None => {
-                        let zoom = *method == Method::Zoom;
-                        let class = scene.due_whole(place, &self.config, now);
-                        // The same look again would only be answered the same.
-                        let class = class.filter(|class| !kept || (*class == Class::Ask && !zoom));
-                        due.extend(class.map(|class| Due {
-                            ask: i,
-                            place,
-                            class: if zoom { Class::Zoom } else { class },
-                        }));
-                    }
+                if let Some(bar) = bar.filter(|_| *method == Method::Retrieve) {
+                    by_region.insert(place, (i, ask.query.threshold.unwrap_or(bar.score)));
+                } else {
+                    let zoom = *method == Method::Zoom;
+                    let class = scene.due_whole(place, &self.config, now);
+                    // The same look again would only be answered the same.
+                    let class = class.filter(|class| !kept || (*class == Class::Ask && !zoom));
+                    due.extend(class.map(|class| Due { ask: i, place, class: if zoom { Class::Zoom } else { class } }));
                 }
             }
             let asked: Vec<(usize, f32)> = by_region.iter().map(|(place, (_, least))| (*place, *least)).collect();
