@@ -42,6 +42,7 @@ def main():
     parser.add_argument("--work", type=Path, default=ROOT / ".runtime/train", help="where frames and checkpoints are kept")
     parser.add_argument("--minutes", type=float, help=f"length of a training step; default {distil.MINUTES} for distil, {fit.MINUTES} for fit")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint, with a fresh schedule")
+    parser.add_argument("--from-shipped", action="store_true", help="start from the ONNX files in --out instead of from nothing")
     parser.add_argument("--rate", type=float, help="peak learning rate")
     parser.add_argument("--scenes", type=int, default=10240, help="scenes that the language side learns from")
     parser.add_argument("--out", type=Path, default=ROOT / "models/nano")
@@ -49,16 +50,17 @@ def main():
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     work, step = arguments.work, arguments.step
+    shipped = arguments.out if arguments.from_shipped else None
     if step in ("all", "data", "distil") and arguments.data is None:
         parser.error("--data is needed for the frames and the teachers")
     if step in ("all", "data"):
         data.build(arguments.data, work / "data")
     if step in ("all", "distil"):
-        distil.distil(work, arguments.data / "detectors", arguments.minutes or distil.MINUTES, arguments.resume, arguments.rate or distil.RATE)
+        distil.distil(work, arguments.data / "detectors", arguments.minutes or distil.MINUTES, arguments.resume, arguments.rate or distil.RATE, shipped)
     if step in ("all", "scenes"):
         scenes.build(work, arguments.scenes)
     if step in ("all", "fit"):
-        fit.fit(work, arguments.minutes or fit.MINUTES, arguments.resume, arguments.rate or fit.RATE)
+        fit.fit(work, arguments.minutes or fit.MINUTES, arguments.resume, arguments.rate or fit.RATE, shipped)
     if step in ("all", "heldout"):
         heldout.write(work, work / "heldout")
     if step == "evaluate":

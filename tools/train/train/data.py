@@ -15,7 +15,8 @@ from .teacher import Teacher, iou
 
 LONG_SIDE = 800
 HELD_OUT_VIDEOS = {"nvidia_Retail02_short", "haar_video1"}  # one with pedestrians, one with cars
-HELD_OUT_SETS = {"towncentre"}  # a whole camera of pedestrians with labels made by people
+HELD_OUT_LAST = {"towncentre": 30}  # frames at the end of a camera's day
+GAP = 10             # frames before those that are in neither part: who walks through them is still there later
 HELD_OUT_SHARE = 10  # per cent of every labelled set, by hash of the file name
 FRAMES = 110         # per video at most
 
@@ -85,7 +86,9 @@ def add_coco(writer, folder):
 
 def add_partly_labelled(writer, folder, source, kinds, teacher):
     """Labels hold for `kinds` only. Objects that only the teacher sees are ignored, or taken when of another kind."""
-    for i, path in enumerate(sorted((folder / "images").glob("*.jpg"))):
+    paths = sorted((folder / "images").glob("*.jpg"), key=lambda p: (len(p.stem), p.stem))  # 2 before 10: in time
+    last = len(paths) - HELD_OUT_LAST.get(source, 0)
+    for i, path in enumerate(paths):
         image = cv2.imread(str(path))
         labels = read_labels(folder / "labels" / f"{path.stem}.txt", image.shape[1], image.shape[0])
         labels = [[*b[:4], kinds[b[4]]] for b in labels]
@@ -99,7 +102,10 @@ def add_partly_labelled(writer, folder, source, kinds, teacher):
                 continue
             large = len(box) == 5 and box[4] in (vocab.CLASS["bus"], vocab.CLASS["truck"]) and box[2] - box[0] > 30
             (labels if large else ignored).append(box)
-        split = "test" if source in HELD_OUT_SETS or held_out(path.name) else "train"
+        if source in HELD_OUT_LAST:
+            split = "test" if i >= last else "neither" if i >= last - GAP else "train"
+        else:
+            split = "test" if held_out(path.name) else "train"
         writer.add(f"{source}_{i:04d}", image, labels, ignored, source, split, kinds.values())
 
 

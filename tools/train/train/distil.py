@@ -12,16 +12,18 @@ import os
 import queue
 import time
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from . import compose, targets
+from . import compose, restore, targets, teacher
 from .blocks import half_precision
 from .dense_teacher import HINT_WIDTHS, DenseTeacher
+from .phrases import CONFUSED
 from .samples import Sampler
-from .spec import HEIGHT, MAPS, WIDTH
+from .spec import GRIDS, HEIGHT, MAPS, WIDTH
 from .vision import CHANNELS, FINE, Vision
 from .vocab import OTHER
 
@@ -36,6 +38,10 @@ WARMUP = 0.02
 SAVE_EVERY = 150      # seconds
 KNOWN = 0.3           # a teacher's score from which it has seen a labelled object by itself
 LABEL = 0.75          # score that a labelled object is given where it has not
+CERTAIN = 0.9         # score that the best cell of a labelled object is drawn half-way to where the teacher has seen it
+DENIED = 0.35         # of a teacher's score is left where the labels are known to be complete and show nothing
+DULL = 0.25           # share of pictures that the pupil sees without colour, or coarser than the teacher does
+SETTLING = 90         # seconds in which only the adapters learn, when the image side has learned before
 
 
 def rate(progress, peak):
@@ -79,24 +85,32 @@ class Student(nn.Module):
         return self.vision.proposals(maps), hints
 
 
-def iou(a, b):
-    low, high = np.maximum(a[:, :2], b[:, :2]), np.minimum(a[:, 2:], b[:, 2:])
-    inter = np.clip(high - low, 0, None).prod(1)
-    area = lambda x: np.clip(x[:, 2:] - x[:, :2], 0, None).prod(1)
-    return inter / (area(a) + area(b) - inter + 1e-6)
+def deny(frame, scores, boxes, sure):
+    """Weakens what the teacher sees where labels are complete and show nothing of the kind."""
+    inside = targets.unjudged(frame.ignored)[sure]
+    overlap = teacher.iou(boxes[sure], frame.boxes)
+    for kind in frame.trusted - {OTHER}:
+        alike = [i for i, k in enumerate(frame.classes) if k in (kind, OTHER) or frozenset((int(k), kind)) in CONFUSED]
+        wrong = sure[(overlap[:, alike].max(1, initial=0) < 0.4) & ~inside]
+        scores[wrong, kind] *= DENIED
 
 
 def merge(frame, scores, boxes):
-    """The teacher's answers, corrected where a label knows of an object that it does not see."""
+    """The teacher's answers, corrected by the labels: what it does not see, what it sees and is not there, and where exactly things are."""
     strength, owner = targets.assign(frame.boxes)
     best = scores.max(1)
     judged = ~(targets.unjudged(frame.ignored) & (best < KNOWN))
-    sure = np.flatnonzero(best > 0.15)
+    sure = np.flatnonzero(best > 0.1)
+    deny(frame, scores, boxes, sure)
+    overlap = teacher.iou(boxes[sure], frame.boxes) if len(frame.boxes) else np.zeros((len(sure), 0))
+    nearest = overlap.argmax(1) if overlap.size else np.full(len(sure), -1)
     for i, (box, kind) in enumerate(zip(frame.boxes, frame.classes)):
         if kind == OTHER:
             continue
-        near = sure[iou(boxes[sure], np.broadcast_to(box, (len(sure), 4))) > 0.5] if len(sure) else sure
-        if len(near) and scores[near, kind].max() > KNOWN:
+        near = sure[(overlap[:, i] > 0.5) & (nearest == i)]
+        if len(near) and (peak := scores[near, kind].max()) > KNOWN:
+            scores[near, kind] = np.minimum(scores[near, kind] * max(1.0, 0.5 + 0.5 * CERTAIN / peak), 1.0)
+            boxes[near] = box
             continue
         mine = owner == i
         scores[mine] = 0
@@ -108,17 +122,27 @@ def merge(frame, scores, boxes):
 
 def teach(work, detectors, seed, lessons):
     """A process of its own: samples with the teacher's answers, as fast as they are taken."""
-    import cv2
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    sampler, teacher = new_sampler(work, seed), DenseTeacher(detectors / "picodet_s_416_coco.onnx")
+    sampler, ask = new_sampler(work, seed), DenseTeacher(detectors / "picodet_s_416_coco.onnx")
     while True:
         frame = sampler.scene()
         rgb = np.ascontiguousarray(frame.image[..., ::-1])
-        scores, boxes, hints = teacher(rgb)
+        scores, boxes, hints = ask(rgb)
         scores, boxes, judged = merge(frame, scores, boxes)
-        lessons.put({"pixels": rgb, "scores": scores.astype(np.float16), "boxes": boxes.astype(np.float16), "judged": judged,
+        lessons.put({"pixels": dull(rgb, sampler.rng), "scores": scores.astype(np.float16), "boxes": boxes.astype(np.float16), "judged": judged,
                      "hints": [h.astype(np.float16) for h in hints]})
+
+
+def dull(rgb, rng):
+    """Some pictures as a poor camera would give them: the teacher has seen the good one."""
+    if (roll := rng.random()) > DULL:
+        return rgb
+    if roll < 0.4 * DULL:
+        return np.repeat(rgb.mean(2, keepdims=True), 3, 2).astype(np.uint8)
+    by = rng.uniform(1.4, 2.4)
+    small = cv2.resize(rgb, None, fx=1 / by, fy=1 / by, interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
 
 
 def new_sampler(work, seed):
@@ -126,8 +150,19 @@ def new_sampler(work, seed):
     return Sampler(work / "data", records, compose.make_pool(work / "sprites.npy"), seed)
 
 
+def mirrored(sample):
+    """The same lesson seen in a mirror: maps are turned row by row, boxes change sides."""
+    def turn(cells):
+        parts = cells.split([h * w for h, w in GRIDS])
+        return torch.cat([p.unflatten(0, grid).flip(1).flatten(0, 1) for p, grid in zip(parts, GRIDS)])
+    boxes = turn(sample["boxes"])
+    boxes = torch.stack([WIDTH - boxes[:, 2], boxes[:, 1], WIDTH - boxes[:, 0], boxes[:, 3]], 1)
+    return {"pixels": sample["pixels"].flip(1), "scores": turn(sample["scores"]), "boxes": boxes, "judged": turn(sample["judged"]),
+            "hints": [h.flip(2) for h in sample["hints"]]}
+
+
 class Lessons:
-    """Batches of new samples, as many as are ready, and of earlier ones, which only change their light."""
+    """Batches of new samples, as many as are ready, and of earlier ones, which only change their light and their sides."""
 
     def __init__(self, work, detectors, seed):
         self.kept, self.rng, self.fresh = [], np.random.default_rng(seed), 0
@@ -154,7 +189,8 @@ class Lessons:
 
     def batch(self):
         chosen = self.take()
-        chosen += [self.kept[i] for i in self.rng.integers(len(self.kept), size=BATCH - len(chosen))]
+        again = [self.kept[i] for i in self.rng.integers(len(self.kept), size=BATCH - len(chosen))]
+        chosen += [mirrored(s) if self.rng.random() < 0.5 else s for s in again]
         stacked = {key: torch.stack([s[key] for s in chosen]) for key in ("pixels", "scores", "boxes", "judged")}
         light = torch.empty(len(chosen), 1, 1, 1).uniform_(0.75, 1.25)
         tint = torch.empty(len(chosen), 1, 1, 3).uniform_(0.94, 1.06)
@@ -196,13 +232,17 @@ def losses(student, batch, spread):
 WEIGHTS = {"heat": 1.0, "kind": 1.0, "box": 1.5, "stages": 2.0, "maps": 4.0}
 
 
+def sampled(sampler, batches):
+    for _ in range(batches):
+        yield torch.stack([torch.from_numpy(np.ascontiguousarray(sampler.scene().image[..., ::-1])) for _ in range(10)])
+
+
 @torch.no_grad()
 def thin_out(vision, sampler, pictures=60):
     """Sets the projection of the finest map, which regions are sampled from, to its principal components at unit variance.
     The image side is not trained any more once regions are."""
     rows = []
-    for _ in range(pictures // 10):
-        pixels = torch.stack([torch.from_numpy(np.ascontiguousarray(sampler.scene().image[..., ::-1])) for _ in range(10)])
+    for pixels in sampled(sampler, pictures // 10):
         fine = vision.encode(pixels)[1][0]
         rows.append(fine.permute(0, 2, 3, 1).reshape(-1, MAPS)[::7])
     rows = torch.cat(rows)
@@ -214,8 +254,10 @@ def thin_out(vision, sampler, pictures=60):
 
 
 def finish(path, vision, sampler, state):
-    """The averaged weights with their averaged batch-norm statistics: measured over again on whole pictures, they did worse."""
-    thin_out(vision, sampler)
+    """The averaged weights with their averaged batch-norm statistics: measured over again on whole pictures, they did worse.
+    Where training went on from earlier weights, the projection stays: the language side has learned to read it."""
+    if not vision.proposals.settled:
+        thin_out(vision, sampler)
     torch.save({"vision": vision.state_dict(), **state}, path)
 
 
@@ -226,21 +268,35 @@ def save(path, student, ema, optimiser, state):
     partial.rename(path)
 
 
-def groups(model):
-    """No decay on norms and biases."""
-    decayed = [p for p in model.parameters() if p.ndim >= 2]
-    plain = [p for p in model.parameters() if p.ndim < 2]
-    return [{"params": decayed, "weight_decay": DECAY}, {"params": plain, "weight_decay": 0.0}]
+def groups(student):
+    """No decay on norms and biases; the adapters apart."""
+    vision = list(student.vision.parameters())
+    decayed = [p for p in vision if p.ndim >= 2]
+    plain = [p for p in vision if p.ndim < 2]
+    return [{"params": decayed, "weight_decay": DECAY}, {"params": plain, "weight_decay": 0.0},
+            {"params": list(student.adapters.parameters()), "weight_decay": DECAY}]
 
 
-def distil(work, detectors, minutes, resume=False, peak=RATE):
-    """Trains for `minutes`, ends with settled norms in vision.pt; `resume` goes on from distil.pt with a fresh schedule."""
+def train_mode(student):
+    """The norms of the tower, which reads maps of four strides, keep their statistics once they have any: those of a batch differ by map."""
+    student.train()
+    if student.vision.proposals.settled:
+        student.vision.proposals.tower.eval()
+
+
+def distil(work, detectors, minutes, resume=False, peak=RATE, shipped=None):
+    """Trains for `minutes`, ends with settled norms in vision.pt; `resume` goes on from distil.pt with a fresh schedule,
+    and `shipped`, a folder of ONNX files, from what they hold."""
     started, seed = time.time(), int.from_bytes(os.urandom(3), "big") if resume else 0
     torch.manual_seed(seed)
     student = Student()
-    ema = Ema(student)
     optimiser = torch.optim.AdamW(groups(student), lr=peak, betas=(0.9, 0.98))
     state, checkpoint = {"steps": 0, "images": 0}, work / "distil.pt"
+    if shipped is not None and not (resume and checkpoint.exists()):
+        student.vision.load_state_dict(restore.shipped(shipped).vision.state_dict())
+        restore.settle(student.vision, sampled(new_sampler(work, seed + 2), 12))
+    student.vision.proposals.settled = shipped is not None or resume
+    ema = Ema(student)
     if resume and checkpoint.exists():
         loaded = torch.load(checkpoint, map_location="cpu")
         student.load_state_dict(loaded["student"])
@@ -250,12 +306,15 @@ def distil(work, detectors, minutes, resume=False, peak=RATE):
         state = {key: loaded[key] for key in state}
     lessons = Lessons(work, detectors, seed)
     student.to(memory_format=torch.channels_last)
-    student.train()
+    train_mode(student)
     spread = [h.float().pow(2).mean().sqrt() for h in lessons.batch()["hints"]]
     budget, saved, first, sums = minutes * 60, time.time(), state["steps"], {}
     while (spent := time.time() - started) < budget:
         for group in optimiser.param_groups:
             group["lr"] = rate(spent / budget, peak)
+        if shipped is not None and spent < SETTLING:
+            for group, share in zip(optimiser.param_groups, (0.0, 0.0, 1.0)):
+                group["lr"] = peak * share
         parts = losses(student, lessons.batch(), spread)
         loss = sum(WEIGHTS[name] * value for name, value in parts.items())
         optimiser.zero_grad(set_to_none=True)

@@ -13,6 +13,7 @@ from .language import WRITE_LAYERS, DetectGraph, SelectGraph
 from .model import Nano
 
 VERSION = "0.2.0"
+GRAPHS = ("vision", "text", "select", "detect", "write")
 METHODS = ["retrieve", "detector", "coords", "bins", "zoom"]
 TOLERANCE = 2e-3
 SURE = 0.05  # slots that score less are left over: which cell fills them is chance
@@ -100,7 +101,7 @@ def check_graphs(model, folder):
 
 
 def manifest(folder, provenance, scores):
-    files = [(role, f"{role}.onnx") for role in ("vision", "text", "select", "detect", "write")] + [("vocabulary", "vocab.json"), ("answers", "answers.json")]
+    files = [(role, f"{role}.onnx") for role in GRAPHS] + [("vocabulary", "vocab.json"), ("answers", "answers.json")]
     lines = [
         'name = "nano"', f'version = "{VERSION}"', 'family = "nano"', f"methods = {json.dumps(METHODS)}",
         'licence = "Apache-2.0"', f'provenance = "{provenance}"', "",

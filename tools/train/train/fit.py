@@ -5,7 +5,7 @@ import time
 import numpy as np
 import torch
 
-from . import losses, scenes
+from . import losses, restore, scenes
 from .distil import Ema, rate
 from .export import new_model
 from .phrases import Writer
@@ -59,10 +59,10 @@ def save(path, model, ema, optimiser, state):
     partial.rename(path)
 
 
-def fit(work, minutes, resume=False, peak=RATE, seed=0):
-    """Trains for `minutes`; `resume` goes on from last.pt with a fresh schedule."""
+def fit(work, minutes, resume=False, peak=RATE, shipped=None, seed=0):
+    """Trains for `minutes`; `resume` goes on from last.pt with a fresh schedule, `shipped`, a folder of ONNX files, from what they hold."""
     torch.manual_seed(seed)
-    model = new_model()
+    model = new_model() if shipped is None else restore.shipped(shipped)
     model.vision.load_state_dict(scenes.load_vision(work).state_dict())
     ema = Ema(model)
     learning = [p for n, p in model.named_parameters() if not n.startswith(("vision.encoder", "vision.proposals", "vision.regions.thin"))]

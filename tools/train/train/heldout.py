@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from . import compose, samples
-from .data import HELD_OUT_SETS
+from .data import HELD_OUT_LAST
 from .evaluate import letterboxed
 from .samples import Frame
 from .spec import HEIGHT, WIDTH
@@ -56,7 +56,7 @@ def write(work, folder):
     for name, frame in held_out_frames(work):
         name = f"images/{name}"
         cv2.imwrite(str(folder / name), frame.image, [cv2.IMWRITE_JPEG_QUALITY, 95])
-        if any(name.startswith(f"images/{source}") for source in HELD_OUT_SETS):
+        if any(name.startswith(f"images/{source}") for source in HELD_OUT_LAST):
             boxes = np.clip(frame.boxes, 0, [*frame.image.shape[1::-1]] * 2).round(1).tolist()
             people.append({"image": name, "phrase": "person", "boxes": boxes, "kind": "class"})
         phrases += records(name, frame, rng)

@@ -4,7 +4,7 @@ State of an object for a phrase: 1 meant, 0 not meant, -1 unknowable (then it is
 `none` is 1 when surely nothing is meant, 0 when something is, -1 when unknown.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from .vocab import CLASS, CLASSES, COLOURS, GROUPS, OTHER, tokenise
 PERSON = CLASS["person"]
 NAMED = [i for i in range(len(CLASSES)) if i != OTHER]
 CONFUSED = {frozenset(map(CLASS.get, pair)) for pair in (("van", "car"), ("van", "truck"), ("van", "bus"), ("truck", "bus"))}
+VISIBLE = 8.0  # canvas pixels, root of the area: what is smaller is never asked for, nor missed
 VAGUE = 0.08  # share of a colour from which an object of no clear colour may pass for it
 ARTICLES = ("", "", "the ", "a ", "all ", "any ", "every ", "find the ", "show all the ", "please find ")
 CANNOT_SHOW = [CLASS[c] for c in ("boat", "horse", "bird", "cat", "cup", "umbrella", "ball", "animal")]
@@ -28,6 +29,7 @@ class Scene:
     complete: set          # classes labelled exhaustively
     doubt: bool            # some ignored boxes: absence of a labelled class is not sure
     drawn: np.ndarray      # [N] bool
+    ignored: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))  # what may be a thing of any kind
 
 
 @dataclass
@@ -48,6 +50,11 @@ def of_class(scene, kind):
         if frozenset((int(other), kind)) in CONFUSED and not scene.drawn[i]:
             states[i] = -1
     return states
+
+
+def sides(boxes):
+    """Root of the area, canvas pixels."""
+    return np.sqrt(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(1))
 
 
 def narrow(states, condition):
@@ -79,6 +86,7 @@ class Writer:
         return self.pick(ARTICLES)
 
     def done(self, text, kind, states):
+        states = np.where((states == 1) & (sides(self.scene.boxes) < VISIBLE), -1, states).astype(np.int8)
         if (states == 1).any():
             none = 0
         elif (states == -1).any():
@@ -175,24 +183,25 @@ class Writer:
         return query
 
     def superlative(self):
-        """Needs a clear winner among at least two of a kind."""
+        """Needs a clear winner among at least two of a kind: as clear as boxes of a few pixels' error can show it, and over
+        whatever else may be of the kind."""
         scene = self.scene
-        counts = [k for k in self.present if (scene.classes == k).sum() >= 2]
+        counts = [k for k in self.present if (scene.classes == k).sum() >= 2 and k in scene.complete]
         if not counts:
             return None
         kind = self.pick(counts)
         members = np.flatnonzero(scene.classes == kind)
-        x1, y1, x2, y2 = scene.boxes[members].T
+        x1, y1, x2, y2 = np.concatenate([scene.boxes[members], scene.ignored]).T
         area = np.sqrt((x2 - x1) * (y2 - y1))
         word, value, margin = self.pick((
-            ("largest", area, 0.15), ("smallest", -area, 0.12), ("leftmost", -(x1 + x2) / 2, 14),
+            ("largest", area, 0.2), ("smallest", -area, 0.2), ("leftmost", -(x1 + x2) / 2, 14),
             ("rightmost", (x1 + x2) / 2, 14), ("topmost", -(y1 + y2) / 2, 10), ("bottommost", (y1 + y2) / 2, 10),
-            ("nearest", y2, 9), ("farthest", -y2, 9), ("largest", area, 0.15),
+            ("nearest", y2, 10), ("farthest", -y2, 10), ("largest", area, 0.2),
         ))
         order = np.argsort(-value)
         first, second = value[order[0]], value[order[1]]
         gap = abs(first - second) / max(abs(second), 1e-3) if word in ("largest", "smallest") else first - second
-        if gap < margin:
+        if gap < margin or order[0] >= len(members) or area[order[0]] < VISIBLE:
             return None
         states = np.zeros(len(scene.classes), np.int8)
         states[members[order[0]]] = 1

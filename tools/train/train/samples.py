@@ -9,6 +9,7 @@ from .spec import HEIGHT, WIDTH
 
 KERNELS = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_LINEAR, cv2.INTER_LINEAR, cv2.INTER_AREA)
 LEAST = 5.0          # canvas pixels: smaller objects are ignored rather than asked for
+GAPPY = {"night"}    # sets whose labels miss some objects
 OBJECTS = 32         # kept per image; the smallest of the rest are ignored
 QUERIES = 5
 
@@ -16,9 +17,10 @@ QUERIES = 5
 class Frame:
     """Pixels with objects, before it is put on the canvas."""
 
-    def __init__(self, image, boxes, classes, colours, shares, ignored, complete, drawn):
+    def __init__(self, image, boxes, classes, colours, shares, ignored, complete, drawn, trusted=True):
         self.image, self.boxes, self.classes, self.colours = image, boxes, classes, colours
         self.shares, self.ignored, self.complete, self.drawn = shares, ignored, complete, drawn
+        self.trusted = complete if trusted else set()  # classes of which an unlabelled object is no object
 
     @classmethod
     def read(cls, folder, record):
@@ -28,6 +30,7 @@ class Frame:
             cv2.imread(str(folder / "frames" / record["file"])), array("boxes", 4), array("classes").astype(np.int16),
             array("colours", 3).astype(np.int16), array("shares", 3, 11),
             np.array(record["ignored"], np.float32).reshape(-1, 4), set(record["complete"]), np.zeros(n, bool),
+            record["source"] not in GAPPY,
         )
 
     def keep(self, mask):
@@ -110,7 +113,12 @@ def merge(frames):
     for name in ("boxes", "classes", "colours", "shares", "ignored", "drawn"):
         setattr(first, name, np.concatenate([getattr(f, name) for f in frames]))
     first.complete = set.intersection(*[f.complete for f in frames])
+    first.trusted = set.intersection(*[f.trusted for f in frames])
     return first
+
+
+SHARES = {"coco": 14, "night": 3, "towncentre": 3, "mmtracking_demo": 2, "ahmetozlu_cutl": 2, "theaiguys_test": 2,
+          "helmet_1": 1.5, "imageai_traffic-mini": 1.5}  # how often each source is drawn from; others 1
 
 
 class Sampler:
@@ -118,12 +126,10 @@ class Sampler:
         self.folder, self.sprites, self.drawn, self.pasted = folder, sprites, drawn, pasted
         self.rng = np.random.default_rng(seed)
         self.records = records
-        weights = {"coco": 0.42, "night": 0.1}
         counts = {}
         for record in records:
             counts[record["source"]] = counts.get(record["source"], 0) + 1
-        rest = (1 - sum(weights.values())) / max(1, len(counts) - len(weights))
-        share = np.array([weights.get(r["source"], rest) / counts[r["source"]] for r in records])
+        share = np.array([SHARES.get(r["source"], 1) / counts[r["source"]] for r in records])
         self.share = share / share.sum()
 
     def real(self):
@@ -173,7 +179,7 @@ class Sampler:
 
 
 def scene_of(frame):
-    return Scene(frame.boxes, frame.classes, frame.colours, frame.shares, frame.complete, len(frame.ignored) > 0, frame.drawn)
+    return Scene(frame.boxes, frame.classes, frame.colours, frame.shares, frame.complete, len(frame.ignored) > 0, frame.drawn, frame.ignored)
 
 
 def queries(frame, rng, count):
