@@ -10,7 +10,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from train import colour, compose, export, language, losses, phrases, samples, spec, targets, vision, vocab  # noqa: E402
+from train import colour, compose, distil, export, language, losses, phrases, restore, samples, spec, targets, teacher, vision, vocab  # noqa: E402
 from train.render import cast, pen  # noqa: E402
 
 
@@ -31,6 +31,91 @@ def test_exported_graphs_say_what_torch_says(tmp_path):
         content = (tmp_path / entry["path"]).read_bytes()
         assert len(content) == entry["bytes"]
         assert hashlib.sha256(content).hexdigest() == entry["sha256"]
+
+
+class Noise:
+    """Stands in for a sampler: pictures without data."""
+
+    def __init__(self, seed):
+        self.rng = np.random.default_rng(seed)
+
+    def scene(self):
+        small = self.rng.integers(0, 256, (9, 16, 3), dtype=np.uint8)
+        return samples.Frame(np.kron(small, np.ones((32, 32, 1), np.uint8)), *[None] * 7, trusted=False)
+
+
+def test_what_was_exported_is_restored_and_its_norms_learn_from_where_it_was(tmp_path):
+    torch.manual_seed(1)
+    model = export.new_model()
+    restore.scramble(model)
+    export.export_graphs(model, tmp_path)
+    again = restore.shipped(tmp_path)
+    assert max(export.check_graphs(again.eval(), tmp_path).values()) < export.TOLERANCE
+    pixels = torch.from_numpy(np.stack([Noise(2).scene().image]))
+    with torch.no_grad():
+        before = again.vision.encode(pixels)[1]
+        restore.settle(again.vision, distil.sampled(Noise(3), 1))
+        after = again.vision.encode(pixels)[1]
+    assert again.vision.encoder.stem[0][1].running_var.std() > 0
+    assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(before, after))
+
+
+def test_evening_out_the_maps_changes_no_answer():
+    torch.manual_seed(2)
+    model = export.new_model().vision
+    restore.scramble(model)
+    model.eval()
+    pixels = torch.from_numpy(np.stack([Noise(4).scene().image]))
+    with torch.no_grad():
+        maps = model.encode(pixels)[1]
+        before = model.proposals(maps)
+        distil.even_out(model, Noise(5))
+        evened = model.encode(pixels)[1]
+        after = model.proposals(evened)
+    assert not torch.allclose(maps[0], evened[0])
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(before, after))
+
+
+def test_a_layer_is_found_from_what_it_did():
+    torch.manual_seed(3)
+    x, layer = torch.randn(200, 6) + 2, torch.nn.Linear(6, 3)
+    weight, bias = restore.least_squares(x, layer(x).detach(), ridge=1e-9)
+    assert torch.allclose(weight, layer.weight, atol=1e-4) and torch.allclose(bias, layer.bias, atol=1e-4)
+
+
+def test_half_a_person_within_a_person_is_ignored_and_neighbours_are_not():
+    person, half, beside, bag = [0, 0, 20, 60, 0], [2, 0, 18, 25, 0], [15, 0, 35, 60, 0], [5, 20, 12, 30, 11]
+    kept, ignored = teacher.whole([person, half, beside, bag], [])
+    assert kept == [person, beside, bag] and ignored == [half[:4]]
+
+
+def test_a_lesson_seen_in_a_mirror_has_its_boxes_on_the_other_side():
+    centres = torch.from_numpy(targets.CENTRES)
+    sample = {"pixels": torch.zeros(spec.HEIGHT, spec.WIDTH, 3), "scores": torch.rand(spec.CELLS, 2), "hints": [torch.rand(4, 36, 64)],
+              "boxes": torch.cat([centres - 3, centres + 5], 1), "judged": torch.rand(spec.CELLS) > 0.5}
+    seen = distil.mirrored(sample)
+    assert torch.equal(seen["boxes"], torch.cat([centres - torch.tensor([5, 3]), centres + torch.tensor([3, 5])], 1))
+    assert not torch.equal(seen["scores"], sample["scores"])
+    assert torch.equal(distil.mirrored(seen)["scores"], sample["scores"])
+
+
+def test_labels_correct_what_the_teacher_says():
+    frame = samples.Frame(None, np.array([[100, 100, 140, 180]], np.float32), np.array([vocab.CLASS["person"]]), None, None,
+                          np.zeros((0, 4), np.float32), {vocab.CLASS["person"]}, None)
+    scores, boxes = np.zeros((spec.CELLS, 20), np.float32), np.zeros((spec.CELLS, 4), np.float32)
+    scores[7, 0], boxes[7] = 0.5, [98, 104, 141, 176]      # seen, roughly
+    scores[9, 0], boxes[9] = 0.6, [300, 100, 340, 180]     # not there
+    scores, boxes, judged = distil.merge(frame, scores, boxes)
+    assert scores[7, 0] == pytest.approx(0.7) and boxes[7].tolist() == [100, 100, 140, 180]
+    assert scores[9, 0] == pytest.approx(0.6 * distil.DENIED) and judged.all()
+
+
+def test_what_is_too_small_to_see_is_neither_asked_for_nor_the_smallest():
+    boxes = np.array([[10, 10, 15, 16], [50, 50, 90, 120], [200, 50, 260, 150]], np.float32)
+    scene = phrases.Scene(boxes, np.zeros(3, int), np.full((3, 3), -1), np.zeros((3, 3, 11), np.float32),
+                          set(range(len(vocab.CLASSES))), False, np.zeros(3, bool))
+    for query in phrases.Writer(scene, np.random.default_rng(0)).write(40):
+        assert query.states[0] != 1, query.text
 
 
 def test_empty_slots_do_not_change_the_answer():

@@ -238,6 +238,21 @@ def sampled(sampler, batches):
 
 
 @torch.no_grad()
+def even_out(vision, sampler, least=0.02):
+    """Brings every channel of the maps to about unit size, so that whatever learns to read them learns evenly; nothing else changes.
+    A map's last rectifier passes a positive factor on, and the depthwise convolutions that read the map take it back. One factor a
+    channel for all maps: the tower reads them all."""
+    squares = [torch.cat([m.pow(2).mean((0, 2, 3))[None] for m in vision.encode(pixels)[1]]) for pixels in sampled(sampler, 4)]
+    size = torch.stack(squares).mean((0, 1)).sqrt().clamp(min=least)
+    encoder = vision.encoder
+    for last in (encoder.top8, encoder.out16, encoder.out32, encoder.down64):
+        last[1][1].weight.div_(size)
+        last[1][1].bias.div_(size)
+    for reader in (encoder.down16, encoder.down32, encoder.down64, vision.proposals.tower[0]):
+        reader[0][0].weight.mul_(size[:, None, None, None])
+
+
+@torch.no_grad()
 def thin_out(vision, sampler, pictures=60):
     """Sets the projection of the finest map, which regions are sampled from, to its principal components at unit variance.
     The image side is not trained any more once regions are."""
@@ -254,10 +269,9 @@ def thin_out(vision, sampler, pictures=60):
 
 
 def finish(path, vision, sampler, state):
-    """The averaged weights with their averaged batch-norm statistics: measured over again on whole pictures, they did worse.
-    Where training went on from earlier weights, the projection stays: the language side has learned to read it."""
-    if not vision.proposals.settled:
-        thin_out(vision, sampler)
+    """The averaged weights with their averaged batch-norm statistics: measured over again on whole pictures, they did worse."""
+    even_out(vision, sampler)
+    thin_out(vision, sampler)
     torch.save({"vision": vision.state_dict(), **state}, path)
 
 

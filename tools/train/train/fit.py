@@ -1,12 +1,13 @@
 """The second part of training: words, selection, the detection head and writing, on scenes that were looked at beforehand."""
 
+import copy
 import time
 
 import numpy as np
 import torch
 
 from . import losses, restore, scenes
-from .distil import Ema, rate
+from .distil import Ema, new_sampler, rate, sampled
 from .export import new_model
 from .phrases import Writer
 from .samples import OBJECTS, QUERIES
@@ -63,7 +64,11 @@ def fit(work, minutes, resume=False, peak=RATE, shipped=None, seed=0):
     """Trains for `minutes`; `resume` goes on from last.pt with a fresh schedule, `shipped`, a folder of ONNX files, from what they hold."""
     torch.manual_seed(seed)
     model = new_model() if shipped is None else restore.shipped(shipped)
+    before = copy.deepcopy(model.vision).eval()
     model.vision.load_state_dict(scenes.load_vision(work).state_dict())
+    if shipped is not None:
+        shares = restore.translate(before, model.eval(), sampled(new_sampler(work, seed + 3), 20))
+        print("of what regions and cells said before, the image side still says", shares, flush=True)
     ema = Ema(model)
     learning = [p for n, p in model.named_parameters() if not n.startswith(("vision.encoder", "vision.proposals", "vision.regions.thin"))]
     for name, parameter in model.named_parameters():

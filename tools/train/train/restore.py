@@ -17,7 +17,10 @@ from . import export
 
 
 def initialisers(path):
-    return [(t.name, numpy_helper.to_array(t)) for t in onnx.load(path).graph.initializer]
+    """Tensors of a file, without the limits of clipping, which are no parameters."""
+    graph = onnx.load(path).graph
+    limits = {name for node in graph.node if node.op_type == "Clip" for name in node.input[1:]}
+    return [numpy_helper.to_array(t) for t in graph.initializer if t.name not in limits]
 
 
 def folded(model):
@@ -78,9 +81,9 @@ def shipped(folder):
         export.export_graphs(model, Path(scratch))
         for name in export.GRAPHS:
             mine, theirs = initialisers(Path(scratch) / f"{name}.onnx"), initialisers(folder / f"{name}.onnx")
-            if [(n, v.shape) for n, v in mine] != [(n, v.shape) for n, v in theirs]:
+            if [v.shape for v in mine] != [v.shape for v in theirs]:
                 raise SystemExit(f"{folder / name}.onnx was not exported from this network: its tensors differ; train from the start instead")
-            pairs += [(a, b) for (_, a), (_, b) in zip(mine, theirs)]
+            pairs += zip(mine, theirs)
     known = places(model)
     plain_norms(model)
     for mark, value in pairs:
@@ -125,3 +128,41 @@ def settle(vision, batches):
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(spread)
         norm.weight.copy_((spread + norm.eps).sqrt())
+
+
+def least_squares(x, y, ridge=1e-5):
+    """Weight and bias of the linear layer that makes `y` of `x`, rows are samples."""
+    mean_x, mean_y = x.mean(0), y.mean(0)
+    x, y = (x - mean_x).double(), (y - mean_y).double()
+    square = x.T @ x
+    weight = torch.linalg.solve(square + ridge * square.diagonal().mean() * torch.eye(x.shape[1], dtype=x.dtype), x.T @ y).T.float()
+    return weight, mean_y - weight @ mean_x
+
+
+@torch.no_grad()
+def translate(old, model, batches):
+    """An image side that has gone on learning speaks another language: its channels mean something else. The layers of `model` that
+    read it are set to what comes closest to what they made of the `old` one's, box by box and cell by cell."""
+    new, rows = model.vision, {"mine": [], "theirs": [], "cells": [], "cells before": []}
+    for pixels in batches:
+        maps, _, _, _, boxes, objectness, (seen, _, _) = new.look(pixels)
+        old_maps, small = old.encode(pixels)[1:]
+        _, _, kinds = old.proposals(old_maps)
+        before = old.regions.gather(old_maps, small, kinds, torch.zeros(boxes.shape[:2], dtype=torch.long), boxes)[0]
+        some = objectness > 0.05
+        rows["mine"].append(seen[some])
+        rows["theirs"].append(old.regions.look(before[some]))
+        flat = lambda ms: torch.cat([m.flatten(2) for m in ms], 2).transpose(1, 2)[:, ::5].flatten(0, 1)
+        rows["cells"].append(flat(maps))
+        rows["cells before"].append(flat(old_maps))
+    rows = {key: torch.cat(value) for key, value in rows.items()}
+    weight, bias = least_squares(rows["mine"], rows["theirs"])
+    new.regions.look.weight.copy_(weight)
+    new.regions.look.bias.copy_(bias)
+    turn, shift = least_squares(rows["cells"], rows["cells before"])
+    reads, cell = rows["cells"].shape[1], model.detect.cell
+    was = cell.weight[:, :reads, 0].clone()
+    cell.weight[:, :reads, 0] = was @ turn
+    cell.bias += was @ shift
+    explained = lambda x, y, w, b: float(1 - (y - x @ w.T - b).var(0).sum() / y.var(0).sum())
+    return (explained(rows["mine"], rows["theirs"], weight, bias), explained(rows["cells"], rows["cells before"], turn, shift))

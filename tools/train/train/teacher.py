@@ -13,6 +13,7 @@ from . import vocab
 LOOK = 0.15      # detections below are dropped at once
 SURE = 0.45      # a cluster's score from which it is a label
 DOUBT = 0.22     # from here to SURE it is ignored
+PART = 0.75      # share of a box within another of its kind from which it may be a part of that
 SIZE = 416
 
 
@@ -98,6 +99,21 @@ def tiles(w, h):
     return views
 
 
+def whole(labels, ignored):
+    """A tile shows half a person and it is found as one: what lies within a larger box of its kind may be a part of it, and is ignored."""
+    kept = []
+    for i, (x1, y1, x2, y2, kind) in enumerate(labels):
+        area = (x2 - x1) * (y2 - y1)
+        for a1, b1, a2, b2, other in labels[:i] + labels[i + 1:]:
+            common = max(0.0, min(x2, a2) - max(x1, a1)) * max(0.0, min(y2, b2) - max(y1, b1))
+            if other == kind and common > PART * area and (a2 - a1) * (b2 - b1) > 1.5 * area:
+                ignored.append([x1, y1, x2, y2])
+                break
+        else:
+            kept.append(labels[i])
+    return kept, ignored
+
+
 class Teacher:
     def __init__(self, folder):
         self.models = [Yolox(folder), PicoDet(folder)]
@@ -151,4 +167,4 @@ class Teacher:
                 labels.append([*map(float, cluster["box"]), int(kind)])
             elif score >= DOUBT:
                 ignored.append([*map(float, cluster["box"])])
-        return labels, ignored
+        return whole(labels, ignored)

@@ -20,6 +20,7 @@ APART = 0.65                       # IoU above which the weaker of two candidate
 ROI = (3, 2, 1)                    # samples a side, of the maps at strides 8, 16 and 32
 ROI_RGB = 5                        # samples a side, of the shrunken image itself: colours need no learning there
 SHRUNK = 4                         # by how much
+CEILING = 8.0     # of what a residual block says: a border or a lamp now and then sets off a chain that grows from block to block
 FINE = 32                          # channels of the stride-8 map that are sampled
 
 
@@ -39,7 +40,7 @@ class Residual(nn.Module):
         self.second = conv(channels // 2, channels, act=False)
 
     def forward(self, x):
-        return F.relu(x + self.second(self.first(x)))
+        return (x + self.second(self.first(x))).clamp(0.0, CEILING)
 
 
 class Encoder(nn.Module):
