@@ -46,13 +46,18 @@ class Noise:
 
 def test_what_was_exported_is_restored_and_its_norms_learn_from_where_it_was(tmp_path):
     torch.manual_seed(1)
-    model = export.new_model()
+    model = export.new_model().eval()
     restore.scramble(model)
     export.export_graphs(model, tmp_path)
     again = restore.shipped(tmp_path)
-    assert max(export.check_graphs(again.eval(), tmp_path).values()) < export.TOLERANCE
+    again.eval()
+    for name, value in model.state_dict().items():
+        if not name.startswith(("vision.encoder", "vision.proposals.tower", "region_")):  # norms are folded; those two are not exported
+            assert torch.allclose(value, again.state_dict()[name], atol=1e-6), name
     pixels = torch.from_numpy(np.stack([Noise(2).scene().image]))
     with torch.no_grad():
+        for a, b in zip(model.vision.encode(pixels)[1], again.vision.encode(pixels)[1]):
+            assert torch.allclose(a, b, rtol=1e-3, atol=1e-4)
         before = again.vision.encode(pixels)[1]
         restore.settle(again.vision, distil.sampled(Noise(3), 1))
         after = again.vision.encode(pixels)[1]
