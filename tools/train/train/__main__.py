@@ -13,7 +13,7 @@ from .render import demo
 
 ROOT = Path(__file__).resolve().parents[3]
 CLIP = ROOT / "assets/demo.mp4"
-PROVENANCE = ("trained from scratch by tools/train on COCO 2017 images, night dashcam images, frames of public sample videos and drawn "
+PROVENANCE = ("trained from scratch by tools/train on COCO 2017 images, night dashcam images, a street camera, frames of public sample videos and drawn "
               "scenes, with ready-made detectors as teachers; see MODEL_CARD.md")
 STEPS = ("data", "distil", "scenes", "fit", "evaluate", "heldout", "export", "demo")
 
