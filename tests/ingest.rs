@@ -8,7 +8,7 @@ mod peers;
 #[path = "ingest/pictures.rs"]
 mod pictures;
 #[path = "support/ingest.rs"]
-mod support;
+pub(crate) mod support;
 
 use std::time::{Duration, Instant};
 

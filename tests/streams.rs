@@ -1,4 +1,5 @@
 //! Many cameras on too little machine: what is published is young, what is not is counted, and nobody suffers for others.
+#![allow(clippy::await_holding_lock, reason = "it keeps other tests away, not other tasks")]
 
 use std::{
     collections::BTreeMap,
@@ -22,14 +23,13 @@ use groundd::{
 };
 use serde_json::Value;
 
-use crate::support::{
-    alone,
-    ground::{batch, frame},
+use crate::{
+    ingest::support as rig,
+    support::{
+        alone,
+        ground::{batch, frame},
+    },
 };
-
-#[allow(dead_code, reason = "the tests of cameras use all of it")]
-#[path = "support/ingest.rs"]
-mod rig;
 
 /// What was published. No message is kept: half an hour of them would be what memory grows by.
 #[derive(Default)]
@@ -245,9 +245,9 @@ fn capacity(model: &mut dyn Grounder, set: &QuerySet) -> f64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs a release build and minutes: make soak"]
 async fn four_times_the_load_sheds_the_least_valuable_counts_all_of_it_and_stays_young_and_small() {
+    const RATE: u32 = 30;
     let _alone = alone();
     ingest::init().unwrap();
-    const RATE: u32 = 30;
     let folder = tempfile::tempdir().unwrap();
     small_cameras(folder.path(), RATE);
     let models = [Path::new(env!("CARGO_MANIFEST_DIR")).join("models")];

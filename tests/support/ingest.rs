@@ -19,10 +19,10 @@ use groundd::{
 use tempfile::TempDir;
 use tokio::sync::Notify;
 
-pub(super) const CANVAS: Size = Size { width: 512, height: 288 };
+pub(crate) const CANVAS: Size = Size { width: 512, height: 288 };
 
 /// Draws a clip with ffmpeg: `input` is a lavfi source, `output` the encoder's arguments.
-pub(super) fn draw(folder: &Path, name: &str, input: &str, output: &str) -> PathBuf {
+pub(crate) fn draw(folder: &Path, name: &str, input: &str, output: &str) -> PathBuf {
     let path = folder.join(name);
     let done = Command::new("ffmpeg")
         .args(["-v", "error", "-y", "-f", "lavfi", "-i", input])
@@ -35,7 +35,7 @@ pub(super) fn draw(folder: &Path, name: &str, input: &str, output: &str) -> Path
 }
 
 /// Frames in a file, by ffprobe's count.
-pub(super) fn count_frames(clip: &Path) -> u64 {
+pub(crate) fn count_frames(clip: &Path) -> u64 {
     let args = ["-v", "error", "-count_frames", "-select_streams", "v:0"];
     let show = ["-show_entries", "stream=nb_read_frames", "-of", "csv=p=0"];
     let out = Command::new("ffprobe").args(args).args(show).arg(clip).output().expect("ffprobe is installed");
@@ -43,7 +43,7 @@ pub(super) fn count_frames(clip: &Path) -> u64 {
 }
 
 /// Two seconds of H.264 at 15 a second with a keyframe twice a second.
-pub(super) fn h264(folder: &Path, name: &str, size: &str) -> PathBuf {
+pub(crate) fn h264(folder: &Path, name: &str, size: &str) -> PathBuf {
     draw(
         folder,
         name,
@@ -52,42 +52,42 @@ pub(super) fn h264(folder: &Path, name: &str, size: &str) -> PathBuf {
     )
 }
 
-pub(super) fn folder() -> TempDir {
+pub(crate) fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-pub(super) fn config(uri: &str, more: &str) -> CameraConfig {
+pub(crate) fn config(uri: &str, more: &str) -> CameraConfig {
     toml::from_str(&format!("id = \"gate\"\nuri = {uri:?}\n{more}")).unwrap()
 }
 
-pub(super) fn serve(clip: &Path) -> RtspServer {
+pub(crate) fn serve(clip: &Path) -> RtspServer {
     serve_at(clip, 0).unwrap()
 }
 
-pub(super) fn serve_at(clip: &Path, port: u16) -> Result<RtspServer, ingest::IngestError> {
+pub(crate) fn serve_at(clip: &Path, port: u16) -> Result<RtspServer, ingest::IngestError> {
     RtspServer::start(RtspServerOptions { clip: clip.into(), mounts: vec!["cam".into()], port, ..Default::default() })
 }
 
 /// A camera under test.
-pub(super) struct Rig {
-    pub(super) camera: Camera,
-    pub(super) ready: Arc<Notify>,
+pub(crate) struct Rig {
+    pub(crate) camera: Camera,
+    pub(crate) ready: Arc<Notify>,
 }
 
 impl Rig {
-    pub(super) fn new(config: CameraConfig, policy: Policy, restart: Restart) -> Self {
+    pub(crate) fn new(config: CameraConfig, policy: Policy, restart: Restart) -> Self {
         let ready = Arc::new(Notify::new());
         let options =
             Options { canvas: CANVAS, policy, restart, ready: Arc::clone(&ready), pipelines: None, decoder_threads: 1 };
         Self { camera: ingest::start(config, &options, Arc::new(GstOpener), Arc::default()), ready }
     }
 
-    pub(super) fn live(config: CameraConfig) -> Self {
+    pub(crate) fn live(config: CameraConfig) -> Self {
         Self::new(config, Policy::Latest, Restart::Forever)
     }
 
     /// The next frame; fails the test after `limit`.
-    pub(super) async fn frame(&self, limit: Duration) -> Frame {
+    pub(crate) async fn frame(&self, limit: Duration) -> Frame {
         let until = Instant::now() + limit;
         loop {
             if let Some(frame) = self.camera.slot().take() {
@@ -101,7 +101,7 @@ impl Rig {
     }
 
     /// Waits for a state; returns the reason.
-    pub(super) async fn state(&self, wanted: State, limit: Duration) -> Option<String> {
+    pub(crate) async fn state(&self, wanted: State, limit: Duration) -> Option<String> {
         let mut status = self.camera.status();
         let reached = tokio::time::timeout(limit, status.wait_for(|s| s.state == wanted)).await;
         assert!(reached.is_ok(), "not {wanted:?} within {limit:?}: {:?}", self.camera.status().borrow());
@@ -109,12 +109,12 @@ impl Rig {
     }
 
     /// The reason of the first failure.
-    pub(super) async fn failure(&self, limit: Duration) -> String {
+    pub(crate) async fn failure(&self, limit: Duration) -> String {
         self.state(State::Failed, limit).await.expect("a failure has a reason")
     }
 
     /// All frames until the source has ended.
-    pub(super) async fn all(&self, limit: Duration) -> Vec<Frame> {
+    pub(crate) async fn all(&self, limit: Duration) -> Vec<Frame> {
         let until = Instant::now() + limit;
         let mut frames = Vec::new();
         while !self.camera.slot().is_drained() {
@@ -129,7 +129,7 @@ impl Rig {
     }
 
     /// Stops the camera and checks that the account of its frames is complete.
-    pub(super) async fn stop(self) {
+    pub(crate) async fn stop(self) {
         let ledger = Arc::clone(self.camera.ledger());
         let began = Instant::now();
         self.camera.stop().await;
@@ -140,17 +140,17 @@ impl Rig {
     }
 }
 
-pub(super) const SOON: Duration = Duration::from_secs(15);
+pub(crate) const SOON: Duration = Duration::from_secs(15);
 
 /// A TCP relay that can stop relaying while it keeps its connections open: what a hung camera looks like.
-pub(super) struct Proxy {
+pub(crate) struct Proxy {
     port: u16,
     frozen: Arc<AtomicBool>,
     stopped: Arc<AtomicBool>,
 }
 
 impl Proxy {
-    pub(super) fn to(target: u16) -> Self {
+    pub(crate) fn to(target: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         listener.set_nonblocking(true).unwrap();
@@ -173,11 +173,11 @@ impl Proxy {
         proxy
     }
 
-    pub(super) fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    pub(super) fn freeze(&self, frozen: bool) {
+    pub(crate) fn freeze(&self, frozen: bool) {
         self.frozen.store(frozen, SeqCst);
     }
 }
@@ -212,10 +212,10 @@ fn relay(mut from: &TcpStream, mut to: &TcpStream, frozen: &AtomicBool, stopped:
 }
 
 /// A child process that ends with the test, whatever its outcome.
-pub(super) struct Child(std::process::Child);
+pub(crate) struct Child(std::process::Child);
 
 impl Child {
-    pub(super) fn spawn(command: &mut Command) -> Self {
+    pub(crate) fn spawn(command: &mut Command) -> Self {
         Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("installed"))
     }
 }
@@ -228,6 +228,6 @@ impl Drop for Child {
 }
 
 /// A port nobody listens on, for peers that cannot choose one themselves.
-pub(super) fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
