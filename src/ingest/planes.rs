@@ -4,7 +4,7 @@
 
 use fast_image_resize::{
     FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
-    images::{Image, ImageRef},
+    images::{CroppedImage, Image, ImageRef},
 };
 use gstreamer as gst;
 use gstreamer_video::{self as gst_video, prelude::*};
@@ -67,8 +67,12 @@ impl Planes {
             let stride = frame.comp_stride(component).unsigned_abs();
             let whole = ImageRef::new(stride, source.height, rows(bytes, stride, source.height)?, PixelType::U8)
                 .map_err(|e| e.to_string())?;
-            let options = self.options.crop(0.0, 0.0, source.width.into(), source.height.into());
-            self.resizer.resize(&whole, scaled, &options).map_err(|e| format!("the picture cannot be scaled: {e}"))?;
+            // A view, not the options' crop: there, what fills up the rows would shine into the last column.
+            let picture =
+                CroppedImage::new(&whole, 0, 0, source.width, source.height).map_err(|error| error.to_string())?;
+            self.resizer
+                .resize(&picture, scaled, &self.options)
+                .map_err(|e| format!("the picture cannot be scaled: {e}"))?;
         }
         self.convert(canvas);
         Ok(())
@@ -211,6 +215,30 @@ mod tests {
         let mut general = super::super::canvas::general(&info, view, &buffer).unwrap();
         general.truncate(quick.len());
         (view, quick, general)
+    }
+
+    #[test]
+    fn what_fills_up_the_rows_is_not_seen() {
+        super::super::init().unwrap();
+        let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, 854, 482).build().unwrap();
+        let mut buffer = gst::Buffer::with_size(info.size()).unwrap();
+        {
+            let mut map = buffer.get_mut().unwrap().map_writable().unwrap();
+            for (plane, black) in [(0u8, 16), (1, 128), (2, 128)] {
+                let pitch = usize::try_from(info.stride()[usize::from(plane)]).unwrap();
+                let (width, rows) = (info.comp_width(plane) as usize, info.comp_height(plane) as usize);
+                assert!(width < pitch, "nothing fills up the rows of plane {plane}");
+                for row in map[info.offset()[usize::from(plane)]..][..pitch * rows].chunks_exact_mut(pitch) {
+                    row[..width].fill(black);
+                    row[width..].fill(255);
+                }
+            }
+        }
+        let view = Letterbox::fit(Size::new(854, 482), 1.0, Size::new(512, 288));
+        let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(&buffer, &info).unwrap();
+        let mut canvas = vec![0; 512 * 288 * 3];
+        Planes::new(&info, view).unwrap().paint(&frame, &mut canvas).unwrap();
+        assert_eq!(canvas.iter().max(), Some(&0));
     }
 
     proptest! {
