@@ -27,7 +27,7 @@ CARGO_DEB = 3.8.0
 deb: build
 	test -x .runtime/cargo-deb-$(CARGO_DEB)/bin/cargo-deb || \
 		cargo install --locked --version $(CARGO_DEB) --root .runtime/cargo-deb-$(CARGO_DEB) cargo-deb
-	PATH="$(CURDIR)/.runtime/cargo-deb-$(CARGO_DEB)/bin:$$PATH" cargo deb --no-build --no-strip
+	PATH="$(CURDIR)/.runtime/cargo-deb-$(CARGO_DEB)/bin:$$PATH" cargo deb --no-build
 
 # Also BENCH_STREAMS=1,2,4,8, BENCH_SECONDS=10, BENCH_PEERS="plain roboflow ultralytics" (empty: groundd alone).
 bench: build
