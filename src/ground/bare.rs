@@ -12,6 +12,7 @@ use super::{
         local::{Compute, Local, Runtime},
     },
     find, library_path,
+    manifest::Manifest,
 };
 use crate::{
     ground::engine::Tensor,
@@ -20,6 +21,11 @@ use crate::{
 
 /// The file that sees every picture, by the families' names for it.
 const ROLES: [&str; 2] = ["vision", "detector"];
+
+/// Whether this file of a model sees every picture.
+pub(super) fn sees(manifest: &Manifest, file: &Path) -> bool {
+    ROLES.iter().any(|role| manifest.file(role).is_some_and(|one| one == file))
+}
 
 /// A model's vision graph and nothing around it.
 pub struct Bare {
@@ -31,14 +37,14 @@ pub struct Bare {
 }
 
 impl Bare {
-    /// Opens the file with the role `vision` of the configured model, as [`super::load`] would.
+    /// Opens the file with the role `vision` of the configured model. On a processor it runs by one thread, which costs least.
     pub fn open(config: &ModelConfig, folders: &[PathBuf]) -> Result<Self, GroundError> {
         let manifest = find(&config.path, folders)?;
         let unfit = |reason: &str| GroundError::Unfit { manifest: manifest.path(), reason: reason.to_owned() };
         let file = ROLES.iter().find_map(|role| manifest.file(role));
         let file = file.ok_or_else(|| unfit("the bare engine needs a file with role = \"vision\" or \"detector\""))?;
         let runtime = Runtime::load(&library_path(config)?)?;
-        let compute = Compute { provider: config.provider, device: config.device, threads: config.threads };
+        let compute = Compute { provider: config.provider, device: config.device, threads: 1 };
         let engine = Local::open(&runtime, &file, compute)?;
         let (input, element) = match engine.inputs() {
             [port] if [Element::U8, Element::F32].contains(&port.element) && port.shape.len() == 4 => {

@@ -89,6 +89,17 @@ impl<E: Engine> Engine for Counted<E> {
         self.engine.run(inputs)
     }
 
+    fn lanes(&self) -> usize {
+        self.engine.lanes()
+    }
+
+    fn run_each(&mut self, runs: &[Vec<(&str, &Tensor)>]) -> Result<Vec<Outputs>, EngineError> {
+        for _ in runs {
+            self.runs.begin();
+        }
+        self.engine.run_each(runs)
+    }
+
     fn run_keeping(&mut self, inputs: &[(&str, Input<'_>)], keep: &dyn Fn(&str) -> bool) -> Result<Mixed, EngineError> {
         self.runs.begin();
         self.engine.run_keeping(inputs, keep)

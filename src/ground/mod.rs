@@ -36,6 +36,7 @@ pub use offering::Keep;
 
 use effort::Meter;
 use engine::{
+    lanes::Lanes,
     library,
     local::{Compute, Local, Runtime},
 };
@@ -227,8 +228,13 @@ fn open(config: &ModelConfig, folders: &[PathBuf], meter: &Meter) -> Result<Box<
     }
     let runtime = Runtime::load(&library_path(config)?)?;
     let compute = Compute { provider: config.provider, device: config.device, threads: config.threads };
-    let mut open = |file: &Path| Ok(meter.count(Local::open(&runtime, file, compute)?));
-    let limits = Limits { max_batch: manifest.limits.max_batch, canvas: manifest.canvas() };
+    let mut open = |file: &Path| {
+        let together = Local::open(&runtime, file, compute)?;
+        let lanes = if bare::sees(&manifest, file) { compute.lanes(file) } else { 0 };
+        let alone = (0..lanes).map(|_| Local::open(&runtime, file, Compute { threads: 1, ..compute }));
+        Ok(meter.count(Lanes::new(together, alone.collect::<Result<_, _>>()?)))
+    };
+    let mut limits = Limits { max_batch: manifest.limits.max_batch, canvas: manifest.canvas() };
     let info = |methods| ModelInfo {
         name: manifest.name.clone(),
         version: manifest.version.clone(),
@@ -264,6 +270,7 @@ fn open(config: &ModelConfig, folders: &[PathBuf], meter: &Meter) -> Result<Box<
         }
         family if heads::known(family) => {
             let heads::Opened { model, method, least, other } = heads::open(&manifest, folders, &mut open)?;
+            limits.max_batch = limits.max_batch.max(model.at_once());
             let mut info = info(among(&manifest, &[method])?);
             if let Some(other) = other {
                 info.hash8 = Manifest::hash8_of(&[&manifest, &other]);

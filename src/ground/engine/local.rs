@@ -4,6 +4,7 @@
 //! called. Therefore everything here hangs off [`Runtime`], which only exists once a library is loaded.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     thread,
@@ -98,6 +99,9 @@ pub struct Compute {
     pub threads: usize,
 }
 
+/// Bytes of a file that may be opened once a thread.
+const SMALL: u64 = 64 << 20;
+
 /// One opened ONNX file.
 pub struct Local {
     file: PathBuf,
@@ -134,11 +138,25 @@ impl Local {
     }
 }
 
+impl Compute {
+    /// Threads for one pass.
+    fn threads(self) -> usize {
+        match self.threads {
+            0 => thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        }
+    }
+
+    /// How often `file` should be opened besides, a thread each, for several pictures at once; 0 where a device has its own
+    /// ways, or where that would take much memory.
+    pub fn lanes(self, file: &Path) -> usize {
+        let small = fs::metadata(file).is_ok_and(|file| file.len() <= SMALL);
+        if self.provider == Provider::Cpu && self.threads() > 1 && small { self.threads() } else { 0 }
+    }
+}
+
 fn options(runtime: &Runtime, compute: Compute) -> Result<SessionBuilder, String> {
-    let threads = match compute.threads {
-        0 => thread::available_parallelism().map_or(1, usize::from),
-        n => n,
-    };
+    let threads = compute.threads();
     let set = |result: ort::session::builder::BuilderResult| result.map_err(|e| e.to_string());
     let builder = Session::builder(&runtime.environment).map_err(|e| e.to_string())?;
     let builder = set(builder.with_intra_threads(threads))?;

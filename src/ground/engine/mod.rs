@@ -5,6 +5,7 @@ use std::{any::Any, fmt, path::PathBuf, sync::Arc};
 use super::{Provider, error::places};
 
 mod arrange;
+pub mod lanes;
 pub mod library;
 pub mod local;
 
@@ -201,6 +202,14 @@ pub trait Engine: Send {
     fn file(&self) -> &std::path::Path;
     /// Runs it once. Inputs are borrowed for the time of the run and not copied.
     fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Outputs, EngineError>;
+    /// Runs that it does at once in [`Engine::run_each`].
+    fn lanes(&self) -> usize {
+        1
+    }
+    /// Runs it once for each of `runs`, in any order and at once where it can; what came out is in their order.
+    fn run_each(&mut self, runs: &[Vec<(&str, &Tensor)>]) -> Result<Vec<Outputs>, EngineError> {
+        runs.iter().map(|inputs| self.run(inputs)).collect()
+    }
     /// Runs it once; the outputs whose names `keep` picks stay where they were computed.
     fn run_keeping(&mut self, inputs: &[(&str, Input<'_>)], keep: &dyn Fn(&str) -> bool) -> Result<Mixed, EngineError>;
     /// A kept tensor of the element type that the input `name` takes. Its elements, if it has any, are zeros.

@@ -23,6 +23,17 @@ pub struct Want<'a> {
     pub least: f32,
 }
 
+/// What is looked for in the picture on one canvas.
+#[derive(Debug, Clone, Copy)]
+pub struct Look<'a> {
+    /// The canvas.
+    pub canvas: &'a Rgb,
+    /// How the picture lies on it.
+    pub view: &'a Letterbox,
+    /// What is looked for.
+    pub wants: &'a [Want<'a>],
+}
+
 /// A model that scores boxes by words.
 pub trait Finder: Send {
     /// Tells from any thread whether words can be asked; says why not, for people.
@@ -43,15 +54,15 @@ pub trait Finder: Send {
     /// among them.
     fn find(&mut self, picture: &Rgb, wants: &[Want<'_>]) -> Result<Vec<Vec<Pick>>, GroundError>;
 
-    /// The same in the picture on a canvas, in pixels of the picture as it lies there; `None` if the model would see more
+    /// The same in pictures on canvases, each in pixels of the picture as it lies there; `None` if the model would see more
     /// in a larger one. The decoder has scaled the picture already: where that will do, nothing is scaled again.
-    fn find_on_canvas(
-        &mut self,
-        _canvas: &Rgb,
-        _view: &Letterbox,
-        _wants: &[Want<'_>],
-    ) -> Option<Result<Vec<Vec<Pick>>, GroundError>> {
-        None
+    fn find_on_canvases(&mut self, looks: &[Look<'_>]) -> Result<Vec<Option<Vec<Vec<Pick>>>>, GroundError> {
+        Ok(looks.iter().map(|_| None).collect())
+    }
+
+    /// Canvases that it looks at at once.
+    fn at_once(&self) -> usize {
+        1
     }
 }
 
@@ -59,14 +70,21 @@ pub trait Finder: Send {
 /// threshold of its own.
 pub fn answer(finder: &mut dyn Finder, asks: &[Ask<'_>], least: f32) -> Result<Vec<Told>, GroundError> {
     let kind = finder.score_kind();
-    let mut answers = Vec::with_capacity(asks.len());
+    let wants: Vec<_> =
+        asks.iter().map(|ask| Want { text: &ask.query.text, least: ask.query.threshold.unwrap_or(least) }).collect();
+    let (mut frames, mut rest) = (Vec::new(), wants.as_slice());
     for asks in asks.chunk_by(|a, b| std::ptr::eq(a.frame, b.frame)) {
-        let source = asks[0].frame.source();
-        let wants: Vec<_> = asks
-            .iter()
-            .map(|ask| Want { text: &ask.query.text, least: ask.query.threshold.unwrap_or(least) })
-            .collect();
-        match look(finder, asks[0].frame, &wants)? {
+        let (own, others) = rest.split_at(asks.len());
+        frames.push((asks[0].frame, own));
+        rest = others;
+    }
+    let looks: Vec<_> =
+        frames.iter().map(|(frame, wants)| Look { canvas: &frame.canvas, view: &frame.view, wants }).collect();
+    let on_canvases = GroundError::unless_all(finder.find_on_canvases(&looks)?, frames.len())?;
+    let mut answers = Vec::with_capacity(asks.len());
+    for ((frame, wants), found) in frames.into_iter().zip(on_canvases) {
+        let source = frame.source();
+        match look(finder, frame, found, wants)? {
             Ok((found, size)) => answers.extend(
                 wants
                     .iter()
@@ -83,9 +101,15 @@ pub fn answer(finder: &mut dyn Finder, asks: &[Ask<'_>], least: f32) -> Result<V
 /// picture is no good.
 type Found = Result<(Vec<Vec<Pick>>, Size), String>;
 
-fn look(finder: &mut dyn Finder, frame: &Frame, wants: &[Want<'_>]) -> Result<Found, GroundError> {
-    let (found, size) = match finder.find_on_canvas(&frame.canvas, &frame.view, wants) {
-        Some(found) => (found, frame.view.inner),
+/// What was found on the canvas; in the full picture where that was not enough.
+fn look(
+    finder: &mut dyn Finder,
+    frame: &Frame,
+    on_canvas: Option<Vec<Vec<Pick>>>,
+    wants: &[Want<'_>],
+) -> Result<Found, GroundError> {
+    let (found, size) = match on_canvas {
+        Some(found) => (Ok(found), frame.view.inner),
         None => match picture(frame) {
             Ok(picture) => (finder.find(&picture, wants), picture.size),
             Err(reason) => return Ok(Err(reason)),

@@ -19,7 +19,7 @@ use std::{collections::HashMap, fs, sync::Arc};
 use super::{Open, open_role, unfit, words::Words};
 use crate::{
     ground::{
-        GroundError,
+        GroundError, Keep,
         codec::{
             RawBox,
             nano::{Answers, Form},
@@ -302,22 +302,45 @@ impl Proposer for Nano {
     type Features = Seen;
 
     fn propose(&mut self, canvases: &[&Rgb]) -> Result<Proposals<Seen>, GroundError> {
-        let Sizes { regions: k, width: d, .. } = self.sizes;
-        let b = canvases.len();
-        self.pixels.shape[0] = b;
-        let mut outputs = if let [canvas] = canvases {
-            // A single picture is looked at where it is.
-            let data = Data::Shared(Arc::clone(&canvas.data));
-            self.vision.run(&[("pixels", &Tensor { shape: self.pixels.shape.clone(), data })])?
-        } else {
-            if let Data::U8(bytes) = &mut self.pixels.data {
-                bytes.clear();
-                for canvas in canvases {
-                    bytes.extend_from_slice(&canvas.data);
-                }
+        // Single pictures are looked at where they are, side by side where the engine can.
+        if canvases.len() == 1 || self.vision.lanes() > 1 {
+            let shape = [vec![1], self.pixels.shape[1..].to_vec()].concat();
+            let shown = |canvas: &&Rgb| Tensor { shape: shape.clone(), data: Data::Shared(Arc::clone(&canvas.data)) };
+            let shown: Vec<_> = canvases.iter().map(shown).collect();
+            let runs: Vec<_> = shown.iter().map(|pixels| vec![("pixels", pixels)]).collect();
+            let seen = self.vision.run_each(&runs)?.into_iter().map(|outputs| self.proposals(outputs, 1));
+            return Ok(joined(seen.collect::<Result<Vec<_>, _>>()?));
+        }
+        self.pixels.shape[0] = canvases.len();
+        if let Data::U8(bytes) = &mut self.pixels.data {
+            bytes.clear();
+            for canvas in canvases {
+                bytes.extend_from_slice(&canvas.data);
             }
-            self.vision.run(&[("pixels", &self.pixels)])?
-        };
+        }
+        let outputs = self.vision.run(&[("pixels", &self.pixels)])?;
+        self.proposals(outputs, canvases.len())
+    }
+}
+
+/// What is known of some canvases, one after the other.
+fn joined(mut seen: Vec<Proposals<Seen>>) -> Proposals<Seen> {
+    if seen.len() == 1 {
+        return seen.remove(0);
+    }
+    let features: Vec<_> = seen.iter().map(|proposals| &proposals.features).collect();
+    Proposals {
+        each: seen.first().map_or(0, |proposals| proposals.each),
+        boxes: seen.iter().flat_map(|proposals| &proposals.boxes).copied().collect(),
+        objectness: seen.iter().flat_map(|proposals| &proposals.objectness).copied().collect(),
+        features: Seen::join(&features),
+    }
+}
+
+impl Nano {
+    /// What `vision` says of `b` canvases.
+    fn proposals(&self, mut outputs: Outputs, b: usize) -> Result<Proposals<Seen>, GroundError> {
+        let Sizes { regions: k, width: d, .. } = self.sizes;
         let mut take = |name: &str, shape: &[usize]| take(self.vision.as_ref(), &mut outputs, name, shape);
         let (boxes, objectness) = (take("boxes", &[b, k, 4])?, take("objectness", &[b, k])?);
         let regions = take("regions", &[b, k, d])?;

@@ -13,7 +13,7 @@ use crate::{
         engine::{Data, Engine, EngineError, Outputs, Tensor},
         manifest::Manifest,
         methods::{
-            find::{Finder, Want},
+            find::{Finder, Look, Want},
             propose::{BoxProposer, Candidate, Region, suppress},
             regions::Pick,
             retrieve::TextCheck,
@@ -21,7 +21,7 @@ use crate::{
         },
         vision::{Lay, Resampler},
     },
-    types::{BBox, Letterbox, Rgb, ScoreKind, Size},
+    types::{BBox, Rgb, ScoreKind, Size},
 };
 
 mod cells;
@@ -40,6 +40,12 @@ enum Wanted<'a> {
     Classes(&'a [f32]),
     /// Whatever holds a thing, with at least this objectness.
     Things(f32),
+}
+
+/// A picture as the model takes it.
+struct Prepared {
+    pixels: Tensor,
+    placement: Placement,
 }
 
 /// How a family's tensors are laid out.
@@ -63,8 +69,8 @@ pub struct Closed {
     lay: Lay,
     classes: Arc<Classes>,
     resampler: Resampler,
-    /// The picture's tensor, and the picture from a canvas; kept, so that a pass allocates nothing large.
-    values: Vec<f32>,
+    /// Pictures' tensors, and a picture from a canvas; kept, so that a pass allocates nothing large.
+    values: Vec<Vec<f32>>,
     pixels: Vec<u8>,
     objectness: f32,
     nms_iou: f32,
@@ -105,28 +111,40 @@ impl Closed {
         })
     }
 
-    /// What is wanted of a picture, and how the picture lies in the model's image.
-    fn look(
-        &mut self,
-        (rgb, size): (&[u8], Size),
-        wanted: Wanted<'_>,
-    ) -> Result<(Vec<Candidate>, Placement), GroundError> {
-        let mut values = std::mem::take(&mut self.values);
+    /// The tensor of a picture, and how the picture lies in it.
+    fn prepare(&mut self, rgb: &[u8], size: Size) -> Result<Prepared, GroundError> {
+        let mut values = self.values.pop().unwrap_or_default();
         let placement = self.lay.prepare(rgb, size, &mut self.resampler, &mut values)?;
         let image = self.lay.image();
         let shape = vec![1, 3, image.height as usize, image.width as usize];
-        let pixels = Tensor { shape, data: Data::F32(values) };
-        let mut feeds = vec![(self.input.as_str(), &pixels)];
-        feeds.extend(self.layout.feeds().iter().map(|(name, tensor)| (*name, tensor)));
-        let mut outputs = self.engine.run(&feeds)?;
-        self.values = pixels.into_f32().unwrap_or_default();
+        Ok(Prepared { pixels: Tensor { shape, data: Data::F32(values) }, placement })
+    }
+
+    /// What the model makes of each picture, side by side where the engine can.
+    fn run(&mut self, pictures: Vec<Prepared>) -> Result<Vec<(Outputs, Placement)>, GroundError> {
+        let feeds = |picture| {
+            let fixed = self.layout.feeds().iter().map(|(name, tensor)| (*name, tensor));
+            [(self.input.as_str(), picture)].into_iter().chain(fixed).collect()
+        };
+        let runs: Vec<Vec<_>> = pictures.iter().map(|picture| feeds(&picture.pixels)).collect();
+        let outputs = self.engine.run_each(&runs)?;
+        let placements: Vec<_> = pictures.iter().map(|picture| picture.placement).collect();
+        self.values.extend(pictures.into_iter().filter_map(|picture| picture.pixels.into_f32()));
+        Ok(outputs.into_iter().zip(placements).collect())
+    }
+
+    fn read(&self, mut outputs: Outputs, wanted: Wanted<'_>) -> Result<Vec<Candidate>, GroundError> {
         let mut found = Vec::new();
         let read = self.layout.read(&mut outputs, wanted, &mut found);
         read.map_err(|reason| EngineError::Run { file: self.engine.file().to_owned(), reason })?;
-        Ok((found, placement))
+        Ok(found)
     }
 
-    fn look_for(&mut self, picture: (&[u8], Size), wants: &[Want<'_>]) -> Result<Vec<Vec<Pick>>, GroundError> {
+    fn picks(
+        &self,
+        (outputs, placement): (Outputs, Placement),
+        wants: &[Want<'_>],
+    ) -> Result<Vec<Vec<Pick>>, GroundError> {
         let asked = |want: &Want<'_>| self.classes.asked(want.text).map_err(|reason| GroundError::Text { reason });
         let asked = wants.iter().map(asked).collect::<Result<Vec<_>, _>>()?;
         let mut least = vec![f32::INFINITY; self.classes.len()];
@@ -135,7 +153,7 @@ impl Closed {
                 least[*class] = least[*class].min(want.least);
             }
         }
-        let (found, placement) = self.look(picture, Wanted::Classes(&least))?;
+        let found = self.read(outputs, Wanted::Classes(&least))?;
         let mut picks = Vec::with_capacity(wants.len());
         for (classes, want) in asked.iter().zip(wants) {
             // Each query on its own, so that what another one asks for takes no place of the most.
@@ -171,29 +189,37 @@ impl Finder for Closed {
     }
 
     fn find(&mut self, picture: &Rgb, wants: &[Want<'_>]) -> Result<Vec<Vec<Pick>>, GroundError> {
-        self.look_for((&picture.data, picture.size), wants)
+        let prepared = self.prepare(&picture.data, picture.size)?;
+        let mut seen = self.run(vec![prepared])?;
+        seen.pop().map_or(Ok(vec![]), |seen| self.picks(seen, wants))
     }
 
-    fn find_on_canvas(
-        &mut self,
-        canvas: &Rgb,
-        view: &Letterbox,
-        wants: &[Want<'_>],
-    ) -> Option<Result<Vec<Vec<Pick>>, GroundError>> {
-        if !self.lay.keeps(canvas.size) {
-            return None;
-        }
+    fn find_on_canvases(&mut self, looks: &[Look<'_>]) -> Result<Vec<Option<Vec<Vec<Pick>>>>, GroundError> {
         let mut pixels = std::mem::take(&mut self.pixels);
-        cut(canvas, view, &mut pixels);
-        let found = self.look_for((&pixels, view.inner), wants);
+        let mut prepared = Vec::with_capacity(looks.len());
+        let kept: Vec<_> = looks.iter().map(|look| self.lay.keeps(look.canvas.size)).collect();
+        for (look, _) in looks.iter().zip(&kept).filter(|(_, kept)| **kept) {
+            cut(look.canvas, look.view, &mut pixels);
+            prepared.push(self.prepare(&pixels, look.view.inner)?);
+        }
         self.pixels = pixels;
-        Some(found)
+        let mut seen = self.run(prepared)?.into_iter();
+        let mut found = |(look, kept): (&Look<'_>, bool)| {
+            kept.then(|| seen.next()).flatten().map(|seen| self.picks(seen, look.wants)).transpose()
+        };
+        looks.iter().zip(kept).map(&mut found).collect()
+    }
+
+    fn at_once(&self) -> usize {
+        self.engine.lanes()
     }
 }
 
 impl BoxProposer for Closed {
     fn regions(&mut self, picture: &Rgb) -> Result<Vec<Region>, GroundError> {
-        let (found, placement) = self.look((&picture.data, picture.size), Wanted::Things(self.objectness))?;
+        let prepared = self.prepare(&picture.data, picture.size)?;
+        let Some((outputs, placement)) = self.run(vec![prepared])?.pop() else { return Ok(vec![]) };
+        let found = self.read(outputs, Wanted::Things(self.objectness))?;
         let best = suppress(found, self.nms_iou, self.boxes);
         let placed = |c: &Candidate| Some(Region { bbox: self.placed(&placement, c)?, objectness: c.score.min(1.0) });
         Ok(best.iter().filter_map(placed).collect())
