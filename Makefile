@@ -48,7 +48,7 @@ SOAK_ROUNDS = 10
 SOAK_SECONDS = 1800
 
 soak: setup-test fuzz
-	GROUNDD_SOAK_SECONDS=$(SOAK_SECONDS) cargo test --release --locked --test tests -- --ignored --nocapture streams::four_times
+	GROUNDD_SOAK_SECONDS=$(SOAK_SECONDS) cargo test --release --locked --test tests -- --nocapture streams::four_times
 	for round in $$(seq $(SOAK_ROUNDS)); do \
 		cargo test --release --locked --test tests -- --test-threads=1 ingest:: publish:: service:: || exit 1; done
 
