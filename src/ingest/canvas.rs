@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use gstreamer as gst;
-use gstreamer_video as gst_video;
+use gstreamer_video::{self as gst_video, VideoFrameExt as _};
 
 use super::planes::Planes;
 use crate::types::{BBox, FullFrame, Letterbox, Rgb, Size};
@@ -45,6 +45,8 @@ enum Way {
 struct General {
     converter: gst_video::VideoConverter,
     target: gst_video::VideoInfo,
+    /// What it converts into; kept, so that pictures allocate nothing.
+    out: Option<gst::Buffer>,
 }
 
 impl Painter {
@@ -107,8 +109,11 @@ impl Setup {
                 planes.paint(&frame, canvas)
             }
             Way::General(general) => {
-                let painted = convert(&general.converter, (buffer, &self.info), &general.target)?;
-                canvas.copy_from_slice(&painted.data);
+                let out = convert(&general.converter, (buffer, &self.info), &general.target, general.out.take())?;
+                for (to, from) in canvas.chunks_exact_mut(row(&general.target)).zip(rows(&out)?) {
+                    to.copy_from_slice(from);
+                }
+                general.out = Some(out.into_buffer());
                 Ok(())
             }
         }
@@ -125,7 +130,7 @@ impl General {
         config.set_dest_height(Some(view.inner.height.cast_signed()));
         config.set_fill_border(true);
         config.set_border_argb(0xff00_0000);
-        Ok(Self { converter: converter(info, &target, config)?, target })
+        Ok(Self { converter: converter(info, &target, config)?, target, out: None })
     }
 }
 
@@ -133,7 +138,8 @@ impl General {
 #[cfg(test)]
 pub(super) fn general(info: &gst_video::VideoInfo, view: Letterbox, buffer: &gst::Buffer) -> Result<Vec<u8>, String> {
     let general = General::new(info, view)?;
-    Ok(convert(&general.converter, (buffer, info), &general.target)?.data.to_vec())
+    let out = convert(&general.converter, (buffer, info), &general.target, None)?;
+    Ok(rows(&out)?.flatten().copied().collect())
 }
 
 /// The decoder's picture. It keeps one of the decoder's buffers alive.
@@ -172,7 +178,9 @@ impl Full {
         config.set_src_width(Some(window.size.width.cast_signed()));
         config.set_src_height(Some(window.size.height.cast_signed()));
         let converter = converter(&self.info, &target, config)?;
-        convert(&converter, (&self.buffer, &self.info), &target)
+        let out = convert(&converter, (&self.buffer, &self.info), &target, None)?;
+        let pixels: Vec<u8> = rows(&out)?.flatten().copied().collect();
+        Rgb::new(window.size, pixels).ok_or_else(|| "the converter gave too few pixels".to_owned())
     }
 }
 
@@ -233,25 +241,35 @@ fn converter(
         .map_err(|e| format!("cannot convert {} {}x{}: {e}", from.name(), from.width(), from.height()))
 }
 
+/// Converts into `out` if there is one, else into new memory.
 fn convert(
     converter: &gst_video::VideoConverter,
     (buffer, info): (&gst::Buffer, &gst_video::VideoInfo),
     target: &gst_video::VideoInfo,
-) -> Result<Rgb, String> {
+    out: Option<gst::Buffer>,
+) -> Result<gst_video::VideoFrame<gst_video::video_frame::Writable>, String> {
     let from = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, info)
         .map_err(|_| "the decoder's picture cannot be read".to_owned())?;
     let memory = || "no memory for a picture".to_owned();
-    let out = gst::Buffer::with_size(target.size()).map_err(|_| memory())?;
+    let out = out.map_or_else(|| gst::Buffer::with_size(target.size()), Ok).map_err(|_| memory())?;
     let mut out = gst_video::VideoFrame::from_buffer_writable(out, target).map_err(|_| memory())?;
     converter.frame_ref(&from, &mut out.as_mut_video_frame_ref());
-    let size = Size::new(target.width(), target.height());
-    let stride = usize::try_from(target.stride()[0]).map_err(|_| memory())?;
-    let row = size.width as usize * 3;
-    let bytes = out.plane_data(0).map_err(|_| memory())?;
-    // GStreamer pads rows to four bytes; ours are packed.
-    let packed: Vec<u8> =
-        bytes.chunks(stride).take(size.height as usize).filter_map(|r| r.get(..row)).flatten().copied().collect();
-    Rgb::new(size, packed).ok_or_else(memory)
+    Ok(out)
+}
+
+/// Bytes of a row of packed RGB.
+fn row(info: &gst_video::VideoInfo) -> usize {
+    info.width() as usize * 3
+}
+
+/// The rows of an RGB picture: GStreamer pads them to four bytes, ours are packed.
+fn rows(
+    frame: &gst_video::VideoFrame<gst_video::video_frame::Writable>,
+) -> Result<impl Iterator<Item = &[u8]>, String> {
+    let unread = || "the converted picture cannot be read".to_owned();
+    let (info, bytes) = (frame.info(), frame.plane_data(0).map_err(|_| unread())?);
+    let (stride, row) = (usize::try_from(info.stride()[0]).map_err(|_| unread())?, row(info));
+    Ok(bytes.chunks(stride.max(1)).take(info.height() as usize).filter_map(move |line| line.get(..row)))
 }
 
 /// Scales the part `[x1, y1, x2, y2]` of `from` (fractions of pixels count) to `out`, with a triangle filter as wide
