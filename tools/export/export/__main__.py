@@ -49,6 +49,11 @@ def arguments():
     made.add_argument("out", help="the folder with the pictures and the detector yolox")
     made.add_argument("--only", help="one of the folders")
     made.add_argument("--more", action="store_true", help="of the sizes that are not kept, instead")
+    told = commands.add_parser("openseed-reference", help="hold OpenSeeD's head against LLaVA-Grounding's own code")
+    told.add_argument("clone", help="a clone of LLaVA-Grounding")
+    told.add_argument("--detectron2", help="a clone of detectron2, if it is not installed; it need not be built")
+    told.add_argument("--full", action="store_true", help="at the published size, which takes minutes")
+    told.add_argument("--write", action="store_true", help="what the self-test holds the head against")
     return parser.parse_args()
 
 
@@ -73,6 +78,9 @@ def main():
         elif given.command == "region-fixtures":
             from . import fo1_fixtures
             fo1_fixtures.write(given.out, more=given.more, only=given.only)
+        elif given.command == "openseed-reference":
+            from . import openseed_reference
+            openseed_reference.run(given.clone, given.detectron2, given.full, given.write)
         else:
             options = convert.Options(
                 given.dtype, given.weights, given.name, given.version, given.licence, given.provenance,

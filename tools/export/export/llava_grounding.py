@@ -13,7 +13,7 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from . import blocks, decoder, openseed
+from . import decoder, openseed, openseed_head
 from .errors import Refused
 from .family import Family, Graph, forced_tokens, padded, splice
 from .heads import Measured, compare
@@ -80,14 +80,13 @@ class LlavaGrounding(Family):
         if not path.is_file():
             raise Refused(f"{path}: is missing; put `vision_config` of {told.get('mm_vision_tower', 'the CLIP tower')}'s "
                           "config.json there")
-        vision = CLIPVisionConfig(**json.loads(path.read_text()))
-        model = Model(LlamaConfig(**{**told, "model_type": "llama"}), vision, told.get("mm_vision_select_layer", -2),
-                      self.read_head(checkpoint, told))
+        vision, state = CLIPVisionConfig(**json.loads(path.read_text())), {}
         files = sorted(checkpoint.glob("model*.safetensors")) or sorted(checkpoint.glob("pytorch_model*.bin"))
-        state = {}
         for file in files:
             part = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
             state |= {named(name): tensor.float() for name, tensor in part.items()}
+        head, state = self.read_head(checkpoint, told, state)
+        model = Model(LlamaConfig(**{**told, "model_type": "llama"}), vision, told.get("mm_vision_select_layer", -2), head)
         lost = sorted(set(dict(model.named_parameters())) - set(state))
         if lost:
             raise Refused(f"{checkpoint}: {len(lost)} tensors are missing, the first is `{lost[0]}`; the folder should be "
@@ -98,12 +97,19 @@ class LlavaGrounding(Family):
             raise Refused(f"{checkpoint}: {e}") from e
         return model.float().eval().requires_grad_(False)
 
-    def read_head(self, checkpoint, told):
-        small = told.get("groundd_head")
-        if small is None:
-            raise Refused(f"{checkpoint / 'config.json'}: OpenSeeD's head cannot be read here: it needs detectron2 and the "
-                          "clone's own code. Export it beside, as two graphs (tools/export/README.md says which)")
-        return openseed.Small(**small)
+    def read_head(self, checkpoint, told, state):
+        """The head that the tensors are of, and all tensors by the names that it has for its own."""
+        if small := told.get("groundd_head"):
+            return openseed.Small(**small), state
+        own = openseed_head.settle({name[5:]: state[name] for name in state if name.startswith("head.")})
+        try:
+            head = openseed_head.build(own, **told.get("groundd_openseed", {}))
+        except Refused as e:
+            raise Refused(f"{checkpoint}: {e}") from e
+        if head.width != told["hidden_size"]:
+            raise Refused(f"{checkpoint}: the head takes phrases of {head.width} numbers, and the language model's states "
+                          f"have {told['hidden_size']}")
+        return head, state | {f"head.{name}": tensor for name, tensor in own.items()}
 
     def halved(self, model):
         return model.language
@@ -165,8 +171,9 @@ class LlavaGrounding(Family):
             for name, want in zip(self.seen_names, seen):
                 compare(got[name], want.numpy(), f"`{name}`", measured)
             found = sessions.run("head", {**got, "phrase_embeds": phrases.numpy()})
-            compare(found["pred_logits"], logits.numpy(), "`pred_logits`", measured)
-            compare(found["pred_boxes"], boxes.numpy(), "`pred_boxes`", measured)
+            logits, boxes = openseed.paired((logits.numpy(), boxes.numpy()), (found["pred_logits"], found["pred_boxes"]))
+            compare(found["pred_logits"], logits, "`pred_logits`", measured)
+            compare(found["pred_boxes"], boxes, "`pred_boxes`", measured)
             moved = sessions.run("head", {**got, "phrase_embeds": -phrases.numpy()})
             if np.array_equal(moved["pred_logits"], found["pred_logits"]):
                 raise Refused("head: `phrase_embeds` has no effect")

@@ -2,14 +2,17 @@
 
 `head_vision` takes the picture once a frame; `head` takes what that gave and an embedding a phrase. A head is a module
 with `see(pixels) -> tensors` and `find(tensors, phrase_embeds) -> pred_logits, pred_boxes`; `SEEN` names the tensors.
-The small one here has the real one's shape (two stages, queries chosen by likeness to the phrases, boxes refined layer by
-layer, only queries brought to length one) with plain attention in the place of the deformable kind.
+The published one is in openseed_head.py. The small one here has its shape (two stages, queries chosen by likeness to the
+phrases, boxes refined layer by layer, only queries brought to length one) with plain attention in the place of the deformable
+kind: it can be taught a few answers, which the daemon's tests need.
 """
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .errors import Refused
 from .family import Graph
 
 
@@ -39,6 +42,17 @@ def graphs(head, side, width):
     inputs = dict(zip(head.SEEN, seen)) | {"phrase_embeds": torch.randn(1, 3, width)}
     axes = {"phrase_embeds": {1: "phrases"}, "pred_logits": {2: "phrases"}}
     yield Graph("head", Find(head), inputs, ["pred_logits", "pred_boxes"], axes)
+
+
+def paired(these, those):
+    """Logits and boxes in the order in which others have the same queries: equally good ones come in any order."""
+    a, b = (np.concatenate(found, axis=-1)[0] for found in (these, those))
+    if a.shape != b.shape:
+        raise Refused(f"head: {b.shape[0]} boxes came and should be {a.shape[0]}")
+    at = np.abs(a[None] - b[:, None]).max(-1).argmin(1)
+    if len(set(at)) != len(a):
+        raise Refused("head: other queries were chosen, or what they found differs")
+    return [found[:, at] for found in these]
 
 
 class Layer(nn.Module):

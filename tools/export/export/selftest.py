@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from . import convert, manifest, tiny, tiny_fo1, tiny_heads
+from . import convert, manifest, openseed_reference, tiny, tiny_fo1, tiny_heads
 from .errors import Refused
 from .families import FAMILIES
 
@@ -46,7 +46,9 @@ KINDS = {
         "more layers": {"layers": (2, 3), "depths": (1, 1, 2, 1), "shortest": 96, "longest": 96, "seed": 2}}),
     "owlv2": (tiny_heads.owlv2, {"plain": {}, "another side": {"side": 72, "seed": 1}}),
     "rt-detr": (tiny_heads.rt_detr, {"plain": {}, "another side": {"side": 96, "seed": 1}}),
-    "llava-grounding": (tiny_heads.llava_grounding, {"plain": {}, "another side": {"side": 96, "eye": 48, "seed": 1}}),
+    "llava-grounding": (tiny_heads.llava_grounding, {
+        "plain": {}, "another side": {"side": 96, "eye": 48, "seed": 1},
+        "the published head": {"side": 128, "published": True, "seed": 2}}),
     "d-fine": (tiny_heads.d_fine, {"plain": {}, "another side": {"side": 96, "seed": 1}}),
 }
 FORMS = {"half": {"dtype": "fp16"}, "int8": {"weights": "int8"}, "int4": {"weights": "int4"},
@@ -139,4 +141,7 @@ def run(names, say=print):
                     passed += 1
                     say(f"{name}, {kind}{form and f', {form}'}: {report.line()}")
             passed += refusals(family, scratch / "checkpoint-0", scratch, say)
+            if name == "llava-grounding":
+                say(f"{name}: {openseed_reference.held(scratch)}")
+                passed += 1
     say(f"{passed} passed, 0 failed")

@@ -159,19 +159,26 @@ def d_fine(folder, seed=0, side=64, queries=16, hidden=16):
     save(folder, tiny.randomise(transformers.DFineForObjectDetection(config), seed), None, square(side))
 
 
-def llava_grounding(folder, seed=0, side=64, eye=32, hidden=32, layers=2):
-    """LLaVA-Grounding's layout: one state with the tower and the head in it, marks among the last tokens."""
-    from . import llava_grounding as real, openseed
+def llava_grounding(folder, seed=0, side=64, eye=32, hidden=32, layers=2, published=False):
+    """LLaVA-Grounding's layout: one state with the tower and the head in it, marks among the last tokens. The head is a small
+    one of ours, or has every part of the published one."""
+    from . import llava_grounding as real, openseed, openseed_reference
     tokenizer = tiny.piece_tokenizer(["<unk>", "<s>", "</s>"], [*real.AROUND, real.MARK])
     text = {"vocab_size": tokenizer.get_vocab_size(), "hidden_size": hidden, "intermediate_size": 48,
             "num_hidden_layers": layers, "num_attention_heads": 4, "num_key_value_heads": 4,
             "max_position_embeddings": 512, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     vision = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
               "image_size": eye, "patch_size": 8, "projection_dim": 16}
-    head = {"width": hidden, "side": side}
-    model = real.Model(transformers.LlamaConfig(**text), transformers.CLIPVisionConfig(**vision), -2,
-                       openseed.Small(**head))
+    if published:
+        head = {"side": side, "queries": 12}
+        made = openseed_reference.small(phrase=hidden, **head)
+    else:
+        head = {"width": hidden, "side": side}
+        made = openseed.Small(**head)
+    model = real.Model(transformers.LlamaConfig(**text), transformers.CLIPVisionConfig(**vision), -2, made)
     tiny.randomise(model, seed)
+    if published:
+        openseed_reference.calm(made)
     with torch.no_grad():
         # Answers that end, and speak of something.
         words = model.language.lm_head.weight
@@ -186,7 +193,7 @@ def llava_grounding(folder, seed=0, side=64, eye=32, hidden=32, layers=2):
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps({
         **text, "model_type": "llava", "mm_vision_tower": "openai/clip-vit-large-patch14", "mm_vision_select_layer": -2,
-        "groundd_head": head}))
+        "groundd_openseed" if published else "groundd_head": head}))
     (folder / "vision_config.json").write_text(json.dumps(vision))
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     tiny.write(folder, {
