@@ -300,8 +300,7 @@ def grounded(family, model, source, tokenizer, out):
                     feed = torch.tensor([[token]])
                 if phrases:
                     seen, phrases = model.head.see(pixels), torch.cat(phrases, dim=1)
-                    offered = model.head.likeness(model.head.enc_norm(model.head.enc(seen[0])), phrases).amax(-1)[0]
-                    last = offered.topk(model.head.queries + 1).values[-2:]
+                    last = model.head.offers(seen, phrases)[0].topk(model.head.queries + 1).values[-2:]
                     if last[0] - last[1] < MARGIN:
                         raise Refused("two offers are too close")
                     logits, boxes = model.head.find(seen, phrases)
@@ -344,6 +343,8 @@ MORE = {
     "grounding-dino-long": ("grounding-dino", tiny_heads.grounding_dino, {"shortest": 64, "longest": 160, "layers": (2, 2)},
                             dino),
     "owlv2-large": ("owlv2", tiny_heads.owlv2, {"side": 72}, owl),
+    "llava-grounding-openseed": ("llava-grounding", tiny_heads.llava_grounding, {"side": 128, "hidden": 16, "published": True},
+                                 grounded),
     "clip-large": ("clip", tiny_heads.clip, {"side": 48, "legacy": True}, contrast),
 }
 SEEDS = 200

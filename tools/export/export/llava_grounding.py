@@ -146,11 +146,14 @@ class LlavaGrounding(Family):
             case.positions = np.broadcast_to(np.arange(case.ids.shape[1]), case.ids.shape)
             cases.append(case)
         random = torch.Generator().manual_seed(seed)
-        self.heads = [(torch.randn(1, 3, self.side, self.side, generator=random),
-                       torch.randn(1, count, self.width, generator=random)) for count in (1, 4)]
+        self.heads, self.found = [], []
         with torch.no_grad():
-            self.found = [(model.head.see(pixels), model.head.find(model.head.see(pixels), phrases))
-                          for pixels, phrases in self.heads]
+            for count in (1, 4):
+                pixels = torch.randn(1, 3, self.side, self.side, generator=random)
+                seen = model.head.see(pixels)
+                phrases = openseed.clear(model.head, seen, count, random)
+                self.heads.append((pixels, phrases))
+                self.found.append((seen, model.head.find(seen, phrases)))
             case = cases[1]
             self.states = model(**self.tokens_of(case)).hidden_states.numpy()
             self.stated = case

@@ -49,10 +49,19 @@ def paired(these, those):
     a, b = (np.concatenate(found, axis=-1)[0] for found in (these, those))
     if a.shape != b.shape:
         raise Refused(f"head: {b.shape[0]} boxes came and should be {a.shape[0]}")
-    at = np.abs(a[None] - b[:, None]).max(-1).argmin(1)
-    if len(set(at)) != len(a):
-        raise Refused("head: other queries were chosen, or what they found differs")
+    far, at = np.abs(a[None] - b[:, None]).max(-1), []
+    for row in range(len(a)):
+        at.append(int(far[row].argmin()))
+        far[:, at[-1]] = np.inf
     return [found[:, at] for found in these]
+
+
+def clear(head, seen, count, random):
+    """Phrases for a check, [1, count, width]: the last cell that is chosen fits clearly better than the first that is not,
+    for where they are equal, rounding decides."""
+    drawn = [torch.randn(1, count, head.width, generator=random) for _ in range(16)]
+    ranks = [head.offers(seen, phrases)[0].topk(head.queries + 1).values for phrases in drawn]
+    return drawn[max(range(len(drawn)), key=lambda i: float(ranks[i][-2] - ranks[i][-1]))]
 
 
 class Layer(nn.Module):
@@ -105,10 +114,14 @@ class Small(nn.Module):
         x = x / (x.norm(dim=-1, keepdim=True) + 1e-7)
         return self.logit_scale.exp() * x @ phrases.transpose(1, 2)
 
+    def offers(self, seen, phrases):
+        """How well each cell fits the phrase that it fits best, [1, cells]."""
+        return self.likeness(self.enc_norm(self.enc(seen[0])), phrases).amax(-1)
+
     def find(self, seen, phrases):
         memory, = seen
         offered = self.enc_norm(self.enc(memory))
-        best = self.likeness(offered, phrases).amax(-1).topk(self.queries, dim=1).indices[..., None]
+        best = self.offers(seen, phrases).topk(self.queries, dim=1).indices[..., None]
         x = offered.gather(1, best.expand(-1, -1, offered.shape[-1]))
         place = (self.boxes(offered) + self.places).gather(1, best.expand(-1, -1, 4))
         for layer in self.layers:

@@ -176,7 +176,7 @@ class Predictor(nn.Module):
     def lengths(self, x):
         """Of x · class_embed, without its thousands of numbers: the transposed matrix is Q · R, and Q keeps lengths."""
         r = np.linalg.qr(self.class_embed.detach().double().numpy().T, mode="r")
-        return (x @ torch.from_numpy(r.T.copy()).float()).norm(dim=-1, keepdim=True)
+        return (x @ torch.from_numpy(r.T.copy()).to(x.dtype)).norm(dim=-1, keepdim=True)
 
     def likeness(self, x, lengths, phrases):
         return x @ (self.class_embed @ phrases.transpose(1, 2)) * (self.logit_scale.exp() / (lengths + 1e-7))
@@ -185,10 +185,13 @@ class Predictor(nn.Module):
         offered = self.enc_output_norm(self.enc_output(memory))
         return memory, offered, self.lengths(offered)
 
+    def offers(self, seen, phrases):
+        """How well each cell fits the phrase that it fits best, [1, cells]."""
+        return self.likeness(seen[1], seen[2], phrases).amax(-1) + self.closed
+
     def forward(self, seen, phrases):
-        memory, offered, lengths = seen
-        scores = self.likeness(offered, lengths, phrases).amax(-1) + self.closed
-        best = scores.topk(self.queries, dim=1).indices[..., None]
+        memory, offered, _ = seen
+        best = self.offers(seen, phrases).topk(self.queries, dim=1).indices[..., None]
         x = offered.gather(1, best.expand(-1, -1, offered.shape[-1]))
         boxes = torch.sigmoid(through(self._bbox_embed, x) + self.begin.gather(1, best.expand(-1, -1, 4)))
         width = x.shape[-1] // 2
@@ -221,6 +224,9 @@ class Published(nn.Module):
 
     def see(self, pixels):
         return self.sem_seg_head["predictor"].offer(self.sem_seg_head["pixel_decoder"](self.backbone(pixels)))
+
+    def offers(self, seen, phrases):
+        return self.sem_seg_head["predictor"].offers(seen, phrases)
 
     def find(self, seen, phrases):
         return self.sem_seg_head["predictor"](seen, phrases)

@@ -190,7 +190,10 @@ def llava_grounding(folder, seed=0, side=64, eye=32, hidden=32, layers=2, publis
     for name, tensor in model.state_dict().items():
         own, theirs = next(pair for pair in old if name.startswith(pair[0]))
         state[theirs + name[len(own):]] = tensor.contiguous()
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    if published:
+        torch.save(openseed_reference.as_published(state), folder / "pytorch_model-00001-of-00001.bin")
+    else:
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps({
         **text, "model_type": "llava", "mm_vision_tower": "openai/clip-vit-large-patch14", "mm_vision_select_layer": -2,
         "groundd_openseed" if published else "groundd_head": head}))
