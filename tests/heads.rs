@@ -23,8 +23,8 @@ use crate::support::{
 };
 
 /// Detectors with classes of their own.
-const CLOSED: [&str; 8] =
-    ["yolox", "nanodet", "nanodet-plus", "picodet", "rt-detr", "d-fine", "rf-detr", "d-fine-deployed"];
+const CLOSED: [&str; 9] =
+    ["yolox", "nanodet", "nanodet-plus", "picodet", "fastestdet", "rt-detr", "d-fine", "rf-detr", "d-fine-deployed"];
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/heads").join(name)
@@ -183,6 +183,9 @@ fn detectors_that_contradict_their_manifest_are_refused_with_the_key() {
         ("yolox", "methods = [\"detector\"]", "methods = [\"retrieve\"]", "can do: detector"),
         ("nanodet", "strides = [8, 16, 32]", "strides = [8, 16, 32, 64]", "head:"),
         ("nanodet-plus", "activation = \"sigmoid\"", "activation = \"softmax\"", "head.activation"),
+        ("fastestdet", "strides = [16]", "strides = [8, 16]", "the one grid's step"),
+        ("fastestdet", "strides = [16]", "strides = [8]", "f32[1,10,8,8]"),
+        ("fastestdet", "\"dog\"", "\"dog\", \"cat\"", "f32[1,11,4,4]"),
         ("rf-detr", "family = \"rf-detr\"", "family = \"yolox\"", "head.strides"),
         ("rf-detr", "\"dog\"", "\"dog\", \"cat\"", "f32[1, queries, 7]"),
         ("d-fine-deployed", "[scores]", "[scoring]", "scoring"),

@@ -44,6 +44,7 @@ FAMILIES = {
               {"strides": [8, 16, 32]}, 0.65),
     "nanodet": ("416x416", {**STRETCH, **NANODET}, {"strides": [8, 16, 32], "centre": 0.5}, 0.6),
     "picodet": ("416x416", {**STRETCH, **IMAGENET}, {"strides": [8, 16, 32, 64], "centre": 0.5}, 0.6),
+    "fastestdet": ("352x352", {**STRETCH, "channels": "bgr", "scale": 1 / 255, **PLAIN}, {"strides": [16]}, 0.45),
     "rt-detr": ("640x640", {"fit": "stretch", "resample": "bilinear", "scale": 1 / 255, **PLAIN}, {}, 1.0),
     "d-fine": ("640x640", {"fit": "stretch", "resample": "bilinear", "scale": 1 / 255, **PLAIN}, {}, 1.0),
     "rf-detr": ("560x560", {"fit": "stretch", "resample": "bilinear", **IMAGENET}, {}, 1.0),

@@ -75,6 +75,17 @@ def distances(strides):
     return read
 
 
+def fastestdet(outputs, side):
+    told = outputs[0][0].transpose(1, 2, 0)
+    rows, columns = told.shape[:2]
+    y, x = np.mgrid[0:rows, 0:columns]
+    centre = (np.tanh(told[..., 1:3]) + np.stack([x, y], axis=2)) / np.float32([columns, rows]) * side
+    size = side / (1 + np.exp(-told[..., 3:5]))
+    boxes = np.concatenate([centre - size / 2, centre + size / 2], axis=2).reshape(-1, 4)
+    scores = told[..., 0] ** 0.6 * told[..., 5:].max(2) ** 0.4
+    return boxes, scores.ravel(), told[..., 5:].argmax(2).ravel(), 0.45
+
+
 def normed(rgb, scale, mean, std):
     return lambda bgr, side: stretched(bgr, side, rgb, scale, mean, std)
 
@@ -82,6 +93,7 @@ def normed(rgb, scale, mean, std):
 FAMILIES = {
     "yolox": (corner, yolox),
     "nanodet": (normed(False, 1.0, [103.53, 116.28, 123.675], [57.375, 57.12, 58.395]), distances((8, 16, 32))),
+    "fastestdet": (normed(False, 1 / 255, [0.0] * 3, [1.0] * 3), fastestdet),
     "picodet": (normed(True, 1 / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]), distances((8, 16, 32, 64))),
 }
 

@@ -4,8 +4,8 @@
     python tests/data/heads/make.py
 
 Random weights behind the interfaces of published detectors: `yolox`, `nanodet` (a tensor a grid), `nanodet-plus` (one
-tensor, raw scores, cells told from their corner), `picodet` (four grids, stretched RGB), `rf-detr` (RF-DETR's own
-names, a class that is none) and `d-fine-deployed` (the post-processing is in the graph). `NAME/expected.json` holds, for every
+tensor, raw scores, cells told from their corner), `picodet` (four grids, stretched RGB), `fastestdet` (one grid, channels
+first), `rf-detr` (RF-DETR's own names, a class that is none) and `d-fine-deployed` (the post-processing is in the graph). `NAME/expected.json` holds, for every
 picture and class, the boxes and scores that follow from the reference's pre- and post-processing: OpenCV's resize and
 its suppression, the rest after the published code in numpy. `rt-detr`, `d-fine` and the families that read words are
 made by tools/export.
@@ -223,6 +223,33 @@ def bins(name, family, strides, joined, centre, raw, prepare, settings, names=No
     expected(folder, prepare, read)
 
 
+def fastestdet():
+    """Objectness and shares of classes come activated, the box does not."""
+    stride, net = 16, Net("fastestdet", 41)
+    n = SIDE // stride
+    net.grid(stride, 5 + C, 1.6, 0.0, 1.0)
+    net.constant("split", [1, 4, C], np.int64), net.constant("square", [1, 5 + C, n, n], np.int64)
+    net.nodes.append(h.make_node("Split", [f"g{stride}w{5 + C}6", "split"], ["sure", "box", "kind"], axis=2))
+    net.op("Sigmoid", "sure", "objectness")
+    net.op("Softmax", "kind", "shares", axis=2)
+    net.op("Concat", "objectness box shares", "rows", axis=2)
+    net.op("Transpose", "rows", "channels", perm=[0, 2, 1])
+    net.op("Reshape", "channels square", "output")
+    folder = net.save([("output", T.FLOAT, [1, 5 + C, n, n])])
+    settings = ['fit = "stretch"', 'resample = "linear"', 'channels = "bgr"', "scale = 0.00392156862745098",
+                "mean = [0.0, 0.0, 0.0]", "std = [1.0, 1.0, 1.0]"]
+    manifest(folder, "fastestdet", settings, ["strides = [16]"])
+
+    def read(outputs):
+        told = outputs["output"][0].reshape(5 + C, -1).T
+        cell = cells((stride,))[:, :2]
+        centre, size = (np.tanh(told[:, 1:3]) + cell) / n * SIDE, SIDE / (1 + np.exp(-told[:, 3:5]))
+        boxes = np.concatenate([centre - size / 2, centre + size / 2], axis=1)
+        return suppressed(boxes, told[:, 0] ** 0.6 * told[:, 5:].max(1) ** 0.4, told[:, 5:].argmax(1))
+
+    expected(folder, lambda bgr: stretched(bgr, False, 1 / 255, [0, 0, 0], [1, 1, 1]), read)
+
+
 def rf_detr():
     """90 COCO ids in the published one; here one of the places stands for nothing, too."""
     classes, queries = ["", *CLASSES], SIDE // 16 * SIDE // 16
@@ -296,6 +323,7 @@ def main():
     names = [(f"save_infer_model/scale_{i}.tmp_1", f"save_infer_model/scale_{i + 4}.tmp_1") for i in range(4)]
     bins("picodet", "picodet", (8, 16, 32, 64), False, 0.5, False,
          lambda bgr: stretched(bgr, True, 1 / 255, mean, std), pico, names)
+    fastestdet()
     rf_detr()
     d_fine()
 

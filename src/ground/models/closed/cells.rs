@@ -1,4 +1,5 @@
-//! Detectors that tell a box from every cell of some grids: YOLOX, and the distance bins of `NanoDet` and `PicoDet`.
+//! Detectors that tell a box from every cell of some grids: YOLOX, the distance bins of `NanoDet` and `PicoDet`, and
+//! `FastestDet`.
 
 use super::{Layout, Wanted, sigmoid};
 use crate::{
@@ -35,13 +36,14 @@ fn may_be(port: &Port, rows: usize, width: usize) -> bool {
     port.element == Element::F32 && batch && axis(end - 2, rows) && axis(end - 1, width)
 }
 
-/// Takes the output `name` of `rows · width` floats.
-fn take(outputs: &mut Outputs, name: &str, rows: usize, width: usize) -> Result<Vec<f32>, String> {
+/// Takes the output `name`, floats of `shape`, with a batch of one before it or without.
+fn take(outputs: &mut Outputs, name: &str, shape: &[usize]) -> Result<Vec<f32>, String> {
     let output = outputs.take(name);
     let found = output.as_ref().map_or("nothing".to_owned(), |t| format!("{}{:?}", t.element(), t.shape));
-    let fits = |t: &Tensor| t.shape.ends_with(&[rows, width]) && t.shape.iter().product::<usize>() == rows * width;
+    let all = shape.iter().product::<usize>();
+    let fits = |t: &Tensor| t.shape.ends_with(shape) && t.shape.iter().product::<usize>() == all;
     let data = output.filter(fits).and_then(Tensor::into_f32);
-    data.ok_or_else(|| format!("its output `{name}` should be f32[1, {rows}, {width}] and is {found}"))
+    data.ok_or_else(|| format!("its output `{name}` should be f32{shape:?}, one of a batch, and is {found}"))
 }
 
 /// YOLOX: a row a cell with `cx, cy, w, h, objectness`, then a score a class; a box's score is the product of the two.
@@ -80,13 +82,13 @@ impl Yolox {
 impl Layout for Yolox {
     fn read(&self, outputs: &mut Outputs, wanted: Wanted<'_>, found: &mut Vec<Candidate>) -> Result<(), String> {
         let width = 5 + self.classes;
-        let data = take(outputs, &self.output, self.cells.len(), width)?;
+        let data = take(outputs, &self.output, &[self.cells.len(), width])?;
         for (row, cell) in data.chunks_exact(width).zip(&self.cells) {
             let objectness = row[4];
             let (class, score, least) = match wanted {
                 Wanted::Things(least) => (0, objectness, least),
                 Wanted::Classes(least) => {
-                    let (class, best) = best(&row[5..]);
+                    let (class, best) = best(row[5..].iter().copied());
                     (class, objectness * best, least[class])
                 }
             };
@@ -99,9 +101,9 @@ impl Layout for Yolox {
 }
 
 /// The largest of some scores and its place; of equals the first.
-fn best(scores: &[f32]) -> (usize, f32) {
-    let better = |best: (usize, f32), (at, score): (usize, &f32)| if *score > best.1 { (at, *score) } else { best };
-    scores.iter().enumerate().fold((0, f32::NEG_INFINITY), better)
+fn best(scores: impl Iterator<Item = f32>) -> (usize, f32) {
+    let better = |best: (usize, f32), (at, score): (usize, f32)| if score > best.1 { (at, score) } else { best };
+    scores.enumerate().fold((0, f32::NEG_INFINITY), better)
 }
 
 /// Generalised focal heads (`NanoDet`, `PicoDet`): a score a class for every cell, and for each side of the box the
@@ -176,7 +178,7 @@ impl Distances {
         let value = |score: f32| if self.activation == Activation::Sigmoid { sigmoid(score) } else { score };
         match wanted {
             Wanted::Things(least) => {
-                let score = value(best(scores).1);
+                let score = value(best(scores.iter().copied()).1);
                 if score >= least {
                     found.push(Candidate { corners: self.corners(distances, cell), class: 0, score });
                 }
@@ -212,7 +214,7 @@ impl Layout for Distances {
         let distances = 4 * self.bins;
         match &self.source {
             Source::Joined(name) => {
-                let data = take(outputs, name, self.cells.len(), self.classes + distances)?;
+                let data = take(outputs, name, &[self.cells.len(), self.classes + distances])?;
                 for (row, cell) in data.chunks_exact(self.classes + distances).zip(&self.cells) {
                     let (scores, places) = row.split_at(self.classes);
                     self.cell(scores, places, *cell, wanted, found);
@@ -221,8 +223,8 @@ impl Layout for Distances {
             Source::Grids(grids) => {
                 let mut cells = self.cells.iter();
                 for (rows, scores, places) in grids {
-                    let scores = take(outputs, scores, *rows, self.classes)?;
-                    let places = take(outputs, places, *rows, distances)?;
+                    let scores = take(outputs, scores, &[*rows, self.classes])?;
+                    let places = take(outputs, places, &[*rows, distances])?;
                     let rows = scores.chunks_exact(self.classes).zip(places.chunks_exact(distances));
                     for ((scores, places), cell) in rows.zip(cells.by_ref()) {
                         self.cell(scores, places, *cell, wanted, found);
@@ -234,15 +236,106 @@ impl Layout for Distances {
     }
 }
 
+/// `FastestDet`: one grid, its channels before its cells: objectness, where the box is, and a share a class, all of it
+/// activated already but the box.
+///
+/// `[1, 5 + classes, rows, columns]`. The centre is `(tanh(t) + cell) / grid` and the size `sigmoid(t)`, in fractions of
+/// the image; the score is `objectness^0.6 · class^0.4` (`handle_preds` in `utils/tool.py`). A cell has one class, the best.
+pub(super) struct Fastest {
+    output: String,
+    columns: usize,
+    rows: usize,
+    classes: usize,
+    image: Size,
+}
+
+impl Fastest {
+    pub(super) fn of(head: &Head, image: Size, classes: usize, engine: &dyn Engine) -> Result<Self, String> {
+        let [stride] = head.strides[..] else {
+            return Err("head.strides: should be the one grid's step in pixels, as in [16]".to_owned());
+        };
+        cells(&[stride], image)?;
+        let (columns, rows) = (image.width.div_ceil(stride) as usize, image.height.div_ceil(stride) as usize);
+        let wanted = [1, 5 + classes, rows, columns];
+        let fits = |port: &&Port| {
+            let axis = |(have, want): (&Option<usize>, usize)| have.is_none_or(|have| have == want);
+            port.element == Element::F32 && port.shape.len() == wanted.len() && port.shape.iter().zip(wanted).all(axis)
+        };
+        let output = engine.outputs().iter().find(fits).ok_or_else(|| {
+            let (width, have) = (5 + classes, ports(engine.outputs()));
+            format!("head: with this stride and {classes} classes an output should be f32[1,{width},{rows},{columns}]; there are {have}")
+        })?;
+        Ok(Self { output: output.name.clone(), columns, rows, classes, image })
+    }
+
+    /// From what is told of a box in the cell of a column and a row.
+    fn corners(&self, [x, y, w, h]: [f32; 4], column: usize, row: usize) -> [f32; 4] {
+        let (width, height) = (self.image.width as f32, self.image.height as f32);
+        let (cx, cy) = (
+            (x.tanh() + column as f32) / self.columns as f32 * width,
+            (y.tanh() + row as f32) / self.rows as f32 * height,
+        );
+        let (w, h) = (sigmoid(w) * width, sigmoid(h) * height);
+        [cx - w / 2.0, cy - h / 2.0, cx + w / 2.0, cy + h / 2.0]
+    }
+}
+
+impl Layout for Fastest {
+    fn read(&self, outputs: &mut Outputs, wanted: Wanted<'_>, found: &mut Vec<Candidate>) -> Result<(), String> {
+        let area = self.rows * self.columns;
+        let data = take(outputs, &self.output, &[5 + self.classes, self.rows, self.columns])?;
+        for at in 0..area {
+            let value = |channel: usize| data[channel * area + at];
+            let (class, share) = best((5..5 + self.classes).map(value));
+            let score = value(0).powf(0.6) * share.powf(0.4);
+            let (class, least) = match wanted {
+                Wanted::Things(least) => (0, least),
+                Wanted::Classes(least) => (class, least[class]),
+            };
+            if score >= least {
+                let corners = self.corners([1, 2, 3, 4].map(value), at % self.columns, at / self.columns);
+                found.push(Candidate { corners, class, score });
+            }
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ground::engine::Data;
 
     #[test]
     fn a_distance_is_the_mean_of_its_bins() {
         assert!((mean(&[0.0; 8]) - 3.5).abs() < 1e-6);
         assert!((mean(&[-1e9, -1e9, 500.0, -1e9]) - 2.0).abs() < 1e-6);
         assert!((mean(&[0.0, 0.0, f32::NEG_INFINITY]) - 0.5).abs() < 1e-6);
+    }
+
+    #[test]
+    fn fastestdet_is_read_by_its_published_formulas() {
+        // Two columns, one row, two classes: objectness, x, y, w, h, and the shares, each for the left cell and the right.
+        let channels = [0.5, 0.8, 0.0, 0.5, 0.0, -0.5, 0.0, -1.0, 0.0, 1.0, 0.25, 0.3, 0.5, 0.1];
+        let layout = Fastest { output: "out".to_owned(), columns: 2, rows: 1, classes: 2, image: Size::new(32, 16) };
+        let read = |wanted: Wanted<'_>| {
+            let tensor = Tensor { shape: vec![1, 7, 1, 2], data: Data::F32(channels.to_vec()) };
+            let mut found = Vec::new();
+            layout.read(&mut Outputs::new(vec![("out".into(), tensor)]), wanted, &mut found).unwrap();
+            found
+        };
+        // By hand: tanh 0.5 = 0.46212, sigmoid 1 = 0.73106, sigmoid -1 = 0.26894; 0.5^0.6 · 0.5^0.4 = 0.5, and
+        // 0.8^0.6 · 0.3^0.4 = e^(-0.13389 - 0.48159) = 0.54041.
+        let expected = [([-8.0, -4.0, 8.0, 4.0], 1, 0.5), ([19.09088, -13.24240, 27.69696, -1.54544], 0, 0.54041)];
+        let found = read(Wanted::Classes(&[0.0, 0.0]));
+        assert_eq!(found.len(), 2);
+        for (got, (corners, class, score)) in found.iter().zip(expected) {
+            assert!(got.corners.iter().zip(corners).all(|(a, b)| (a - b).abs() < 1e-3), "{got:?} {corners:?}");
+            assert!(got.class == class && (got.score - score).abs() < 1e-4, "{got:?}");
+        }
+        let right = [Candidate { class: 0, ..found[1] }];
+        assert_eq!(read(Wanted::Classes(&[0.54, f32::INFINITY])), right);
+        assert_eq!(read(Wanted::Things(0.51)), right);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Detectors with classes of their own, as people have them: YOLOX, `NanoDet` and `PicoDet`, RT-DETR, D-FINE, RF-DETR.
+//! Detectors with classes of their own, as people have them: YOLOX, `NanoDet`, `PicoDet` and `FastestDet`, RT-DETR,
+//! D-FINE, RF-DETR.
 //!
 //! Such a model answers the queries that name its classes, and offers regions to models that rank them by words. What
 //! its numbers mean is in the manifest (`[input]`, `[head]`); how a family lays them out is a [`Layout`].
@@ -31,7 +32,7 @@ mod queries;
 use classes::Classes;
 
 /// The families' names in manifests.
-pub const FAMILIES: [&str; 6] = ["yolox", "nanodet", "picodet", "rt-detr", "d-fine", "rf-detr"];
+pub const FAMILIES: [&str; 7] = ["yolox", "nanodet", "picodet", "fastestdet", "rt-detr", "d-fine", "rf-detr"];
 
 /// What is wanted of a pass.
 #[derive(Debug, Clone, Copy)]
@@ -91,6 +92,7 @@ impl Closed {
             "nanodet" | "picodet" => {
                 cells::Distances::of(head, image, count, engine.as_ref()).map(|l| Box::new(l) as _)
             }
+            "fastestdet" => cells::Fastest::of(head, image, count, engine.as_ref()).map(|l| Box::new(l) as _),
             _ => queries::Queries::of(image, count, engine.as_ref()).map(|l| Box::new(l) as _),
         };
         let layout = layout.map_err(|reason| unfit(manifest, reason))?;
