@@ -69,7 +69,7 @@ fuzz: setup-test
 # code on real pictures.
 PARITY = $(CURDIR)/target/parity
 PARITY_VENV = $(CURDIR)/.runtime/venv-parity
-HEADS = grounding-dino owlv2 clip siglip rt-detr d-fine vlm-fo1 llava-grounding
+HEADS = grounding-dino owlv2 clip siglip rt-detr d-fine deformable-detr vlm-fo1 llava-grounding
 
 parity: setup-test
 	rm -rf $(PARITY_VENV) && python3.11 -m venv $(PARITY_VENV)

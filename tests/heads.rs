@@ -9,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+mod offering;
 mod reading;
 mod regional;
 
@@ -73,12 +74,17 @@ fn differ(answer: &Answer, expected: &[[f32; 5]]) -> Result<(f32, f32), String> 
             [x1, y1, x2, y2, m.score]
         })
         .collect();
+    apart(&got, expected)
+}
+
+/// Whether boxes with scores are the same; says by how many pixels and how much of a score they differ.
+fn apart(got: &[[f32; 5]], expected: &[[f32; 5]]) -> Result<(f32, f32), String> {
     if got.len() != expected.len() {
         return Err(format!("{} boxes instead of {}: {got:?} instead of {expected:?}", got.len(), expected.len()));
     }
     let (mut far, mut off): (f32, f32) = (0.0, 0.0);
     let mut left = expected.to_vec();
-    for one in &got {
+    for one in got {
         // Boxes that are cut off at the picture's edges are often equal: their scores tell them apart.
         let distance = |a: &[f32; 5]| a[..4].iter().zip(one).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         let unlike = |at: &usize| distance(&left[*at]) + 100.0 * (left[*at][4] - one[4]).abs();

@@ -59,7 +59,7 @@ const READING: [(&str, Method, ScoreKind); 5] = [
     ("siglip", Method::Retrieve, ScoreKind::Logit),
 ];
 
-fn shown(name: &str) -> Rgb {
+pub(super) fn shown(name: &str) -> Rgb {
     if folder(&format!("{name}.png")).is_file() { picture(name) } else { vlm_picture(name) }
 }
 

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""A ready-made detector in ONNX -> a folder that groundd runs. Needs nothing but Python 3.11.
+r"""A ready-made detector in ONNX -> a folder that groundd runs. Needs nothing but Python 3.11.
 
     python3 tools/export/wrap.py yolox yolox_nano.onnx models/yolox-nano --licence Apache-2.0
     python3 tools/export/wrap.py rt-detr model.onnx models/rtdetr-r50 --classes names.txt --size 640x640
+    python3 tools/export/wrap.py deformable-detr upn.onnx models/upn --classes thing.txt --size 1333x750 \
+        --objectness 0.3 --nms-iou 0.8
 
 Writes OUT/model.toml and copies the file. What a family's files usually expect of a picture is filled in; the file
 cannot say whether that is true, so look at model.toml, and at what the detector finds, before relying on it.
@@ -48,6 +50,7 @@ FAMILIES = {
     "rt-detr": ("640x640", {"fit": "stretch", "resample": "bilinear", "scale": 1 / 255, **PLAIN}, {}, 1.0),
     "d-fine": ("640x640", {"fit": "stretch", "resample": "bilinear", "scale": 1 / 255, **PLAIN}, {}, 1.0),
     "rf-detr": ("560x560", {"fit": "stretch", "resample": "bilinear", **IMAGENET}, {}, 1.0),
+    "deformable-detr": ("1333x800", {"fit": "shortest", "shortest": 800, "longest": 1333}, {}, 1.0),
 }
 
 
@@ -63,6 +66,8 @@ def arguments():
                         help="NanoDet-Plus: raw scores, cells told from their corner, four grids")
     parser.add_argument("--match", type=float, default=0.3, help="least score of a match (0.3)")
     parser.add_argument("--objectness", type=float, default=0.05, help="least score of a region offered to others (0.05)")
+    parser.add_argument("--nms-iou", type=float, help="of two boxes of a class that overlap more, the lesser goes; default "
+                        "is the family's")
     parser.add_argument("--name", help="the model's name in messages; default is the folder's")
     parser.add_argument("--licence", required=True, help="of the weights, as in Apache-2.0")
     parser.add_argument("--provenance", help="where the file comes from; default is its name")
@@ -107,7 +112,7 @@ def main():
             "provenance": given.provenance or given.file.name}
     tables = {
         "input": {"width": width, "height": height, **settings}, "limits": {"max_batch": 1},
-        "scores": {"objectness": given.objectness, "match": given.match, "nms_iou": iou},
+        "scores": {"objectness": given.objectness, "match": given.match, "nms_iou": iou if given.nms_iou is None else given.nms_iou},
         "head": {"classes": names, "words": words, **head}}
     lines = [f"{key} = {toml(value)}" for key, value in text.items()]
     for table, entries in tables.items():

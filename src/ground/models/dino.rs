@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::{
     Open, need, open_role,
     phrases::{self, Marks, Phrases},
+    picture,
     reader::{Ids, Reader},
     unfit,
 };
@@ -18,7 +19,7 @@ use crate::{
     ground::{
         GroundError,
         engine::{Data, Element, Engine, EngineError, Tensor},
-        manifest::{Fit, Manifest},
+        manifest::Manifest,
         methods::{
             find::{Finder, Want},
             propose::{Candidate, suppress},
@@ -53,14 +54,7 @@ impl Dino {
     /// Opens the files of a manifest whose family this is.
     pub fn open(manifest: &Manifest, open: &mut Open<'_>) -> Result<Self, GroundError> {
         let input = &manifest.input;
-        if input.fit != Fit::Shortest {
-            return Err(unfit(manifest, format!("input.fit: is `{}`; {FAMILY} needs `shortest`", input.fit.name())));
-        }
-        let limits =
-            (need(manifest, "input.shortest", input.shortest)?, need(manifest, "input.longest", input.longest)?);
-        if limits.0 == 0 || limits.1 < limits.0 {
-            return Err(unfit(manifest, "input.longest: should be no less than input.shortest".to_owned()));
-        }
+        let limits = picture::shortest(manifest)?;
         let reader = Reader::load(manifest)?;
         let tokens = &manifest.tokens;
         let part = reader.words(".").ok().and_then(|ids| if let [id] = ids[..] { Some(id) } else { None });

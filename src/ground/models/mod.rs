@@ -43,7 +43,7 @@ pub mod words;
 
 /// The families [`crate::ground::load`] knows, for the message that says which.
 pub const FAMILIES: &str = "nano, qwen2-vl, qwen2.5-vl, qwen3-vl, florence-2, paligemma, yolox, \
-    nanodet, picodet, fastestdet, rt-detr, d-fine, rf-detr, clip, siglip, vlm-fo1, vlx-seek, \
+    nanodet, picodet, fastestdet, rt-detr, d-fine, rf-detr, deformable-detr, clip, siglip, vlm-fo1, vlx-seek, \
     grounding-dino, owlv2, llava-grounding";
 
 /// Opens one file of a model.

@@ -106,6 +106,28 @@ fn laid_out(manifest: &Manifest, laid: Laid) -> Result<Lay, GroundError> {
     Ok(Lay::new(Size::new(input.width, input.height), laid, filter(manifest)?, &values))
 }
 
+/// The lengths that a picture's shorter and longer side are scaled to; it is normed as `ImageNet`'s are.
+pub(super) fn shortest(manifest: &Manifest) -> Result<(u32, u32), GroundError> {
+    fits(manifest, Fit::Shortest)?;
+    let input = &manifest.input;
+    let limits = (need(manifest, "input.shortest", input.shortest)?, need(manifest, "input.longest", input.longest)?);
+    if limits.0 == 0 || limits.1 < limits.0 {
+        return Err(unfit(manifest, "input.longest: should be no less than input.shortest".to_owned()));
+    }
+    let own = |have: Option<[f32; 3]>, want: [f32; 3]| {
+        have.is_none_or(|have| have.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-6))
+    };
+    let Normalise { mean, std } = Normalise::IMAGENET;
+    if !own(input.mean, mean) || !own(input.std, std) || input.resample.is_some_and(|r| r != Resample::Bilinear) {
+        let reason = format!(
+            "input.mean, std, resample: with fit = \"shortest\" only {mean:?}, {std:?} and \"bilinear\" are known; \
+             leave them out"
+        );
+        return Err(unfit(manifest, reason));
+    }
+    Ok(limits)
+}
+
 /// The input that is the picture: the only one beside `others`.
 pub(super) fn port(engine: &dyn Engine, image: Size, others: &[&str]) -> Result<String, EngineError> {
     let mut ports = engine.inputs().iter().filter(|port| !others.contains(&port.name.as_str()));

@@ -29,7 +29,7 @@ def arguments():
         one.add_argument("--version", default="1", help="the model's version, for people")
         one.add_argument("--licence", help="of the weights; default is what the checkpoint's card says")
         one.add_argument("--image", type=size, help="width and height of the model's picture, as in 1333x750, for "
-                         "grounding-dino; default is the longest by the shortest side")
+                         "grounding-dino and deformable-detr; default is the longest by the shortest side")
         one.add_argument("--proposer", default="nano", help="where regions come from, for models that rank them: a model's "
                          "name, or a folder relative to the one written")
         one.add_argument("--provenance", help="where the weights come from; default is the checkpoint folder's name")

@@ -230,6 +230,12 @@ class Queries(nn.Module):
         return out.logits, out.pred_boxes
 
 
+def named(model):
+    """The classes' names, in the order of their scores."""
+    names = [model.config.id2label[i] for i in range(len(model.config.id2label))]
+    return [re.sub(r"\s+", " ", name).strip() for name in names]
+
+
 class Closed(Head):
     """Detectors with classes of their own."""
 
@@ -265,12 +271,11 @@ class Closed(Head):
         normal = source.normalisation()
         if not source.preprocessor.get("do_normalize", False):
             normal |= {"mean": [0.0] * 3, "std": [1.0] * 3}
-        names = [model.config.id2label[i] for i in range(len(model.config.id2label))]
         return {
             "input": {"fit": "stretch", "width": self.width, "height": self.height, **normal},
             "limits": {"max_batch": 1},
             "scores": {"objectness": 0.1, "match": 0.4, "nms_iou": 1.0},
-            "head": {"classes": [re.sub(r"\s+", " ", name).strip() for name in names]},
+            "head": {"classes": named(model)},
         }
 
 

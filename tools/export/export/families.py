@@ -1,6 +1,7 @@
 """Every family by the name the command line uses."""
 
 from .contrast import Clip, Siglip
+from .deformable import DeformableDetr
 from .detection import DFine, GroundingDino, Owlv2, RtDetr
 from .florence2 import Florence2
 from .llava_grounding import LlavaGrounding
@@ -11,7 +12,7 @@ from .qwen3_vl import Qwen3VL
 from .vlm_fo1 import VlmFo1
 
 FAMILIES = {family.name: family() for family in (
-    Qwen2VL, Qwen25VL, Qwen3VL, Florence2, PaliGemma, GroundingDino, Owlv2, Clip, Siglip, RtDetr, DFine,
+    Qwen2VL, Qwen25VL, Qwen3VL, Florence2, PaliGemma, GroundingDino, Owlv2, Clip, Siglip, RtDetr, DFine, DeformableDetr,
     VlmFo1, LlavaGrounding)}
 # Those that write boxes, a token after the other; VLM-FO1 names regions, which it must be shown, and LLaVA-Grounding has a
 # head for them.

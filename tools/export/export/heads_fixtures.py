@@ -115,21 +115,27 @@ def varied(cases):
     return cases
 
 
+def masked(family, processor, shown):
+    """A picture in the corner of the family's canvas, and the mask of where it lies."""
+    height, width = fitted(np.asarray(shown), family.shortest, family.longest)
+    if width > family.width or height > family.height:
+        # The daemon's own: a graph of fixed size shrinks a picture that does not fit into it.
+        scale = min(family.width / shown.width, family.height / shown.height)
+        width, height = (max(1, int(np.floor(v * scale + 0.5))) for v in shown.size)
+    pixels = processor(shown.resize((width, height), Image.Resampling.BILINEAR), do_resize=False, do_pad=False,
+                       return_tensors="pt")["pixel_values"]
+    canvas, mask = torch.zeros(1, 3, family.height, family.width), torch.zeros(1, family.height, family.width).long()
+    canvas[:, :, :height, :width], mask[:, :height, :width] = pixels, 1
+    return canvas, mask
+
+
 def dino(family, model, source, tokenizer, out):
     """Boxes for every phrase by the best of its tokens; and which phrases transformers' own post-processing names."""
     processor = transformers.GroundingDinoImageProcessor(**source.preprocessor)
     cases = []
     for name, texts in ((one, texts) for one in PICTURES for texts in (TEXTS[:1], TEXTS)):
         shown = picture(out, name)
-        height, width = fitted(np.asarray(shown), family.shortest, family.longest)
-        if width > family.width or height > family.height:
-            # The daemon's own: a graph of fixed size shrinks a picture that does not fit into it.
-            scale = min(family.width / shown.width, family.height / shown.height)
-            width, height = (max(1, int(np.floor(v * scale + 0.5))) for v in shown.size)
-        pixels = processor(shown.resize((width, height), Image.Resampling.BILINEAR), do_resize=False, do_pad=False,
-                           return_tensors="pt")["pixel_values"]
-        canvas, mask = torch.zeros(1, 3, family.height, family.width), torch.zeros(1, family.height, family.width).long()
-        canvas[:, :, :height, :width], mask[:, :height, :width] = pixels, 1
+        canvas, mask = masked(family, processor, shown)
         ids = tokenizer.encode(" ".join(f"{text}." for text in texts)).ids
         given = torch.tensor([ids])
         with torch.no_grad():
@@ -195,6 +201,35 @@ def closed(family, model, source, tokenizer, out):
             raise Refused("a score lies at the threshold; take another seed")
         for label, text in enumerate(tiny_heads.LABELS):
             cases.append({"picture": name, "text": text, "boxes": listed(boxes, scores, labels == label, shown.size)})
+    return cases
+
+
+def offered(family, model, source, tokenizer, out):
+    """Regions of whatever kind, as UPN's reference takes them: the sigmoid of the only logit at least 0.3, of two that
+    overlap by more than 0.8 the surer one, the surest 100."""
+    import cv2
+    processor = transformers.DeformableDetrImageProcessor(**source.preprocessor)
+    cases, gone, unsure = [], 0, 0
+    for name in PICTURES:
+        shown = picture(out, name)
+        canvas, mask = masked(family, processor, shown)
+        with torch.no_grad():
+            told = model(pixel_values=canvas, pixel_mask=mask)
+        scores = torch.sigmoid(told.logits)[0, :, 0].numpy()
+        boxes = corners(told.pred_boxes[0])
+        sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+        low, high = np.maximum(boxes[:, None, :2], boxes[None, :, :2]), np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+        shared, area = (high - low).clip(0).prod(2), sides[:, 2:].prod(1)
+        overlap = shared / (area[:, None] + area[None] - shared)
+        if min(np.abs(scores - 0.3).min(), np.abs(overlap - 0.8).min()) < MARGIN:
+            raise Refused("a score or an overlap lies at its limit; take another seed")
+        kept = cv2.dnn.NMSBoxes(sides.tolist(), scores.tolist(), 0.3, 0.8)[:100]
+        gone, unsure = gone + int((scores >= 0.3).sum()) - len(kept), unsure + int((scores < 0.3).sum())
+        cases.append({"picture": name, "text": "object", "boxes": listed(
+            boxes * [*shown.size, *shown.size], scores, np.isin(np.arange(len(boxes)), kept), shown.size)})
+    counts = [len(case["boxes"]) for case in cases]
+    if sum(counts) < 40 or gone < 10 or unsure < 5 or min(counts) < 4:
+        raise Refused(f"{counts} boxes, {gone} suppressed, {unsure} too unsure: of one mind")
     return cases
 
 
@@ -334,6 +369,8 @@ MADE = {
     "owlv2": ("owlv2", tiny_heads.owlv2, {}, owl),
     "rt-detr": ("rt-detr", tiny_heads.rt_detr, {"hidden": 8}, closed),
     "d-fine": ("d-fine", tiny_heads.d_fine, {"hidden": 8}, closed),
+    "deformable-detr": ("deformable-detr", tiny_heads.deformable_detr,
+                        {"classes": ["object"], "queries": 40, "hidden": 8}, offered),
     "clip": ("clip", tiny_heads.clip, {}, contrast),
     "siglip": ("siglip", tiny_heads.siglip, {}, contrast),
 }

@@ -59,8 +59,8 @@ def bert_tokenizer():
     return tokenizer
 
 
-def save(folder, model, tokenizer, picture):
-    model.save_pretrained(folder)
+def save(folder, model, tokenizer, picture, **how):
+    model.save_pretrained(folder, **how)
     if tokenizer:
         tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     tiny.write(folder, picture)
@@ -131,8 +131,8 @@ def square(side, **more):
             "image_mean": IMAGENET[0], "image_std": IMAGENET[1], "image_processor_type": "RTDetrImageProcessor", **more}
 
 
-def names():
-    return {"id2label": dict(enumerate(LABELS)), "label2id": {name: i for i, name in enumerate(LABELS)}}
+def names(labels=LABELS):
+    return {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
 
 
 def rt_detr(folder, seed=0, side=64, queries=16, hidden=16):
@@ -159,10 +159,34 @@ def d_fine(folder, seed=0, side=64, queries=16, hidden=16):
     save(folder, tiny.randomise(transformers.DFineForObjectDetection(config), seed), None, square(side))
 
 
+<<<<<<< HEAD
 def llava_grounding(folder, seed=0, side=64, eye=32, hidden=32, layers=2, published=False):
     """LLaVA-Grounding's layout: one state with the tower and the head in it, marks among the last tokens. The head is a small
     one of ours, or has every part of the published one."""
     from . import llava_grounding as real, openseed, openseed_reference
+=======
+def deformable_detr(folder, seed=0, shortest=64, longest=96, queries=24, hidden=32, layers=(1, 2), classes=LABELS,
+                    two_stage=False):
+    backbone = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 8, 12, 16], depths=[1, 1, 1, 1], layer_type="basic",
+        out_features=["stage2", "stage3", "stage4"])
+    config = transformers.DeformableDetrConfig(
+        backbone_config=backbone, backbone=None, use_timm_backbone=False, use_pretrained_backbone=False, d_model=hidden,
+        num_queries=queries, encoder_layers=layers[0], decoder_layers=layers[1], encoder_ffn_dim=16, decoder_ffn_dim=16,
+        encoder_attention_heads=2, decoder_attention_heads=2, disable_custom_kernels=True, two_stage=two_stage,
+        two_stage_num_proposals=queries, with_box_refine=two_stage, **names(classes))
+    picture = {"image_processor_type": "DeformableDetrImageProcessor", "resample": 2, "rescale_factor": 1 / 255,
+               "size": {"shortest_edge": shortest, "longest_edge": longest},
+               "image_mean": IMAGENET[0], "image_std": IMAGENET[1]}
+    model = tiny.randomise(transformers.DeformableDetrForObjectDetection(config), seed)
+    # Heads that the decoder shares are refused by safetensors, and published in torch's own files.
+    save(folder, model, None, picture, safe_serialization=not two_stage)
+
+
+def llava_grounding(folder, seed=0, side=64, eye=32, hidden=32, layers=2):
+    """LLaVA-Grounding's layout: one state with the tower and the head in it, marks among the last tokens."""
+    from . import llava_grounding as real, openseed
+>>>>>>> 8c632e3 (A Deformable DETR offers regions of anything, as UPN does: its pictures beside a mask or without one, its exporter, its fixture)
     tokenizer = tiny.piece_tokenizer(["<unk>", "<s>", "</s>"], [*real.AROUND, real.MARK])
     text = {"vocab_size": tokenizer.get_vocab_size(), "hidden_size": hidden, "intermediate_size": 48,
             "num_hidden_layers": layers, "num_attention_heads": 4, "num_key_value_heads": 4,

@@ -326,7 +326,7 @@ mod tests {
         };
         // By hand: tanh 0.5 = 0.46212, sigmoid 1 = 0.73106, sigmoid -1 = 0.26894; 0.5^0.6 · 0.5^0.4 = 0.5, and
         // 0.8^0.6 · 0.3^0.4 = e^(-0.13389 - 0.48159) = 0.54041.
-        let expected = [([-8.0, -4.0, 8.0, 4.0], 1, 0.5), ([19.09088, -13.24240, 27.69696, -1.54544], 0, 0.54041)];
+        let expected = [([-8.0, -4.0, 8.0, 4.0], 1, 0.5), ([19.09088, -13.2424, 27.69696, -1.54544], 0, 0.54041)];
         let found = read(Wanted::Classes(&[0.0, 0.0]));
         assert_eq!(found.len(), 2);
         for (got, (corners, class, score)) in found.iter().zip(expected) {

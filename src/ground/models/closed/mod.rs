@@ -1,7 +1,8 @@
 //! Detectors with classes of their own, as people have them: YOLOX, `NanoDet`, `PicoDet` and `FastestDet`, RT-DETR,
-//! D-FINE, RF-DETR.
+//! D-FINE, RF-DETR, Deformable DETR.
 //!
-//! Such a model answers the queries that name its classes, and offers regions to models that rank them by words. What
+//! Such a model answers the queries that name its classes, and offers regions to models that rank them by words; one
+//! whose only class is every thing, as UPN's, is made for the latter. What
 //! its numbers mean is in the manifest (`[input]`, `[head]`); how a family lays them out is a [`Layout`].
 
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::{
             retrieve::TextCheck,
             written::cut,
         },
-        vision::{Lay, Resampler},
+        vision::Resampler,
     },
     types::{BBox, Rgb, ScoreKind, Size},
 };
@@ -28,11 +29,16 @@ use crate::{
 mod cells;
 mod classes;
 mod queries;
+mod sight;
 
 use classes::Classes;
+use sight::Sight;
 
 /// The families' names in manifests.
-pub const FAMILIES: [&str; 7] = ["yolox", "nanodet", "picodet", "fastestdet", "rt-detr", "d-fine", "rf-detr"];
+pub const FAMILIES: [&str; 8] = ["yolox", "nanodet", "picodet", "fastestdet", "rt-detr", "d-fine", "rf-detr", SHORTEST];
+
+/// The family whose pictures keep their shape beside a mask.
+const SHORTEST: &str = "deformable-detr";
 
 /// What is wanted of a pass.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +52,8 @@ enum Wanted<'a> {
 /// A picture as the model takes it.
 struct Prepared {
     pixels: Tensor,
+    /// Which pixels are the picture's, where the graph wants to know.
+    mask: Option<Tensor>,
     placement: Placement,
 }
 
@@ -67,7 +75,7 @@ pub struct Closed {
     /// The input that is the picture.
     input: String,
     layout: Box<dyn Layout>,
-    lay: Lay,
+    sight: Sight,
     classes: Arc<Classes>,
     resampler: Resampler,
     /// Pictures' tensors, and a picture from a canvas; kept, so that a pass allocates nothing large.
@@ -84,9 +92,9 @@ impl Closed {
         let head = need(manifest, "head", manifest.head.as_ref())?;
         let scores = need(manifest, "scores", manifest.scores.as_ref())?;
         let classes = Classes::of(head, &manifest.name).map_err(|reason| unfit(manifest, reason))?;
-        let lay = picture::lay(manifest)?;
         let engine = open_role(manifest, "detector", open)?;
-        let (image, count) = (lay.image(), classes.len());
+        let sight = Sight::of(manifest, engine.as_ref())?;
+        let (image, count) = (sight.image(), classes.len());
         let layout: Result<Box<dyn Layout>, _> = match manifest.family.as_str() {
             "yolox" => cells::Yolox::of(head, image, count, engine.as_ref()).map(|l| Box::new(l) as _),
             "nanodet" | "picodet" => {
@@ -96,13 +104,14 @@ impl Closed {
             _ => queries::Queries::of(image, count, engine.as_ref()).map(|l| Box::new(l) as _),
         };
         let layout = layout.map_err(|reason| unfit(manifest, reason))?;
-        let others: Vec<_> = layout.feeds().iter().map(|(name, _)| *name).collect();
+        let mut others: Vec<_> = layout.feeds().iter().map(|(name, _)| *name).collect();
+        others.extend(sight.masked().then_some(sight::MASK));
         let input = picture::port(engine.as_ref(), image, &others)?;
         Ok(Self {
             engine,
             input,
             layout,
-            lay,
+            sight,
             classes: Arc::new(classes),
             resampler: Resampler::default(),
             values: Vec::new(),
@@ -116,19 +125,21 @@ impl Closed {
     /// The tensor of a picture, and how the picture lies in it.
     fn prepare(&mut self, rgb: &[u8], size: Size) -> Result<Prepared, GroundError> {
         let mut values = self.values.pop().unwrap_or_default();
-        let placement = self.lay.prepare(rgb, size, &mut self.resampler, &mut values)?;
-        let image = self.lay.image();
+        let (mask, placement) = self.sight.prepare(rgb, size, &mut self.resampler, &mut values)?;
+        let image = self.sight.image();
         let shape = vec![1, 3, image.height as usize, image.width as usize];
-        Ok(Prepared { pixels: Tensor { shape, data: Data::F32(values) }, placement })
+        Ok(Prepared { pixels: Tensor { shape, data: Data::F32(values) }, mask, placement })
     }
 
     /// What the model makes of each picture, side by side where the engine can.
     fn run(&mut self, pictures: Vec<Prepared>) -> Result<Vec<(Outputs, Placement)>, GroundError> {
-        let feeds = |picture| {
-            let fixed = self.layout.feeds().iter().map(|(name, tensor)| (*name, tensor));
-            [(self.input.as_str(), picture)].into_iter().chain(fixed).collect()
-        };
-        let runs: Vec<Vec<_>> = pictures.iter().map(|picture| feeds(&picture.pixels)).collect();
+        let mut runs = Vec::with_capacity(pictures.len());
+        for picture in &pictures {
+            let mut feeds = vec![(self.input.as_str(), &picture.pixels)];
+            feeds.extend(picture.mask.iter().map(|mask| (sight::MASK, mask)));
+            feeds.extend(self.layout.feeds().iter().map(|(name, tensor)| (*name, tensor)));
+            runs.push(feeds);
+        }
         let outputs = self.engine.run_each(&runs)?;
         let placements: Vec<_> = pictures.iter().map(|picture| picture.placement).collect();
         self.values.extend(pictures.into_iter().filter_map(|picture| picture.pixels.into_f32()));
@@ -169,7 +180,7 @@ impl Closed {
 
     /// A candidate in pixels of the picture; `None` if it lies in the padding.
     fn placed(&self, placement: &Placement, candidate: &Candidate) -> Option<BBox> {
-        let (w, h) = (self.lay.image().width as f32, self.lay.image().height as f32);
+        let (w, h) = (self.sight.image().width as f32, self.sight.image().height as f32);
         let [x1, y1, x2, y2] = candidate.corners;
         placement.to_picture([x1 / w, y1 / h, x2 / w, y2 / h])
     }
@@ -199,7 +210,7 @@ impl Finder for Closed {
     fn find_on_canvases(&mut self, looks: &[Look<'_>]) -> Result<Vec<Option<Vec<Vec<Pick>>>>, GroundError> {
         let mut pixels = std::mem::take(&mut self.pixels);
         let mut prepared = Vec::with_capacity(looks.len());
-        let kept: Vec<_> = looks.iter().map(|look| self.lay.keeps(look.canvas.size)).collect();
+        let kept: Vec<_> = looks.iter().map(|look| self.sight.keeps(look.canvas.size)).collect();
         for (look, _) in looks.iter().zip(&kept).filter(|(_, kept)| **kept) {
             cut(look.canvas, look.view, &mut pixels);
             prepared.push(self.prepare(&pixels, look.view.inner)?);

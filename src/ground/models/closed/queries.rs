@@ -1,15 +1,18 @@
-//! Detectors with a fixed number of queries, each a box with a logit a class: RT-DETR, D-FINE, RF-DETR.
+//! Detectors with a fixed number of queries, each a box with a logit a class: RT-DETR, D-FINE, RF-DETR,
+//! Deformable DETR and proposers of its shape, as UPN.
 //!
 //! | export | inputs | outputs |
 //! |---|---|---|
-//! | transformers | `pixel_values` | `logits` `[1,Q,C]`, `pred_boxes` `[1,Q,4]` |
+//! | transformers | `pixel_values`, Deformable DETR also `pixel_mask` | `logits` `[1,Q,C]`, `pred_boxes` `[1,Q,4]` |
 //! | RF-DETR's own | `input` | `labels` `[1,Q,C]`, `dets` `[1,Q,4]` |
+//! | Deformable DETR's own, UPN | a picture | `pred_logits` `[1,Q,C]`, `pred_boxes` `[1,Q,4]` |
 //! | RT-DETR's and D-FINE's own | `images`, `orig_target_sizes` i64 `[1,2]` | `labels` i64 `[1,K]`, `boxes` `[1,K,4]`, `scores` `[1,K]` |
 //!
-//! Boxes of the first two are centre and size in fractions of the image; of all pairs of query and class the best `Q`
+//! Boxes of all but the last are centre and size in fractions of the image, or of what a mask leaves of it; of all pairs of query and class the best `Q`
 //! count, with the sigmoid of the logit as score (`post_process_object_detection` of `image_processing_rt_detr.py`;
-//! `PostProcess` in `rfdetr/models/lwdetr.py`). The third has done this itself, and tells corners in pixels of a size it
-//! is given. None of them suppresses anything: leave `scores.nms_iou` at 1.
+//! `PostProcess` in `rfdetr/models/lwdetr.py`). The last has done this itself, and tells corners in pixels of a size it
+//! is given. No detector of these suppresses anything: leave `scores.nms_iou` at 1.
+//! UPN's regions, which have one class, are thinned at 0.8 (`inference_wrapper.py` of VLM-FO1).
 
 use super::{Layout, Wanted, sigmoid};
 use crate::{
@@ -21,7 +24,7 @@ use crate::{
 };
 
 /// Names of logits and boxes.
-const NAMES: [(&str, &str); 2] = [("logits", "pred_boxes"), ("labels", "dets")];
+const NAMES: [(&str, &str); 3] = [("logits", "pred_boxes"), ("pred_logits", "pred_boxes"), ("labels", "dets")];
 
 pub(super) struct Queries {
     image: Size,
@@ -38,7 +41,7 @@ impl Queries {
         if names.is_none() && !["labels", "boxes", "scores"].iter().all(|name| has(name)) {
             let have: Vec<_> = engine.outputs().iter().map(ToString::to_string).collect();
             return Err(format!(
-                "its outputs should be logits and pred_boxes, or labels and dets, or labels, boxes and scores; they are {}",
+                "its outputs should be logits (or pred_logits) and pred_boxes, or labels and dets, or labels, boxes and scores; they are {}",
                 have.join(", ")
             ));
         }

@@ -1,0 +1,97 @@
+"""Deformable DETR: a detector with classes of its own, or with one, as a proposer of anything (UPN's shape)."""
+
+import contextlib
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import DeformableDetrForObjectDetection
+
+from .detection import IMAGENET, Closed, must_be, named, traceable
+from .errors import Refused
+from .family import Graph
+from .heads import Run
+
+
+@contextlib.contextmanager
+def whole(model):
+    """Grids of whole numbers for the time of a trace. torch's exporter takes a linspace of traced length to doubles, and
+    ONNX Runtime samples no picture at doubles."""
+    def told(shapes):
+        return [(int(height), int(width)) for height, width in shapes]
+
+    base = model.model
+    points, proposals = base.encoder.get_reference_points, base.gen_encoder_output_proposals
+    base.encoder.get_reference_points = lambda shapes, ratios, device: points(told(shapes), ratios, device)
+    base.gen_encoder_output_proposals = lambda seen, padding, shapes: proposals(seen, padding, told(shapes))
+    try:
+        yield
+    finally:
+        del base.encoder.get_reference_points, base.gen_encoder_output_proposals
+
+
+class Masked(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values, pixel_mask):
+        with traceable(), whole(self.model):
+            out = self.model(pixel_values=pixel_values, pixel_mask=pixel_mask)
+        return out.logits, out.pred_boxes
+
+
+class DeformableDetr(Closed):
+    name = "deformable-detr"
+    model_type = "deformable_detr"
+    hub_example = "SenseTime/deformable-detr"
+    model_class = DeformableDetrForObjectDetection
+    # As in Grounding DINO: boxes steer where the decoder looks next.
+    allowed = exact = 2e-3
+
+    def prepare(self, model, source):
+        must_be(source, IMAGENET, 2)
+        size = source.preprocessor.get("size", {})
+        if "shortest_edge" not in size or "longest_edge" not in size:
+            raise Refused(f"{source.folder / 'preprocessor_config.json'}: size should have shortest_edge and longest_edge")
+        self.shortest, self.longest = size["shortest_edge"], size["longest_edge"]
+        self.width, self.height = self.image or (self.longest, self.shortest)
+        # Custom kernels are for CUDA, and no trace sees into them.
+        model.config.disable_custom_kernels = True
+        for module in model.modules():
+            if hasattr(module, "disable_custom_kernels"):
+                module.disable_custom_kernels = True
+        return model
+
+    def feeds(self, random, columns, rows):
+        """A picture of which so many columns and rows count."""
+        pixels = random.standard_normal((1, 3, self.height, self.width)).astype(np.float32)
+        mask = np.ones((1, self.height, self.width), np.int64)
+        for free in (pixels[:, :, rows:], pixels[:, :, :, columns:], mask[:, rows:], mask[:, :, columns:]):
+            free[...] = 0
+        return {"pixel_values": pixels, "pixel_mask": mask}
+
+    def graphs(self, model):
+        sample = self.feeds(np.random.default_rng(3), self.width - 5, self.height)
+        inputs = {name: torch.from_numpy(value) for name, value in sample.items()}
+        yield Graph("detector", Masked(model), inputs, ["logits", "pred_boxes"], {})
+
+    def runs(self, model, random):
+        for name, columns, rows in (("a picture", self.width, self.height),
+                                    ("half a picture", self.width // 2, self.height),
+                                    ("a low picture", self.width, self.height * 2 // 3)):
+            yield Run(name, "detector", self.feeds(random, columns, rows))
+
+    def settings(self, model, source):
+        names = named(model)
+        # One class is every thing's: offered as UPN's reference offers them (`inference_wrapper.py` of VLM-FO1), the best
+        # of near-copies alone. Several classes suppress nothing, as published.
+        scores = {"objectness": 0.3, "match": 0.3, "nms_iou": 0.8} if len(names) == 1 else \
+            {"objectness": 0.1, "match": 0.4, "nms_iou": 1.0}
+        return {
+            "input": {"fit": "shortest", "width": self.width, "height": self.height, "shortest": self.shortest,
+                      "longest": self.longest},
+            "limits": {"max_batch": 1, "boxes": 100},
+            "scores": scores,
+            "head": {"classes": names},
+        }
