@@ -57,11 +57,18 @@ def paired(these, those):
 
 
 def clear(head, seen, count, random):
-    """Phrases for a check, [1, count, width]: the last cell that is chosen fits clearly better than the first that is not,
-    for where they are equal, rounding decides."""
-    drawn = [torch.randn(1, count, head.width, generator=random) for _ in range(16)]
-    ranks = [head.offers(seen, phrases)[0].topk(head.queries + 1).values for phrases in drawn]
-    return drawn[max(range(len(drawn)), key=lambda i: float(ranks[i][-2] - ranks[i][-1]))]
+    """Phrases for a check, [1, count, width], that are about something, as a trained model's are: with any others all logits
+    are sums that cancel, and little but rounding. The last cell that is chosen fits clearly better than the first that is
+    not, for where they are equal, rounding decides."""
+    drawn, best = None, -1.0
+    for _ in range(16):
+        said = head.says(seen, torch.randint(seen[0].shape[1], (count,), generator=random))
+        said = said / said.norm(dim=-1, keepdim=True) * head.width ** 0.5
+        phrases = said + 0.5 * torch.randn(said.shape, generator=random)
+        last, first = head.offers(seen, phrases)[0].topk(head.queries + 1).values[-2:]
+        if last - first > best:
+            drawn, best = phrases, last - first
+    return drawn
 
 
 class Layer(nn.Module):
@@ -113,6 +120,10 @@ class Small(nn.Module):
         x = self.class_embed(x)
         x = x / (x.norm(dim=-1, keepdim=True) + 1e-7)
         return self.logit_scale.exp() * x @ phrases.transpose(1, 2)
+
+    def says(self, seen, cells):
+        """What some cells are likened by to phrases, [1, cells, width]."""
+        return self.class_embed(self.enc_norm(self.enc(seen[0][:, cells])))
 
     def offers(self, seen, phrases):
         """How well each cell fits the phrase that it fits best, [1, cells]."""

@@ -225,6 +225,10 @@ class Published(nn.Module):
     def see(self, pixels):
         return self.sem_seg_head["predictor"].offer(self.sem_seg_head["pixel_decoder"](self.backbone(pixels)))
 
+    def says(self, seen, cells):
+        """What some cells are likened by to phrases, [1, cells, width]."""
+        return seen[1][:, cells] @ self.sem_seg_head["predictor"].class_embed
+
     def offers(self, seen, phrases):
         return self.sem_seg_head["predictor"].offers(seen, phrases)
 
