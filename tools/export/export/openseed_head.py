@@ -20,6 +20,7 @@ from .openseed_swin import Swin, tree
 STRIDES = (8, 16, 32, 64)
 # Of each level and head; not a setting of the published code.
 POINTS = 4
+END = math.log(1e5)
 # What no tensor shows, as published: `NUM_OBJECT_QUERIES` and `IMAGE_SIZE` of LLaVA-Grounding's configuration.
 QUERIES, SIDE = 300, 1024
 # Masks, losses, and the pixels' norm, which is in `model.toml`; modules that the checkpoint has under two names.
@@ -148,11 +149,6 @@ class DecoderLayer(nn.Module):
         return self.norm3(x + self.linear2(F.relu(self.linear1(x))))
 
 
-def unsigmoid(x):
-    x = x.clamp(0, 1)
-    return torch.log(x.clamp(min=1e-5) / (1 - x).clamp(min=1e-5))
-
-
 class Predictor(nn.Module):
     def __init__(self, width, phrase, heads, hidden, layers, cells, queries):
         super().__init__()
@@ -193,17 +189,19 @@ class Predictor(nn.Module):
         memory, offered, _ = seen
         best = self.offers(seen, phrases).topk(self.queries, dim=1).indices[..., None]
         x = offered.gather(1, best.expand(-1, -1, offered.shape[-1]))
-        boxes = torch.sigmoid(through(self._bbox_embed, x) + self.begin.gather(1, best.expand(-1, -1, 4)))
+        place = through(self._bbox_embed, x) + self.begin.gather(1, best.expand(-1, -1, 4))
         width = x.shape[-1] // 2
         for layer in self.decoder["layers"]:
-            before = boxes
+            # The original goes through the sigmoid and back between layers, and stops at 1e-5 from either end. Logits say
+            # the same with no loss near the ends, where runtimes' sigmoids round differently.
+            boxes, before = torch.sigmoid(place), place.clamp(-END, END)
             # y, x, width, height
             spread = waves(torch.stack([boxes[..., i] for i in (1, 0, 2, 3)], dim=-1), width).flatten(-2)
             x = layer(x, through(self.decoder["ref_point_head"], spread), boxes, memory, self.cells)
-            boxes = torch.sigmoid(through(self._bbox_embed, x) + unsigmoid(before))
+            place = through(self._bbox_embed, x) + before
         # The last boxes are of the normed state, from where the last layer began; what is likened is normed twice.
         x = self.decoder_norm(x)
-        boxes = torch.sigmoid(through(self._bbox_embed, x) + unsigmoid(before))
+        boxes = torch.sigmoid(through(self._bbox_embed, x) + before)
         x = self.decoder_norm(x)
         return self.likeness(x, self.lengths(x), phrases), boxes
 
