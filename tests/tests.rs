@@ -24,3 +24,4 @@ mod support;
 mod systemd;
 mod vlm;
 mod watch;
+mod zoom;

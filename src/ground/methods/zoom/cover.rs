@@ -10,7 +10,12 @@ const SHOWN: f32 = 0.25;
 
 /// Whether a crop shows where a seed is.
 pub(super) fn shows(crop: &BBox, seed: &Seed, picture: Size) -> bool {
-    holds(crop, &seed.bbox, SHOWN, picture)
+    shows_box(crop, &seed.bbox, picture)
+}
+
+/// Whether a crop shows a box whole.
+pub(super) fn shows_box(crop: &BBox, bbox: &BBox, picture: Size) -> bool {
+    holds(crop, bbox, SHOWN, picture)
 }
 
 /// Whether a crop shows a thing with `round` times its size around it, as far as the picture goes.

@@ -4,12 +4,14 @@
 //! sees well, that is the answer. Otherwise it looks closer: first where it found the thing on the last frame, then down
 //! the tree of areas, those first where a coarser look left a doubt, several in one run. What a crop shows counts only
 //! if the model says of the crop by itself that the thing is there, and boxes that the crop's edge cuts do not count.
+//! A box's score is what all looks that show it agree on ([`look::agreed`]): twenty crops are twenty chances to be wrong.
 
 use std::{collections::HashMap, rc::Rc, time::Instant};
 
 use super::{
     Stop, Zoom,
     cover::{self, holds, shows},
+    look::{self, Look},
     merge,
 };
 use crate::{
@@ -18,7 +20,7 @@ use crate::{
         methods::{
             Hit, Told,
             regions::{Bar, Pick},
-            retrieve::{self, Ask, Pair, Proposals, Selector},
+            retrieve::{Ask, Pair, Proposals, Selector},
             together::Bars,
         },
         zoom::{
@@ -29,9 +31,6 @@ use crate::{
     },
     types::{BBox, Frame, Rgb, ScoreKind, Size},
 };
-
-/// What is shorter than this share of the canvas' height, on its longer side, is small.
-const SMALL: f32 = 0.15;
 
 /// How much more than an area is shown: what lies across the edge of two areas is whole in one of them.
 const MARGIN: f32 = 1.2;
@@ -48,8 +47,14 @@ const STAYS: f32 = 1.0;
 /// Boxes this near to an edge of the crop are cut by it, in shares of the crop's side.
 const EDGE: f32 = 0.01;
 
-/// Regions that fit less than this leave no doubt.
-const HINT: f32 = 0.05;
+/// The least score, of the best box, of a look that nothing nearer is asked to confirm.
+const SURE: f32 = 0.6;
+
+/// Where no more source pixels than this make a canvas pixel, what the parts would show has left a trace already.
+const NEAR: f32 = 3.0;
+
+/// A region that fits less than this is no trace.
+const TRACE: f32 = 0.2;
 
 /// The whole picture's look: proposals that hold its canvas, and what was selected for the query.
 #[derive(Debug)]
@@ -131,43 +136,6 @@ pub fn answer<M: Selector>(
     if unfinished { Stop::Unfinished.told() } else { Ok(Ok(hits)) }
 }
 
-/// What one look told.
-#[derive(Debug)]
-struct Look {
-    placed: Placed,
-    /// How sure the model is that the thing is there, 0 to 1.
-    yes: f32,
-    picks: Vec<Pick>,
-    /// Small regions that may be it: middles in source pixels, and how well they fit.
-    hints: Vec<((f32, f32), f32)>,
-}
-
-impl Look {
-    fn of<F>(
-        placed: Placed,
-        proposals: &Proposals<F>,
-        canvas: usize,
-        scores: &[f32],
-        none: f32,
-        (bar, size): (Bar, Size),
-    ) -> Self {
-        let to_source = |corners| placed.to_source(corners);
-        let picks = retrieve::picks(proposals, canvas, scores, to_source, bar);
-        let weak = Bar { objectness: bar.objectness.min(HINT), score: HINT, nms_iou: 1.0 };
-        let hints = retrieve::picks(proposals, canvas, scores, to_source, weak);
-        let hints = hints.iter().filter(|pick| is_small(&placed, &pick.bbox, size));
-        let hints = hints.map(|pick| (pick.bbox.center(), pick.score)).collect();
-        Self { placed, yes: if none.is_nan() { 0.0 } else { 1.0 - none.clamp(0.0, 1.0) }, picks, hints }
-    }
-}
-
-/// Whether a box is small where `placed` shows it on a canvas of that size.
-fn is_small(placed: &Placed, bbox: &BBox, canvas: Size) -> bool {
-    let [x1, y1, x2, y2] = placed.to_canvas(bbox);
-    let (width, height) = ((x2 - x1) * canvas.width as f32, (y2 - y1) * canvas.height as f32);
-    width.max(height) < SMALL * canvas.height as f32
-}
-
 /// A model that looks at one frame for one query, and what it saw.
 struct Eye<'a, M: Selector> {
     model: &'a mut M,
@@ -202,7 +170,7 @@ impl<M: Selector> Eye<'_, M> {
         now: fn() -> Instant,
     ) -> Result<(Option<Plan>, Vec<Seed>), Stop> {
         // Two thirds of the passes go where something is known to be: the rest look for what is not.
-        let most = (meter.left() * 2 / 3).max(1);
+        let most = (meter.left().saturating_mul(2) / 3).max(1);
         let picture = self.frame.source();
         let (mut shown, mut unseen) = cover::covering(seeds, |seed| self.around(seed), most, picture);
         while !shown.is_empty() {
@@ -312,38 +280,38 @@ impl<M: Selector> Eye<'_, M> {
         Ok(())
     }
 
-    /// Whether a look leaves nothing to be seen from nearer: the source has not much more to show, or the thing is there
-    /// and all of it is of a good size.
+    /// Whether a look leaves nothing to be seen from nearer: the source has not much more to show, or the thing is surely
+    /// there and all of it is of a good size.
     fn is_settled(&self, look: &Look) -> bool {
-        let (_, _, inner) = look.placed.inner();
-        if look.placed.crop.width() <= GAIN * inner.width as f32 {
+        if look.coarseness() <= GAIN {
             return true;
         }
-        let small = |pick: &Pick| is_small(&look.placed, &pick.bbox, self.canvas());
-        look.yes >= self.exist && !look.picks.is_empty() && !look.picks.iter().any(small)
+        let small = |pick: &Pick| look.is_small(&pick.bbox);
+        let best = look.picks.first().is_some_and(|pick| pick.score >= SURE);
+        look.yes >= self.exist && best && !look.picks.iter().any(small)
     }
 
     /// What all looks found together.
     fn hits(&self) -> Vec<Hit> {
+        let looks: Vec<&Look> = self.looks.iter().map(|(_, look)| look).collect();
+        let [whole, crops @ ..] = looks.as_slice() else { return Vec::new() };
+        if crops.is_empty() {
+            return Hit::all(whole.picks.clone(), ScoreKind::TokenProb);
+        }
+        let picture = self.frame.source();
         let mut seen = Vec::new();
-        for (i, (_, look)) in self.looks.iter().enumerate() {
-            let whole = i == 0;
-            if !whole && look.yes < self.exist {
+        for (i, look) in looks.iter().enumerate() {
+            if i > 0 && look.yes < self.exist {
                 continue;
             }
-            let crop = (!whole).then_some(look.placed.crop);
-            let kept = look.picks.iter().filter(|pick| !look.placed.cuts(&pick.bbox, self.frame.source(), EDGE));
-            seen.extend(kept.map(|pick| merge::Seen {
-                pick: *pick,
-                crop,
+            let kept = look.picks.iter().filter(|pick| !look.placed.cuts(&pick.bbox, picture, EDGE));
+            let agreed = kept.map(|pick| Pick { score: look::agreed(&looks, i, pick, picture), ..*pick });
+            seen.extend(agreed.filter(|pick| pick.score >= self.bar.score).map(|pick| merge::Seen {
+                pick,
+                crop: (i > 0).then_some(look.placed.crop),
                 across: look.placed.crop.width(),
-                is_small: is_small(&look.placed, &pick.bbox, self.canvas()),
+                is_small: look.is_small(&pick.bbox),
             }));
-        }
-        if seen.is_empty() || self.looks.len() == 1 {
-            // Nothing to put together: as the whole picture has it.
-            let picks = self.looks.first().map(|(_, look)| look.picks.clone()).unwrap_or_default();
-            return Hit::all(picks, ScoreKind::TokenProb);
         }
         merge::merged(seen, self.bar.nms_iou)
     }
@@ -380,7 +348,9 @@ impl<M: Selector> Confidence for Eye<'_, M> {
     }
 
     fn worth_splitting(&self, view: &View) -> bool {
-        self.crop_of(view).and_then(|crop| self.seen(&crop)).is_none_or(|look| !self.is_settled(look))
+        let traced = |look: &Look| look.hints.iter().any(|(_, score)| *score >= TRACE);
+        let open = |look: &Look| !self.is_settled(look) && (look.coarseness() > NEAR || traced(look));
+        self.crop_of(view).and_then(|crop| self.seen(&crop)).is_none_or(open)
     }
 }
 

@@ -29,6 +29,7 @@ use crate::{
 
 mod cover;
 pub mod crops;
+mod look;
 pub mod merge;
 pub mod views;
 

@@ -1,0 +1,163 @@
+//! What one look at the picture, or at a crop of it, told; and what several looks agree on.
+
+use super::cover::shows_box;
+use crate::{
+    ground::{
+        methods::{
+            regions::{Bar, Pick},
+            retrieve::{self, Proposals},
+        },
+        zoom::crop::Placed,
+    },
+    types::{BBox, Size},
+};
+
+/// What is shorter than this share of the canvas' height, on its longer side, is small: it is not seen well.
+const SMALL: f32 = 0.15;
+
+/// Regions that fit less than this leave no doubt.
+const HINT: f32 = 0.05;
+
+/// Boxes of two looks that overlap this much are one thing.
+const SAME: f32 = 0.4;
+
+/// Beyond this share it is too near to be known for what it is.
+const TOO_NEAR: f32 = 0.75;
+
+/// What one look told.
+#[derive(Debug)]
+pub(super) struct Look {
+    pub(super) placed: Placed,
+    /// How sure the model is that the thing is there, 0 to 1.
+    pub(super) yes: f32,
+    /// The matches, best first.
+    pub(super) picks: Vec<Pick>,
+    /// Small regions that may be it: middles in source pixels, and how well they fit.
+    pub(super) hints: Vec<((f32, f32), f32)>,
+    /// Whatever may be it.
+    faint: Vec<Pick>,
+    canvas: Size,
+}
+
+impl Look {
+    /// What the proposals on one canvas say, given how well each fits and how sure it is that none does.
+    pub(super) fn of<F>(
+        placed: Placed,
+        proposals: &Proposals<F>,
+        at: usize,
+        scores: &[f32],
+        none: f32,
+        (bar, canvas): (Bar, Size),
+    ) -> Self {
+        let to_source = |corners| placed.to_source(corners);
+        let picks = retrieve::picks(proposals, at, scores, to_source, bar);
+        let weak = Bar { objectness: bar.objectness.min(HINT), score: HINT, nms_iou: 1.0 };
+        let faint = retrieve::picks(proposals, at, scores, to_source, weak);
+        let yes = if none.is_nan() { 0.0 } else { 1.0 - none.clamp(0.0, 1.0) };
+        let mut look = Self { placed, yes, picks, hints: Vec::new(), faint, canvas };
+        let hints = look.faint.iter().filter(|pick| look.is_small(&pick.bbox));
+        look.hints = hints.map(|pick| (pick.bbox.center(), pick.score)).collect();
+        look
+    }
+
+    /// Source pixels, on a side, that make one of the canvas.
+    pub(super) fn coarseness(&self) -> f32 {
+        self.placed.crop.width() / self.placed.inner().2.width as f32
+    }
+
+    /// Whether a box is small on the canvas.
+    pub(super) fn is_small(&self, bbox: &BBox) -> bool {
+        self.share(bbox) < SMALL
+    }
+
+    /// The longer side of a box, in shares of the canvas' height.
+    fn share(&self, bbox: &BBox) -> f32 {
+        let [x1, y1, x2, y2] = self.placed.to_canvas(bbox);
+        let (width, height) = ((x2 - x1) * self.canvas.width as f32, (y2 - y1) * self.canvas.height as f32);
+        width.max(height) / self.canvas.height as f32
+    }
+
+    /// What it counts for when looks disagree about a box: the more, the better it shows a thing of that size.
+    fn weight(&self, bbox: &BBox) -> f32 {
+        let share = self.share(bbox);
+        if share > TOO_NEAR { TOO_NEAR / share / 2.0 } else { (share / SMALL).min(1.0).powi(2) }
+    }
+
+    /// How well the box fits, by this look: that of the best region there, 0 where there is none.
+    fn score_of(&self, bbox: &BBox) -> f32 {
+        let there = self.faint.iter().find(|pick| pick.bbox.iou(bbox) >= SAME);
+        there.map_or(0.0, |pick| pick.score)
+    }
+}
+
+/// The score of a match of the look numbered `own`, by all looks that show it whole: their mean, each weighed by how well
+/// it shows a thing of that size. What one look takes for the thing, and the others do not, falls.
+pub(super) fn agreed(looks: &[&Look], own: usize, pick: &Pick, picture: Size) -> f32 {
+    let (mut sum, mut weights) = (0.0, 0.0);
+    for (i, look) in looks.iter().enumerate() {
+        let score = if i == own {
+            pick.score
+        } else if shows_box(&look.placed.crop, &pick.bbox, picture) {
+            look.score_of(&pick.bbox)
+        } else {
+            continue;
+        };
+        let weight = look.weight(&pick.bbox);
+        (sum, weights) = (sum + weight * score, weights + weight);
+    }
+    if weights > 0.0 { sum / weights } else { pick.score }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ground::zoom::crop;
+
+    const CANVAS: Size = Size { width: 200, height: 100 };
+    const PICTURE: Size = Size { width: 800, height: 400 };
+
+    /// A look at `area` that found things, each in source pixels with its score.
+    fn look(area: [f32; 4], found: &[([f32; 4], f32)]) -> Look {
+        let bbox = |[x1, y1, x2, y2]: [f32; 4]| BBox::new(x1, y1, x2, y2).unwrap();
+        let placed = crop::placed(&bbox(area), CANVAS, CANVAS).unwrap();
+        let proposals = Proposals {
+            each: found.len(),
+            boxes: found.iter().map(|(corners, _)| placed.to_canvas(&bbox(*corners))).collect(),
+            objectness: vec![1.0; found.len()],
+            features: (),
+        };
+        let scores: Vec<f32> = found.iter().map(|(_, score)| *score).collect();
+        Look::of(placed, &proposals, 0, &scores, 0.0, (Bar { objectness: 0.5, score: 0.5, nms_iou: 0.5 }, CANVAS))
+    }
+
+    fn score(looks: &[&Look], own: usize) -> f32 {
+        agreed(looks, own, &looks[own].picks[0], PICTURE)
+    }
+
+    const WHOLE: [f32; 4] = [0.0, 0.0, 800.0, 400.0];
+    const NEAR: [f32; 4] = [0.0, 0.0, 400.0, 200.0];
+
+    #[test]
+    fn what_only_one_of_two_good_looks_takes_for_it_falls() {
+        // 25 and 50 of the canvas' 100 pixels: both see it well.
+        let thing = [100.0, 50.0, 200.0, 150.0];
+        let (far, near, blind) = (look(WHOLE, &[(thing, 0.9)]), look(NEAR, &[(thing, 0.7)]), look(NEAR, &[]));
+        assert!((score(&[&far, &near], 0) - 0.8).abs() < 1e-4 && (score(&[&far, &near], 1) - 0.8).abs() < 1e-4);
+        assert!((score(&[&far, &blind], 0) - 0.45).abs() < 1e-4);
+        // A look that does not show it has no say.
+        let elsewhere = look([400.0, 200.0, 800.0, 400.0], &[]);
+        assert!((score(&[&far, &elsewhere], 0) - 0.9).abs() < 1e-4);
+        let across = look([150.0, 0.0, 550.0, 200.0], &[]);
+        assert!((score(&[&far, &across], 0) - 0.9).abs() < 1e-4, "it is cut there");
+    }
+
+    #[test]
+    fn what_is_too_small_from_afar_is_believed_from_near() {
+        // 5 of the canvas' 100 pixels from afar, 20 from near.
+        let thing = [20.0, 20.0, 40.0, 40.0];
+        let (far, near) = (look(WHOLE, &[]), look([0.0, 0.0, 200.0, 100.0], &[(thing, 0.9)]));
+        assert!(far.is_small(&near.picks[0].bbox) && !near.is_small(&near.picks[0].bbox));
+        let said = score(&[&far, &near], 1);
+        assert!((0.8..0.9).contains(&said), "{said}");
+    }
+}

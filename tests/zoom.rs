@@ -1,0 +1,136 @@
+//! What a search costs on the pictures of one camera, one after the other, beside a search of each from nothing.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use groundd::{
+    eval::{Dataset, Options, dataset},
+    ground::{self, Grounder, ModelConfig, methods::zoom::ZoomConfig},
+    ingest::{self, Stills},
+    types::{CameraId, Capture, Clock, Frame, Job, Ledger, Method, Query, Status},
+};
+
+use crate::support::ground::*;
+
+/// Shorter than this on nano's canvas, by the root of the area, is small.
+const SMALL: f64 = 24.0;
+
+/// Pictures at the beginning that are not counted: a search has to get to know its camera.
+const WARM: usize = 3;
+
+/// What came of asking the first phrase of every picture.
+#[derive(Debug, Default)]
+struct Tally {
+    passes: Vec<u64>,
+    small: usize,
+    hit: usize,
+    boxes: usize,
+    right: usize,
+    unfinished: usize,
+}
+
+impl Tally {
+    fn median(&self) -> u64 {
+        let mut passes = self.passes.clone();
+        passes.sort_unstable();
+        passes.get(passes.len() / 2).copied().unwrap_or(0)
+    }
+
+    fn rate(&self) -> f64 {
+        self.hit as f64 / self.small.max(1) as f64
+    }
+}
+
+/// Asks with `passes` a picture; `on_the_move` takes all pictures for one camera's.
+fn search(dataset: &Dataset, method: Method, passes: usize, on_the_move: bool) -> Tally {
+    let zoom = ZoomConfig { passes, milliseconds: u64::MAX };
+    let folders = [PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models")];
+    let mut model = ground::load(&ModelConfig { zoom, ..ModelConfig::default() }, &folders).unwrap();
+    let (mut stills, ledger, mut tally) = (Stills::new(model.limits().canvas), Arc::default(), Tally::default());
+    let phrase = &dataset.entries[0].phrases[0].text;
+    let query = Arc::new(Query { method, ..(*query(phrase)).clone() });
+    for (at, entry) in dataset.entries.iter().enumerate() {
+        let camera = if on_the_move { "cam0".to_owned() } else { format!("cam{at}") };
+        let frame = still(&mut stills, &ledger, &entry.picture.read().unwrap(), &camera);
+        let before = model.effort();
+        let answer = ask(model.as_mut(), &frame, &query);
+        if at < WARM {
+            continue;
+        }
+        // The look at the whole picture is no search.
+        tally.passes.push(model.effort().since(before).passes.unwrap().saturating_sub(1));
+        tally.unfinished += usize::from(answer.status != Status::Ok);
+        let found: Vec<_> = answer.matches.iter().map(|m| groundd::eval::Rect::from(&m.bbox)).collect();
+        let truths = &entry.phrases[0].truths;
+        let overlaps = |a: &groundd::eval::Rect, b: &groundd::eval::Rect| a.iou(b) >= 0.5;
+        tally.boxes += found.len();
+        tally.right += found.iter().filter(|f| truths.iter().any(|t| overlaps(&t.rect, f))).count();
+        let scale = 512.0 / f64::from(entry.picture.size.width);
+        for truth in truths.iter().filter(|truth| truth.area.sqrt() * scale < SMALL) {
+            tally.small += 1;
+            tally.hit += usize::from(found.iter().any(|f| overlaps(&truth.rect, f)));
+        }
+    }
+    tally
+}
+
+fn ask(model: &mut dyn Grounder, frame: &Arc<Frame>, query: &Arc<Query>) -> groundd::types::Answer {
+    let jobs = batch(vec![Job { frame: Arc::clone(frame), queries: vec![Arc::clone(query)] }]);
+    let answer = model.ground(&jobs).unwrap().remove(0).remove(0);
+    frame.ticket.publish();
+    answer
+}
+
+fn still(stills: &mut Stills, ledger: &Arc<Ledger>, picture: &groundd::types::Rgb, camera: &str) -> Arc<Frame> {
+    let (view, canvas, full) = stills.paint(picture).unwrap();
+    Arc::new(Frame {
+        camera: CameraId::new(camera).unwrap(),
+        seq: 0,
+        capture: Capture { at: SystemTime::now(), clock: Clock::Arrival },
+        pts: Duration::ZERO,
+        decoded_at: Instant::now(),
+        decode_time: Duration::ZERO,
+        view,
+        canvas,
+        full: Some(full),
+        ticket: ledger.open(),
+    })
+}
+
+/// Real footage: pictures of one camera in their order, with one phrase each, in the layout of `groundd eval`:
+/// `GROUNDD_CLIPS=a.json:b.json cargo test -- --ignored --nocapture on_a_clip`.
+#[test]
+#[ignore = "needs labelled pictures of a camera, and minutes"]
+#[allow(clippy::print_stdout, reason = "figures are what it is for")]
+fn on_a_clip_a_search_costs_a_fifth_and_finds_as_much() {
+    ingest::init().unwrap();
+    let clips = std::env::var("GROUNDD_CLIPS").expect("GROUNDD_CLIPS names phrase files, colons between them");
+    for clip in clips.split(':') {
+        let dataset = dataset::load(clip.as_ref(), &Options::default()).unwrap();
+        let print = |name: &str, t: &Tally| {
+            println!(
+                "{clip} {name}: {} passes a picture, {}/{} small things hit ({:.3}), {}/{} boxes right, {} unfinished",
+                t.median(),
+                t.hit,
+                t.small,
+                t.rate(),
+                t.right,
+                t.boxes,
+                t.unfinished
+            );
+        };
+        print("retrieve", &search(&dataset, Method::Retrieve, 0, false));
+        let every = search(&dataset, Method::Zoom, usize::MAX, false);
+        print("each from nothing", &every);
+        let mut rate = 0.0;
+        for passes in [1, 2, 4, ZoomConfig::default().passes] {
+            let some = search(&dataset, Method::Zoom, passes, true);
+            print(&format!("at most {passes}"), &some);
+            rate = some.rate();
+        }
+        assert!(rate >= every.rate() - 0.02, "{clip}: {rate} of {}", every.rate());
+    }
+}
