@@ -89,8 +89,8 @@ def as_published(state):
     """A checkpoint with what is not read, and the module of boxes under another of its names."""
     predictor = "seg_model.model.sem_seg_head.predictor."
     state = {name.replace("._bbox_embed.", ".bbox_embed.0."): tensor for name, tensor in state.items()}
-    unread = {"seg_model.model.criterion.empty_weight": 2, predictor + "lang_mapper": 3, predictor + "mask_embed.layers.0.bias": 4,
-              "interactive_model.model.pixel_mean": 3}
+    unread = {"seg_model.model.criterion.empty_weight": 2, predictor + "lang_mapper": 3,
+              predictor + "mask_embed.layers.0.bias": 4, "interactive_model.model.pixel_mean": 3}
     return state | {name: torch.ones(size) for name, size in unread.items()}
 
 
