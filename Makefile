@@ -83,11 +83,12 @@ parity: setup-test
 	GROUNDD_PARITY_HEADS=$(PARITY)/heads cargo test --locked --test tests models_of_other -- --ignored --nocapture
 
 # As in: make parity-detectors PICTURES=coco DETECTORS="--detector yolox=yolox_nano.onnx"
+# or, as proposers: make parity-detectors FILMS="a.mp4 b.mp4" DETECTORS="--teacher picodet=….onnx --detector yolox=yolox_nano.onnx"
 parity-detectors: setup-test
 	test -d $(PARITY_VENV) || python3.11 -m venv $(PARITY_VENV)
 	$(PARITY_VENV)/bin/pip install --quiet --disable-pip-version-check numpy==2.4.6 onnxruntime==1.32.0 \
 		opencv-python-headless==5.0.0.93 pycocotools==2.0.11
-	$(PARITY_VENV)/bin/python tools/parity/detectors.py --pictures $(PICTURES) $(DETECTORS)
+	$(PARITY_VENV)/bin/python tools/parity/detectors.py $(if $(FILMS),--films $(FILMS),--pictures $(PICTURES)) $(DETECTORS)
 
 setup:
 	@tools/setup/setup.sh run

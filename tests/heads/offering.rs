@@ -37,17 +37,17 @@ fn numbers(regions: &[Region]) -> Vec<[f32; 5]> {
     regions.iter().map(told).collect()
 }
 
-/// A copy of the model that ranks regions, with this one to offer them.
-fn ranking() -> tempfile::TempDir {
+/// A copy of the model that ranks regions, with the one in `other` to offer them.
+fn ranking(other: &Path) -> tempfile::TempDir {
     let dir = copy_of("clip");
-    edit_manifest(dir.path(), "model = \"../yolox\"", &format!("model = {:?}", folder(NAME).display().to_string()));
+    edit_manifest(dir.path(), "model = \"../yolox\"", &format!("model = {:?}", other.display().to_string()));
     edit_manifest(dir.path(), "regions = 50", "regions = 100");
     dir
 }
 
 #[test]
 fn a_detr_of_one_class_offers_what_its_reference_offers() {
-    let (ledger, dir) = (Arc::new(Ledger::default()), ranking());
+    let (ledger, dir) = (Arc::new(Ledger::default()), ranking(&folder(NAME)));
     let mut local = opening(dir.path());
     let mut open = |file: &Path| -> Result<Box<dyn Engine>, EngineError> { Ok(Box::new(local(file)?)) };
     let (mut offers, other) = proposer::open(&Manifest::load(dir.path()).unwrap(), &[], &mut open).unwrap();
@@ -96,6 +96,29 @@ fn of_many_regions_the_surest_are_offered() {
     let regions = numbers(&model.regions(&shown(&one.picture)).unwrap());
     let (px, _) = apart(&regions, &one.boxes[..5]).unwrap();
     assert!(px < 0.5, "{px} px");
+}
+
+/// What `tools/parity/detectors.py --regions` compares: the regions that a detector offers in every picture of a folder.
+#[test]
+#[ignore = "needs real pictures and a real detector; tools/parity/detectors.py runs it"]
+fn real_pictures() {
+    let given = |name: &str| std::env::var(format!("GROUNDD_PARITY_{name}")).unwrap_or_else(|_| panic!("set {name}"));
+    let dir = ranking(Path::new(&given("MODEL")));
+    let mut local = opening(dir.path());
+    let mut open = |file: &Path| -> Result<Box<dyn Engine>, EngineError> { Ok(Box::new(local(file)?)) };
+    let (mut offers, other) = proposer::open(&Manifest::load(dir.path()).unwrap(), &[], &mut open).unwrap();
+    let least: f32 = given("LEAST").parse().unwrap();
+    assert!((other.scores.unwrap().objectness - least).abs() < 1e-6, "the manifest's objectness should be {least}");
+    let mut files: Vec<_> = std::fs::read_dir(given("PICTURES")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let mut found = Vec::new();
+    for (number, file) in files.iter().enumerate() {
+        let image = image::open(file).unwrap().to_rgb8();
+        let shown = Rgb::new(Size::new(image.width(), image.height()), image.into_raw()).unwrap();
+        let regions = numbers(&offers.regions(&shown).unwrap());
+        found.extend(regions.into_iter().map(|[x1, y1, x2, y2, score]| (number, 0, x1, y1, x2, y2, score)));
+    }
+    std::fs::write(given("FOUND"), serde_json::to_vec(&found).unwrap()).unwrap();
 }
 
 /// The same graph with the ports of the original's exports: no mask, and the outputs' own names.
