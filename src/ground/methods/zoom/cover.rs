@@ -27,15 +27,16 @@ pub(super) fn holds(crop: &BBox, thing: &BBox, round: f32, picture: Size) -> boo
     low && (x2 + dx).min(width) <= right && (y2 + dy).min(height) <= bottom
 }
 
-/// At most `most` crops that together show as many seeds as they can, those that show more first; and the seeds that none
-/// of them shows.
+/// At most `most` crops, of those around each seed and some `wide` ones, that together show as many seeds as they can,
+/// those that show more first; and the seeds that none of them shows.
 pub(super) fn covering(
     seeds: &[Seed],
     around: impl Fn(&Seed) -> Option<BBox>,
+    wide: &[BBox],
     most: usize,
     picture: Size,
 ) -> (Vec<BBox>, Vec<Seed>) {
-    let crops: Vec<BBox> = seeds.iter().filter_map(around).collect();
+    let crops: Vec<BBox> = seeds.iter().filter_map(around).chain(wide.iter().copied()).collect();
     let (mut shown, mut unseen) = (Vec::new(), seeds.to_vec());
     while shown.len() < most && !unseen.is_empty() {
         // Those that had to wait count for more, so that each has its turn.
@@ -77,12 +78,20 @@ mod tests {
     fn the_crop_that_shows_most_comes_first_and_those_that_waited_have_their_turn() {
         let crowd = [seed(500.0, 200.0, 0), seed(520.0, 210.0, 0), seed(530.0, 190.0, 0)];
         let seeds = [&[seed(100.0, 100.0, 0)], &crowd[..]].concat();
-        let (shown, unseen) = covering(&seeds, around, 1, PICTURE);
+        let (shown, unseen) = covering(&seeds, around, &[], 1, PICTURE);
         assert_eq!((shown, unseen), (vec![around(&crowd[0]).unwrap()], vec![seed(100.0, 100.0, 0)]));
         let seeds = [&[seed(100.0, 100.0, 5)], &crowd[..]].concat();
-        assert_eq!(covering(&seeds, around, 1, PICTURE).0, [around(&seed(100.0, 100.0, 0)).unwrap()]);
-        assert_eq!(covering(&seeds, around, 5, PICTURE).1, []);
+        assert_eq!(covering(&seeds, around, &[], 1, PICTURE).0, [around(&seed(100.0, 100.0, 0)).unwrap()]);
+        assert_eq!(covering(&seeds, around, &[], 5, PICTURE).1, []);
         assert_eq!(seed(0.0, 0.0, 8).missed(), None);
+    }
+
+    #[test]
+    fn a_wide_crop_is_taken_where_it_shows_more_than_one_of_their_own() {
+        let seeds = [seed(100.0, 100.0, 0), seed(300.0, 100.0, 0)];
+        let wide = [square(0.0, 0.0, 400.0).unwrap()];
+        assert_eq!(covering(&seeds, around, &wide, 1, PICTURE), (wide.to_vec(), vec![]));
+        assert_eq!(covering(&seeds[..1], around, &wide, 1, PICTURE).0, [around(&seeds[0]).unwrap()]);
     }
 
     #[test]
@@ -99,7 +108,7 @@ mod tests {
             seeds in proptest::collection::vec((0u16..990, 0u16..490, 0u8..9), 0..30), most in 0usize..8,
         ) {
             let seeds: Vec<_> = seeds.iter().map(|(x, y, missed)| seed((*x).into(), (*y).into(), *missed)).collect();
-            let (shown, unseen) = covering(&seeds, around, most, PICTURE);
+            let (shown, unseen) = covering(&seeds, around, &[], most, PICTURE);
             prop_assert!(shown.len() <= most);
             for seed in &seeds {
                 let seen = shown.iter().any(|crop| shows(crop, seed, PICTURE));

@@ -169,10 +169,10 @@ impl<M: Selector> Eye<'_, M> {
         meter: &mut Meter,
         now: fn() -> Instant,
     ) -> Result<(Option<Plan>, Vec<Seed>), Stop> {
-        // Two thirds of the passes go where something is known to be: the rest look for what is not.
-        let most = (meter.left().saturating_mul(2) / 3).max(1);
-        let picture = self.frame.source();
-        let (mut shown, mut unseen) = cover::covering(seeds, |seed| self.around(seed), most, picture);
+        // A quarter of the passes look for what is not known to be anywhere: the rest go where something is.
+        let most = meter.left().saturating_sub((meter.left() / 4).max(1)).max(1);
+        let (picture, wide) = (self.frame.source(), self.wide(plan.tree()));
+        let (mut shown, mut unseen) = cover::covering(seeds, |seed| self.around(seed), &wide, most, picture);
         while !shown.is_empty() {
             let began = now();
             let (count, cost) = meter.afford(shown.len(), |n| self.unknown(&shown[..n]), began);
@@ -207,12 +207,25 @@ impl<M: Selector> Eye<'_, M> {
         crop::framed(&seed.bbox, self.frame.source(), self.canvas(), ROUND, least)
     }
 
+    /// Crops that show much of the picture, and nearly as well as it can be seen.
+    fn wide(&self, tree: &Tree) -> Vec<BBox> {
+        let areas = (0..tree.count()).filter_map(|at| tree.node(at).area.bbox());
+        let crops = areas.filter_map(|area| self.framed(&area));
+        let across = self.least();
+        crops.filter(|crop| crop.width() > GAIN * across && crop.width() <= NEAR * across).collect()
+    }
+
+    /// What is shown of an area of the tree.
+    fn framed(&self, area: &BBox) -> Option<BBox> {
+        crop::framed(area, self.frame.source(), self.canvas(), MARGIN, self.least())
+    }
+
     /// What is shown of a view.
     fn crop_of(&self, view: &View) -> Option<BBox> {
         if view.is_whole() {
             return self.looks.first().map(|(whole, _)| *whole);
         }
-        crop::framed(&view.area.bbox()?, self.frame.source(), self.canvas(), MARGIN, self.least())
+        self.framed(&view.area.bbox()?)
     }
 
     fn seen(&self, crop: &BBox) -> Option<&Look> {
