@@ -44,16 +44,19 @@ def graphs(head, side, width):
     yield Graph("head", Find(head), inputs, ["pred_logits", "pred_boxes"], axes)
 
 
-def paired(these, those):
-    """Logits and boxes in the order in which others have the same queries: equally good ones come in any order."""
+def paired(these, those, spared=0.0):
+    """Logits and boxes of both, in the order in which `those` have the queries: equally good ones come in any order. A part of
+    them may be left out, those that differ most."""
     a, b = (np.concatenate(found, axis=-1)[0] for found in (these, those))
     if a.shape != b.shape:
         raise Refused(f"head: {b.shape[0]} boxes came and should be {a.shape[0]}")
-    far, at = np.abs(a[None] - b[:, None]).max(-1), []
+    far, at, off = np.abs(a[None] - b[:, None]).max(-1), [], []
     for row in range(len(a)):
         at.append(int(far[row].argmin()))
+        off.append(far[row, at[-1]])
         far[:, at[-1]] = np.inf
-    return [found[:, at] for found in these]
+    kept = np.sort(np.argsort(off)[:len(a) - int(spared * len(a))])
+    return [found[:, at][:, kept] for found in these], [found[:, kept] for found in those]
 
 
 def clear(head, seen, count, random):

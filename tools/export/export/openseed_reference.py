@@ -54,7 +54,7 @@ def shown(head, counts):
 
 def compare(got, want, side, what):
     """Largest differences of logits, in parts of the largest, and of boxes in pixels."""
-    want = openseed.paired(want, got)
+    want, got = openseed.paired(want, got)
     logits, boxes = (float(abs(a - b).max()) * size for a, b, size in zip(got, want, (1 / abs(want[0]).max(), side)))
     if not (logits <= ALLOWED[0] and boxes <= ALLOWED[1]):
         raise Refused(f"{what} differs from LLaVA-Grounding's own code: logits by {logits:.1e} of the largest, boxes by "
