@@ -29,7 +29,9 @@ impl Broker {
     pub(super) async fn start(folder: &Path) -> Result<Self, Failure> {
         let port = free_port()?;
         let config = folder.join("mosquitto.conf");
-        let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nset_tcp_nodelay true\nlog_type error\n");
+        let text = format!(
+            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nset_tcp_nodelay true\nlog_type error\n"
+        );
         std::fs::write(&config, text)
             .map_err(|e| Failure::new(Exit::Unavailable, format!("cannot write {}: {e}", config.display())))?;
         // Debian puts the server where only root's PATH looks.
