@@ -147,6 +147,20 @@ impl Case {
         Self { system: system.name().to_owned(), streams, note: None, numbers: None }
     }
 
+    /// The gist of it, as a log line.
+    pub(super) fn log(&self) {
+        let Self { system, streams, note, numbers } = self;
+        if let Some(Numbers { analysed_per_s, cpu_ms_per_frame, rss_mb, latency_ms, .. }) = numbers {
+            let p95 = latency_ms.map_or(f64::NAN, |spread| spread.p95);
+            tracing::info!(
+                "{system} on {streams} cameras: {analysed_per_s:.1} frames/s, {cpu_ms_per_frame:.1} CPU ms a frame, \
+                 p95 {p95:.0} ms, {rss_mb:.0} MB"
+            );
+        } else {
+            tracing::warn!("{system} on {streams} cameras: {}", note.as_deref().unwrap_or("no numbers"));
+        }
+    }
+
     pub(super) fn fill(&mut self, result: Result<Measured, String>, bare: &Bare) {
         match result {
             Ok(measured) => self.numbers = Some(measured.numbers(bare)),
