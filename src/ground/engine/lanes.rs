@@ -31,20 +31,15 @@ pub struct Lanes<E> {
 
 impl<E: Engine> Lanes<E> {
     /// `together` runs by all threads, each of `alone` by one. Without the latter, all runs are by all threads.
-    pub fn new(together: E, mut alone: Vec<E>) -> Self {
+    pub fn new(together: E, alone: Vec<E>) -> Self {
         if alone.is_empty() {
             return Self { together: None, alone: vec![together], compared: true };
         }
-        alone.shrink_to_fit();
         Self { together: Some(together), alone, compared: false }
     }
 
-    /// The engine for one picture.
-    fn single(&mut self) -> &mut E {
-        self.together.as_mut().unwrap_or(&mut self.alone[0])
-    }
-
-    /// Finds out by `inputs` whether single pictures should have all threads.
+    /// Finds out by `inputs` whether single pictures should have all threads. Numbers may differ in their last digits between the two
+    /// ways, so this is done once and then kept to.
     fn compare(&mut self, inputs: &[(&str, &Tensor)]) -> Result<(), EngineError> {
         let Some(together) = &mut self.together else { return Ok(()) };
         let timed = |engine: &mut E| {
@@ -92,7 +87,7 @@ impl<E: Engine> Engine for Lanes<E> {
             self.compared = true;
             self.compare(inputs)?;
         }
-        self.single().run(inputs)
+        self.together.as_mut().unwrap_or(&mut self.alone[0]).run(inputs)
     }
 
     fn run_each(&mut self, runs: &[Vec<(&str, &Tensor)>]) -> Result<Vec<Outputs>, EngineError> {

@@ -339,7 +339,7 @@ impl<M: Selector> Confidence for Eye<'_, M> {
         let yes = match prompt.kind {
             Kind::Existence => look.yes,
             Kind::Answering => look.yes.min(look.picks.first().map_or(0.0, |pick| pick.score)),
-            Kind::Latent => look.hints.iter().map(|(_, score)| *score).fold(0.0, f32::max),
+            Kind::Latent => look.hints().map(|hint| hint.score).fold(0.0, f32::max),
         };
         Ok(2.0 * f64::from(yes) - 1.0)
     }
@@ -356,12 +356,12 @@ impl<M: Selector> Confidence for Eye<'_, M> {
 
     /// The best hint inside, of all the looks that were made.
     fn promise(&self, view: &View) -> f64 {
-        let hints = self.looks.iter().flat_map(|(_, look)| &look.hints);
-        hints.filter(|(middle, _)| view.area.holds(*middle)).map(|(_, score)| f64::from(*score)).fold(0.0, f64::max)
+        let hints = self.looks.iter().flat_map(|(_, look)| look.hints());
+        hints.filter(|hint| view.area.holds(hint.bbox.center())).map(|hint| f64::from(hint.score)).fold(0.0, f64::max)
     }
 
     fn worth_splitting(&self, view: &View) -> bool {
-        let traced = |look: &Look| look.hints.iter().any(|(_, score)| *score >= TRACE);
+        let traced = |look: &Look| look.hints().any(|hint| hint.score >= TRACE);
         let open = |look: &Look| !self.is_settled(look) && (look.coarseness() > NEAR || traced(look));
         self.crop_of(view).and_then(|crop| self.seen(&crop)).is_none_or(open)
     }

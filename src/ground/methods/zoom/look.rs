@@ -32,8 +32,6 @@ pub(super) struct Look {
     pub(super) yes: f32,
     /// The matches, best first.
     pub(super) picks: Vec<Pick>,
-    /// Small regions that may be it: middles in source pixels, and how well they fit.
-    pub(super) hints: Vec<((f32, f32), f32)>,
     /// Whatever may be it.
     faint: Vec<Pick>,
     canvas: Size,
@@ -54,10 +52,12 @@ impl Look {
         let weak = Bar { objectness: bar.objectness.min(HINT), score: HINT, nms_iou: 1.0 };
         let faint = retrieve::picks(proposals, at, scores, to_source, weak);
         let yes = if none.is_nan() { 0.0 } else { 1.0 - none.clamp(0.0, 1.0) };
-        let mut look = Self { placed, yes, picks, hints: Vec::new(), faint, canvas };
-        let hints = look.faint.iter().filter(|pick| look.is_small(&pick.bbox));
-        look.hints = hints.map(|pick| (pick.bbox.center(), pick.score)).collect();
-        look
+        Self { placed, yes, picks, faint, canvas }
+    }
+
+    /// Small regions that may be it.
+    pub(super) fn hints(&self) -> impl Iterator<Item = &Pick> {
+        self.faint.iter().filter(|pick| self.is_small(&pick.bbox))
     }
 
     /// Source pixels, on a side, that make one of the canvas.

@@ -210,17 +210,20 @@ impl Finder for Closed {
     fn find_on_canvases(&mut self, looks: &[Look<'_>]) -> Result<Vec<Option<Vec<Vec<Pick>>>>, GroundError> {
         let mut pixels = std::mem::take(&mut self.pixels);
         let mut prepared = Vec::with_capacity(looks.len());
-        let kept: Vec<_> = looks.iter().map(|look| self.sight.keeps(look.canvas.size)).collect();
-        for (look, _) in looks.iter().zip(&kept).filter(|(_, kept)| **kept) {
-            cut(look.canvas, look.view, &mut pixels);
-            prepared.push(self.prepare(&pixels, look.view.inner)?);
+        for look in looks {
+            if self.sight.keeps(look.canvas.size) {
+                cut(look.canvas, look.view, &mut pixels);
+                prepared.push(self.prepare(&pixels, look.view.inner)?);
+            }
         }
         self.pixels = pixels;
         let mut seen = self.run(prepared)?.into_iter();
-        let mut found = |(look, kept): (&Look<'_>, bool)| {
-            kept.then(|| seen.next()).flatten().map(|seen| self.picks(seen, look.wants)).transpose()
-        };
-        looks.iter().zip(kept).map(&mut found).collect()
+        let mut found = Vec::with_capacity(looks.len());
+        for look in looks {
+            let own = if self.sight.keeps(look.canvas.size) { seen.next() } else { None };
+            found.push(own.map(|seen| self.picks(seen, look.wants)).transpose()?);
+        }
+        Ok(found)
     }
 
     fn at_once(&self) -> usize {
