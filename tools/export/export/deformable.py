@@ -7,8 +7,7 @@ import torch
 from torch import nn
 from transformers import DeformableDetrForObjectDetection
 
-from .detection import IMAGENET, Closed, must_be, named, traceable
-from .errors import Refused
+from .detection import Closed, Shortest, named, traceable
 from .family import Graph
 from .heads import Run
 
@@ -41,7 +40,7 @@ class Masked(nn.Module):
         return out.logits, out.pred_boxes
 
 
-class DeformableDetr(Closed):
+class DeformableDetr(Shortest, Closed):
     name = "deformable-detr"
     model_type = "deformable_detr"
     hub_example = "SenseTime/deformable-detr"
@@ -50,12 +49,7 @@ class DeformableDetr(Closed):
     allowed = exact = 2e-3
 
     def prepare(self, model, source):
-        must_be(source, IMAGENET, 2)
-        size = source.preprocessor.get("size", {})
-        if "shortest_edge" not in size or "longest_edge" not in size:
-            raise Refused(f"{source.folder / 'preprocessor_config.json'}: size should have shortest_edge and longest_edge")
-        self.shortest, self.longest = size["shortest_edge"], size["longest_edge"]
-        self.width, self.height = self.image or (self.longest, self.shortest)
+        self.measure(source)
         # Custom kernels are for CUDA, and no trace sees into them.
         model.config.disable_custom_kernels = True
         for module in model.modules():
@@ -63,16 +57,8 @@ class DeformableDetr(Closed):
                 module.disable_custom_kernels = True
         return model
 
-    def feeds(self, random, columns, rows):
-        """A picture of which so many columns and rows count."""
-        pixels = random.standard_normal((1, 3, self.height, self.width)).astype(np.float32)
-        mask = np.ones((1, self.height, self.width), np.int64)
-        for free in (pixels[:, :, rows:], pixels[:, :, :, columns:], mask[:, rows:], mask[:, :, columns:]):
-            free[...] = 0
-        return {"pixel_values": pixels, "pixel_mask": mask}
-
     def graphs(self, model):
-        sample = self.feeds(np.random.default_rng(3), self.width - 5, self.height)
+        sample = self.picture(np.random.default_rng(3), (self.width - 5, self.height))
         inputs = {name: torch.from_numpy(value) for name, value in sample.items()}
         yield Graph("detector", Masked(model), inputs, ["logits", "pred_boxes"], {})
 
@@ -80,7 +66,7 @@ class DeformableDetr(Closed):
         for name, columns, rows in (("a picture", self.width, self.height),
                                     ("half a picture", self.width // 2, self.height),
                                     ("a low picture", self.width, self.height * 2 // 3)):
-            yield Run(name, "detector", self.feeds(random, columns, rows))
+            yield Run(name, "detector", self.picture(random, (columns, rows)))
 
     def settings(self, model, source):
         names = named(model)

@@ -88,7 +88,28 @@ class Dino(nn.Module):
         return out.logits, out.pred_boxes
 
 
-class GroundingDino(Head):
+class Shortest:
+    """Pictures whose shorter side has a given length, in the corner of an image, beside a mask that covers them."""
+
+    def measure(self, source):
+        must_be(source, IMAGENET, 2)
+        size = source.preprocessor.get("size", {})
+        if "shortest_edge" not in size or "longest_edge" not in size:
+            raise Refused(f"{source.folder / 'preprocessor_config.json'}: size should have shortest_edge and longest_edge")
+        self.shortest, self.longest = size["shortest_edge"], size["longest_edge"]
+        self.width, self.height = self.image or (self.longest, self.shortest)
+
+    def picture(self, random, inner=None):
+        """A picture of which `inner` columns and rows count."""
+        pixels = random.standard_normal((1, 3, self.height, self.width)).astype(np.float32)
+        mask = np.ones((1, self.height, self.width), np.int64)
+        columns, rows = inner or (self.width, self.height)
+        for free in (pixels[:, :, rows:], pixels[:, :, :, columns:], mask[:, rows:], mask[:, :, columns:]):
+            free[...] = 0
+        return {"pixel_values": pixels, "pixel_mask": mask}
+
+
+class GroundingDino(Shortest, Head):
     name = "grounding-dino"
     model_type = "grounding-dino"
     hub_example = "IDEA-Research/grounding-dino-tiny"
@@ -100,12 +121,7 @@ class GroundingDino(Head):
     allowed = exact = 2e-3
 
     def prepare(self, model, source):
-        must_be(source, IMAGENET, 2)
-        size = source.preprocessor.get("size", {})
-        if "shortest_edge" not in size or "longest_edge" not in size:
-            raise Refused(f"{source.folder / 'preprocessor_config.json'}: size should have shortest_edge and longest_edge")
-        self.shortest, self.longest = size["shortest_edge"], size["longest_edge"]
-        self.width, self.height = self.image or (self.longest, self.shortest)
+        self.measure(source)
         self.begin, self.end, self.stop = (source.token(text) for text in ("[CLS]", "[SEP]", "."))
         if [self.begin, self.end, self.stop] != modeling_grounding_dino.SPECIAL_TOKENS[:3]:
             raise Refused(f"{source.folder / 'tokenizer.json'}: `[CLS]`, `[SEP]` and `.` should have the ids "
@@ -121,13 +137,8 @@ class GroundingDino(Head):
         for count in words:
             ids += [*random.choice(self.ordinary, count), self.stop]
         ids = np.array([[*ids, self.end]], np.int64)
-        pixels = random.standard_normal((1, 3, self.height, self.width)).astype(np.float32)
-        mask = np.ones((1, self.height, self.width), np.int64)
-        if inner:
-            for free in (pixels[:, :, inner[1]:], pixels[:, :, :, inner[0]:], mask[:, inner[1]:], mask[:, :, inner[0]:]):
-                free[...] = 0
-        return {"pixel_values": pixels, "input_ids": ids, "token_type_ids": np.zeros_like(ids),
-                "attention_mask": np.ones_like(ids), "pixel_mask": mask}
+        return self.picture(random, inner) | {"input_ids": ids, "token_type_ids": np.zeros_like(ids),
+                                              "attention_mask": np.ones_like(ids)}
 
     def graphs(self, model):
         random = np.random.default_rng(3)
