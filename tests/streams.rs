@@ -17,7 +17,8 @@ use groundd::{
     ingest::{self, CameraConfig, State},
     track::TrackConfig,
     types::{
-        Answer, Batch, CameraId, DropReason, Followed, Job, Ledger, Method, QueryId, QuerySet, Rgb, Size, Status, Work,
+        Answer, Batch, CameraId, DropReason, Followed, Job, Ledger, Method, QueryId, QuerySet, Rgb, ShedReason, Size,
+        Status, Work,
     },
 };
 use serde_json::Value;
@@ -26,7 +27,7 @@ use crate::{
     ingest::support as rig,
     support::{
         alone,
-        ground::{batch, frame},
+        ground::{batch, frame, frame_of},
     },
 };
 
@@ -318,6 +319,51 @@ async fn four_times_the_load_is_counted_and_stays_young_and_small() {
     assert!(p95 <= 3000.0, "p95 {p95} ms");
     assert!(most < half + (24 << 20), "{half} bytes after half the time, {most} at most later");
     assert!(tally.odd.is_empty(), "{:?}", &tally.odd[..tally.odd.len().min(5)]);
+}
+
+/// A model that is given picture upon picture has no time between them, on any machine.
+#[test]
+fn of_more_questions_than_there_is_time_for_the_least_valuable_are_shed_and_all_are_counted() {
+    ingest::init().unwrap();
+    let set = queries(&[
+        ("person", Method::Auto, 5),
+        ("red car", Method::Auto, 0),
+        ("bus", Method::Auto, -5),
+        ("dog", Method::Zoom, 5),
+    ]);
+    let mut model = nano();
+    // A share this small that there is something to shed.
+    model.ask(&AskConfig { once: false, share: 0.02, ..AskConfig::default() }, false);
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/heads/street.png");
+    let image = image::open(file).unwrap().to_rgb8();
+    let street = Rgb::new(Size::new(image.width(), image.height()), image.into_raw()).unwrap();
+    let (mut stills, ledger) = (ingest::Stills::new(model.limits().canvas), Arc::default());
+    let (view, canvas, full) = stills.paint(&street).unwrap();
+    let (mut told, mut frames) = (BTreeMap::<String, (u64, u64)>::new(), 0);
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(6) {
+        let frame = frame_of("cam0", &ledger, (view, canvas.clone()), Some(Arc::clone(&full)));
+        let queries = set.for_camera(&frame.camera);
+        frames += 1;
+        for answer in model.ground(&batch(vec![Job { frame, queries }])).unwrap().remove(0) {
+            let told = told.entry(answer.query.id.to_string()).or_default();
+            told.0 += 1;
+            match answer.status {
+                Status::Ok => {}
+                Status::Shed(reason) if !reason.is_empty() => told.1 += 1,
+                other => panic!("{}: {other:?}", answer.query.id),
+            }
+        }
+    }
+    // Every question on every frame is asked or shed, and who reads the answers knows which.
+    let work = model.work();
+    let shed: u64 = ShedReason::ALL.map(|reason| work.shed(reason)).iter().sum();
+    assert_eq!((work.asked() + work.reused() + shed, work.still()), (frames * set.iter().count() as u64, 0));
+    assert_eq!(told.values().map(|(_, shed)| shed).sum::<u64>(), shed);
+    let part = |id: &str| told[id].1 as f64 / told[id].0 as f64;
+    let parts = ["dog", "bus", "red-car", "person"].map(part);
+    println!("shed: zoom {:.2}, low priority {:.2}, middle {:.2}, high {:.2}", parts[0], parts[1], parts[2], parts[3]);
+    assert!(parts.is_sorted_by(|a, b| a >= b) && parts[0] > 0.3 && parts[0] > parts[3], "{parts:?}");
 }
 
 /// The bundled model on one thread.

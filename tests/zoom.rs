@@ -6,14 +6,13 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, Instant, SystemTime},
 };
 
 use groundd::{
     eval::{Dataset, Options, Rect, dataset},
     ground::{self, Grounder, ModelConfig, methods::zoom::ZoomConfig},
     ingest::{self, Stills},
-    types::{Answer, BBox, CameraId, Capture, Clock, Frame, FullFrame, Job, Ledger, Method, Query, Rgb, Size, Status},
+    types::{Answer, BBox, Frame, FullFrame, Job, Ledger, Method, Query, Rgb, Size, Status},
 };
 
 use crate::support::ground::*;
@@ -101,18 +100,7 @@ fn ask(model: &mut dyn Grounder, frame: &Arc<Frame>, query: &Arc<Query>) -> Answ
 
 fn still(stills: &mut Stills, ledger: &Arc<Ledger>, picture: &Rgb, camera: &str, cuts: &Arc<AtomicU64>) -> Arc<Frame> {
     let (view, canvas, full) = stills.paint(picture).unwrap();
-    Arc::new(Frame {
-        camera: CameraId::new(camera).unwrap(),
-        seq: 0,
-        capture: Capture { at: SystemTime::now(), clock: Clock::Arrival },
-        pts: Duration::ZERO,
-        decoded_at: Instant::now(),
-        decode_time: Duration::ZERO,
-        view,
-        canvas,
-        full: Some(Arc::new(Counted { full, cuts: Arc::clone(cuts) })),
-        ticket: ledger.open(),
-    })
+    frame_of(camera, ledger, (view, canvas), Some(Arc::new(Counted { full, cuts: Arc::clone(cuts) })))
 }
 
 /// Real footage: pictures of one camera in their order, with one phrase each, in the layout of `groundd eval`:

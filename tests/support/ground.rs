@@ -12,8 +12,8 @@ use std::{
 use groundd::{
     ground::{self, GroundError, Grounder, ModelConfig},
     types::{
-        Answer, Batch, CameraId, Capture, Clock, Frame, Job, Ledger, Letterbox, Method, Query, QueryId, Rgb, Size,
-        Worth,
+        Answer, Batch, CameraId, Capture, Clock, Frame, FullFrame, Job, Ledger, Letterbox, Method, Query, QueryId, Rgb,
+        Size, Worth,
     },
 };
 
@@ -91,16 +91,27 @@ pub(crate) fn picture(regions: &[Region]) -> Rgb {
 
 /// A frame of `ledger` with that picture, from a source of 32x16 pixels.
 pub(crate) fn frame(ledger: &Arc<Ledger>, canvas: Rgb) -> Arc<Frame> {
+    let view = Letterbox::fit(Size::new(32, 16), 1.0, canvas.size);
+    frame_of("cam0", ledger, (view, canvas), None)
+}
+
+/// A frame of a camera, with the picture on its canvas and perhaps the full one.
+pub(crate) fn frame_of(
+    camera: &str,
+    ledger: &Arc<Ledger>,
+    (view, canvas): (Letterbox, Rgb),
+    full: Option<Arc<dyn FullFrame>>,
+) -> Arc<Frame> {
     Arc::new(Frame {
-        camera: CameraId::new("cam0").unwrap(),
+        camera: CameraId::new(camera).unwrap(),
         seq: 0,
         capture: Capture { at: SystemTime::now(), clock: Clock::Arrival },
         pts: Duration::ZERO,
         decoded_at: Instant::now(),
         decode_time: Duration::ZERO,
-        view: Letterbox::fit(Size::new(32, 16), 1.0, canvas.size),
+        view,
         canvas,
-        full: None,
+        full,
         ticket: ledger.open(),
     })
 }

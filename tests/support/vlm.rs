@@ -7,7 +7,6 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
 };
 
 use groundd::{
@@ -28,11 +27,11 @@ use groundd::{
             speech::Talk,
         },
     },
-    types::{BBox, CameraId, Capture, Clock, Frame, FullFrame, Ledger, Letterbox, Rgb, Size},
+    types::{BBox, Frame, FullFrame, Ledger, Letterbox, Rgb, Size},
 };
 use serde::Deserialize;
 
-use super::ground::config;
+use super::ground::{config, frame_of};
 
 /// Every family with fixtures.
 pub(crate) const FAMILIES: [&str; 5] = ["qwen2-vl", "qwen2.5-vl", "qwen3-vl", "florence-2", "paligemma"];
@@ -411,18 +410,7 @@ pub(crate) fn canvas_frame(ledger: &Arc<Ledger>, picture: &Rgb) -> Arc<Frame> {
 }
 
 fn frame(ledger: &Arc<Ledger>, canvas: Rgb, view: Letterbox, full: Option<Arc<Whole>>) -> Arc<Frame> {
-    Arc::new(Frame {
-        camera: CameraId::new("cam0").unwrap(),
-        seq: 0,
-        capture: Capture { at: SystemTime::now(), clock: Clock::Arrival },
-        pts: Duration::ZERO,
-        decoded_at: Instant::now(),
-        decode_time: Duration::ZERO,
-        view,
-        canvas,
-        full: full.map(|whole| whole as Arc<dyn FullFrame>),
-        ticket: ledger.open(),
-    })
+    frame_of("cam0", ledger, (view, canvas), full.map(|whole| whole as Arc<dyn FullFrame>))
 }
 
 /// A real decoder whose words are put into its mouth.
