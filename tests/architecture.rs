@@ -115,6 +115,18 @@ fn types_are_plain_data() {
     }
 }
 
+/// What is written in Python is only run where torch is: that it can be read at all is seen here.
+#[test]
+fn every_python_file_can_be_read() {
+    let read = "import ast, pathlib, sys\n\
+                files = [p for p in pathlib.Path('tools').rglob('*.py')]\n\
+                assert len(files) > 20, files\n\
+                [ast.parse(p.read_text(), str(p)) for p in files]\n";
+    let mut python = std::process::Command::new("python3");
+    let done = python.args(["-c", read]).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
 #[test]
 fn the_readmes_commands_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -137,8 +137,10 @@ class GroundingDino(Shortest, Head):
         for count in words:
             ids += [*random.choice(self.ordinary, count), self.stop]
         ids = np.array([[*ids, self.end]], np.int64)
-        return self.picture(random, inner) | {"input_ids": ids, "token_type_ids": np.zeros_like(ids),
-                                              "attention_mask": np.ones_like(ids)}
+        shown = self.picture(random, inner)
+        # In the order that the graph takes them.
+        return {"pixel_values": shown["pixel_values"], "input_ids": ids, "token_type_ids": np.zeros_like(ids),
+                "attention_mask": np.ones_like(ids), "pixel_mask": shown["pixel_mask"]}
 
     def graphs(self, model):
         random = np.random.default_rng(3)

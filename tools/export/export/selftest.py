@@ -46,16 +46,12 @@ KINDS = {
         "more layers": {"layers": (2, 3), "depths": (1, 1, 2, 1), "shortest": 96, "longest": 96, "seed": 2}}),
     "owlv2": (tiny_heads.owlv2, {"plain": {}, "another side": {"side": 72, "seed": 1}}),
     "rt-detr": (tiny_heads.rt_detr, {"plain": {}, "another side": {"side": 96, "seed": 1}}),
-<<<<<<< HEAD
     "llava-grounding": (tiny_heads.llava_grounding, {
         "plain": {}, "another side": {"side": 96, "eye": 48, "seed": 1},
         "the published head": {"side": 128, "published": True, "seed": 2}}),
-=======
-    "llava-grounding": (tiny_heads.llava_grounding, {"plain": {}, "another side": {"side": 96, "eye": 48, "seed": 1}}),
     "deformable-detr": (tiny_heads.deformable_detr, {
         "plain": {}, "two stages, other sides": {"two_stage": True, "shortest": 72, "longest": 120, "seed": 1},
         "one class": {"classes": ["object"], "hidden": 64, "layers": (2, 3), "seed": 2}}),
->>>>>>> 8c632e3 (A Deformable DETR offers regions of anything, as UPN does: its pictures beside a mask or without one, its exporter, its fixture)
     "d-fine": (tiny_heads.d_fine, {"plain": {}, "another side": {"side": 96, "seed": 1}}),
 }
 FORMS = {"half": {"dtype": "fp16"}, "int8": {"weights": "int8"}, "int4": {"weights": "int4"},

@@ -159,12 +159,6 @@ def d_fine(folder, seed=0, side=64, queries=16, hidden=16):
     save(folder, tiny.randomise(transformers.DFineForObjectDetection(config), seed), None, square(side))
 
 
-<<<<<<< HEAD
-def llava_grounding(folder, seed=0, side=64, eye=32, hidden=32, layers=2, published=False):
-    """LLaVA-Grounding's layout: one state with the tower and the head in it, marks among the last tokens. The head is a small
-    one of ours, or has every part of the published one."""
-    from . import llava_grounding as real, openseed, openseed_reference
-=======
 def deformable_detr(folder, seed=0, shortest=64, longest=96, queries=24, hidden=32, layers=(1, 2), classes=LABELS,
                     two_stage=False):
     backbone = transformers.ResNetConfig(
@@ -183,10 +177,10 @@ def deformable_detr(folder, seed=0, shortest=64, longest=96, queries=24, hidden=
     save(folder, model, None, picture, safe_serialization=not two_stage)
 
 
-def llava_grounding(folder, seed=0, side=64, eye=32, hidden=32, layers=2):
-    """LLaVA-Grounding's layout: one state with the tower and the head in it, marks among the last tokens."""
-    from . import llava_grounding as real, openseed
->>>>>>> 8c632e3 (A Deformable DETR offers regions of anything, as UPN does: its pictures beside a mask or without one, its exporter, its fixture)
+def llava_grounding(folder, seed=0, side=64, eye=32, hidden=32, layers=2, published=False):
+    """LLaVA-Grounding's layout: one state with the tower and the head in it, marks among the last tokens. The head is a small
+    one of ours, or has every part of the published one."""
+    from . import llava_grounding as real, openseed, openseed_reference
     tokenizer = tiny.piece_tokenizer(["<unk>", "<s>", "</s>"], [*real.AROUND, real.MARK])
     text = {"vocab_size": tokenizer.get_vocab_size(), "hidden_size": hidden, "intermediate_size": 48,
             "num_hidden_layers": layers, "num_attention_heads": 4, "num_key_value_heads": 4,
