@@ -9,11 +9,15 @@ use crate::support::{
     process::{Process, groundd},
 };
 
-/// Another "system" that answers the same picture again and again.
+/// Another "system", which watches the camera and answers the same picture again and again, until the broker is gone.
 fn peer(folder: &Path) -> String {
     let path = folder.join("peer.sh");
-    let script = "#!/bin/sh\nport=${4#*:}\n\
-        while mosquitto_pub -h 127.0.0.1 -p \"$port\" -t bench/0/detections -m '{\"mark\":5,\"boxes\":[]}'; do sleep 0.2; done\n";
+    let script = format!(
+        "#!/bin/sh\nport=${{4#*:}}\n\
+        while mosquitto_pub -h 127.0.0.1 -p \"$port\" -t bench/0/detections -m '{{\"mark\":5,\"boxes\":[]}}'; do sleep 0.2; done &\n\
+        exec '{}' watch --query person \"$7\"\n",
+        groundd().get_program().display()
+    );
     fs::write(&path, script).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     path.display().to_string()

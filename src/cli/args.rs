@@ -51,6 +51,9 @@ pub(super) enum Command {
     Eval(Box<Eval>),
     /// Measure throughput, delay and cost on this machine, beside the bare engine and other systems
     Bench(Box<Bench>),
+    /// One of the benchmark's cameras
+    #[command(hide = true)]
+    Play(Play),
     /// List, inspect, verify and fetch models
     Models(Models),
 }
@@ -58,8 +61,14 @@ pub(super) enum Command {
 impl Command {
     /// What is logged if nobody says; the demo's table is not to be written over.
     pub(super) fn default_log(&self) -> &'static str {
-        if matches!(self, Self::Demo(_) | Self::Bench(_)) { "warn" } else { "info" }
+        if matches!(self, Self::Demo(_)) { "warn" } else { "info" }
     }
+}
+
+#[derive(ClapArgs)]
+pub(super) struct Play {
+    /// What it plays
+    pub(super) clip: PathBuf,
 }
 
 #[derive(ClapArgs)]

@@ -89,6 +89,7 @@ pub fn main() -> ExitCode {
         args::Command::Watch(watch) => watch::run(&watch),
         args::Command::Demo(demo) => demo::run(&demo),
         args::Command::Bench(bench) => bench::run(&bench),
+        args::Command::Play(play) => bench::play(&play),
         args::Command::Check(check) => check::run(&check),
         args::Command::Eval(eval) => eval::run(&eval),
         args::Command::Models(models) => models::run(&models),

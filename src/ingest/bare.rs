@@ -1,6 +1,7 @@
 //! What decoding alone costs: the yardstick that the whole way from camera to model is held against.
 
 use std::{
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -8,7 +9,7 @@ use std::{
 use gstreamer::{self as gst, prelude::*};
 use gstreamer_app as gst_app;
 
-use super::{IngestError, canvas::Painter, rtsp_clip::Clip};
+use super::{IngestError, canvas::Painter, rtsp_clip::Clip, timeline::Timeline};
 use crate::types::{Rgb, Size};
 
 /// Pictures that may wait on either side of the decoder.
@@ -22,8 +23,15 @@ pub struct Bare {
 }
 
 impl Bare {
-    pub(super) fn new(clip: Arc<Clip>) -> Self {
-        Self { clip }
+    /// Reads the clip at `path`.
+    pub fn load(path: &Path) -> Result<Self, IngestError> {
+        super::init()?;
+        Ok(Self { clip: Arc::new(Clip::load(path)?) })
+    }
+
+    /// When the pictures of a play of this clip elsewhere are sent, once it is told when that [began](Timeline::begin).
+    pub fn timeline(&self) -> Timeline {
+        Timeline::new(Arc::clone(&self.clip))
     }
 
     /// Decodes the clip on one thread of the decoder, over and over for about `limit`. With a `canvas` every picture is

@@ -4,10 +4,23 @@
 //! Along the top edge, from the left, lie [`BITS`] squares of [`SQUARE`] pixels, the lowest bit first and white for 1;
 //! then the same squares inverted, so that a picture without a number is not mistaken for one with it.
 
+use std::{
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
 use gstreamer as gst;
 use gstreamer_video::{self as gst_video, prelude::*};
 
+use super::IngestError;
 use crate::types::Rgb;
+
+/// Decodes a clip and encodes it again, as cameras do: no reordering, one slice, a keyframe every 15 pictures.
+const NUMBERED: &str = "filesrc name=source ! \
+    decodebin force-sw-decoders=true expose-all-streams=false caps=video/x-raw(ANY) ! videoconvert ! \
+    video/x-raw,format=I420 ! identity name=mark ! \
+    x264enc tune=zerolatency speed-preset=veryfast threads=1 pass=qual quantizer=23 key-int-max=15 ! \
+    video/x-h264,profile=main ! h264parse ! matroskamux ! filesink name=sink";
 
 /// Bits of a number: numbers count from 0 and wrap at `2^BITS`.
 pub const BITS: u32 = 10;
@@ -18,11 +31,45 @@ const WHITE: u8 = 235;
 const BLACK: u8 = 16;
 const GREY: u8 = 128;
 
+/// A clip that is not through by then is too long to be played as a camera.
+const PATIENCE: gst::ClockTime = gst::ClockTime::from_seconds(600);
+
 /// Width of the whole mark in pixels.
 const WIDTH: u32 = 2 * BITS * SQUARE;
 
+/// Writes a copy of the clip at `from`, H.264 in Matroska, with a number in every picture that is large enough.
+pub fn number(from: &Path, into: &Path) -> Result<(), IngestError> {
+    super::init()?;
+    let wrong = |what: &str| IngestError::Server(format!("number the pictures of {}: {what}", from.display()));
+    let pipeline = gst::parse::launch(NUMBERED).map_err(|e| wrong(e.message()))?;
+    let pipeline = pipeline.downcast::<gst::Pipeline>().map_err(|_| wrong("no pipeline"))?;
+    let element = |name: &str| pipeline.by_name(name).ok_or_else(|| wrong("no end"));
+    element("source")?.set_property("location", from.to_string_lossy().as_ref());
+    element("sink")?.set_property("location", into.to_string_lossy().as_ref());
+    let pad = element("mark")?.static_pad("src").ok_or_else(|| wrong("no pictures"))?;
+    let count = AtomicU64::new(0);
+    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+        let video = pad.current_caps().and_then(|caps| gst_video::VideoInfo::from_caps(&caps).ok());
+        if let (Some(buffer), Some(video)) = (info.buffer_mut(), video) {
+            draw(buffer.make_mut(), &video, count.fetch_add(1, Ordering::Relaxed));
+        }
+        gst::PadProbeReturn::Ok
+    });
+    let written = pipeline.set_state(gst::State::Playing).map_err(|_| wrong("it cannot be read")).and_then(|_| {
+        let bus = pipeline.bus().ok_or_else(|| wrong("no bus"))?;
+        let end = bus.timed_pop_filtered(PATIENCE, &[gst::MessageType::Eos, gst::MessageType::Error]);
+        match end.as_ref().map(|message| message.view()) {
+            Some(gst::MessageView::Eos(_)) => Ok(()),
+            Some(gst::MessageView::Error(e)) => Err(wrong(e.error().message())),
+            _ => Err(wrong("it takes too long; use a shorter clip")),
+        }
+    });
+    pipeline.set_state(gst::State::Null).map_err(|_| wrong("it cannot be closed"))?;
+    written
+}
+
 /// Draws `number` into an I420 picture; `false` if it is too small for it.
-pub(super) fn draw(buffer: &mut gst::BufferRef, info: &gst_video::VideoInfo, number: u64) -> bool {
+fn draw(buffer: &mut gst::BufferRef, info: &gst_video::VideoInfo, number: u64) -> bool {
     let Ok(mut frame) = gst_video::VideoFrameRef::from_buffer_ref_writable(buffer, info) else { return false };
     if frame.width() < WIDTH || frame.height() < SQUARE {
         return false;

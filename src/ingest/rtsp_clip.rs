@@ -4,20 +4,12 @@ use std::{path::Path, time::Duration};
 
 use gstreamer::{self as gst, prelude::*};
 use gstreamer_app as gst_app;
-use gstreamer_video as gst_video;
 
-use super::{IngestError, mark};
+use super::IngestError;
 
 /// Takes the stream out of its file as it is.
 const AS_IT_IS: &str = "filesrc name=source ! parsebin ! appsink name=out sync=false \
                         caps=\"video/x-h264,alignment=au;video/x-h265,alignment=au;image/jpeg\"";
-
-/// Decodes it and encodes it again, as cameras do: no reordering, one slice, a keyframe every 15 pictures.
-const MARKED: &str = "filesrc name=source ! \
-    decodebin force-sw-decoders=true expose-all-streams=false caps=video/x-raw(ANY) ! videoconvert ! \
-    video/x-raw,format=I420 ! identity name=mark ! \
-    x264enc tune=zerolatency speed-preset=veryfast threads=1 pass=qual quantizer=23 key-int-max=15 ! \
-    video/x-h264,profile=main ! h264parse ! appsink name=out sync=false caps=video/x-h264,alignment=au";
 
 /// One encoded video stream.
 pub(super) struct Clip {
@@ -30,20 +22,15 @@ pub(super) struct Clip {
 }
 
 impl Clip {
-    /// Reads the first video stream of the file at `path`; `marked` draws a number into every picture (see
-    /// [`mark`]), for which the stream is encoded anew.
-    pub(super) fn load(path: &Path, marked: bool) -> Result<Self, IngestError> {
+    /// Reads the first video stream of the file at `path`.
+    pub(super) fn load(path: &Path) -> Result<Self, IngestError> {
         let wrong = |what: &str| IngestError::Server(format!("play {}: {what}", path.display()));
-        let text = if marked { MARKED } else { AS_IT_IS };
-        let element = gst::parse::launch(text).map_err(|e| wrong(e.message()))?;
+        let element = gst::parse::launch(AS_IT_IS).map_err(|e| wrong(e.message()))?;
         let pipeline = element.downcast::<gst::Pipeline>().map_err(|_| wrong("no pipeline"))?;
         let (source, sink) = (pipeline.by_name("source"), pipeline.by_name("out"));
         let sink = sink.and_then(|s| s.downcast::<gst_app::AppSink>().ok()).ok_or_else(|| wrong("no sink"))?;
         if let Some(source) = source {
             source.set_property("location", path.to_string_lossy().as_ref());
-        }
-        if let Some(pad) = pipeline.by_name("mark").and_then(|m| m.static_pad("src")) {
-            draw_marks(&pad);
         }
         let read = pipeline
             .set_state(gst::State::Playing)
@@ -96,19 +83,6 @@ impl Clip {
             _ => "( appsrc name=feed format=time ! h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1 )",
         }
     }
-}
-
-/// Numbers the raw pictures that leave `pad`.
-fn draw_marks(pad: &gst::Pad) {
-    let count = std::sync::atomic::AtomicU64::new(0);
-    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
-        let video = pad.current_caps().and_then(|caps| gst_video::VideoInfo::from_caps(&caps).ok());
-        if let (Some(buffer), Some(video)) = (info.buffer_mut(), video) {
-            let number = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            mark::draw(buffer.make_mut(), &video, number);
-        }
-        gst::PadProbeReturn::Ok
-    });
 }
 
 fn read(sink: &gst_app::AppSink) -> Option<Clip> {

@@ -18,7 +18,7 @@ use gstreamer_rtsp_server::{
 };
 use tracing::warn;
 
-use super::{IngestError, bare::Bare, rtsp_clip::Clip, timeline::Timeline};
+use super::{IngestError, rtsp_clip::Clip, timeline::Timeline};
 
 /// The role of everybody who may watch.
 const VIEWER: &str = "viewer";
@@ -38,8 +38,6 @@ pub struct RtspServerOptions {
     pub credentials: Option<(String, String)>,
     /// Certificate and key (PEM) for RTSPS.
     pub tls: Option<(PathBuf, PathBuf)>,
-    /// Draw a number into every picture (see [`mark`](super::mark)), for which the clip is encoded anew as H.264.
-    pub marked: bool,
 }
 
 /// A running server. Dropping it stops it.
@@ -48,7 +46,6 @@ pub struct RtspServer {
     secure: bool,
     main_loop: glib::MainLoop,
     thread: Option<JoinHandle<()>>,
-    clip: Arc<Clip>,
     timelines: BTreeMap<String, Timeline>,
 }
 
@@ -56,19 +53,19 @@ impl RtspServer {
     /// Starts serving; the server answers when this returns.
     pub fn start(options: RtspServerOptions) -> Result<Self, IngestError> {
         super::init()?;
-        let clip = Arc::new(Clip::load(&options.clip, options.marked)?);
+        let clip = Arc::new(Clip::load(&options.clip)?);
         let timelines: BTreeMap<String, Timeline> =
             options.mounts.iter().map(|mount| (mount.clone(), Timeline::new(Arc::clone(&clip)))).collect();
         let secure = options.tls.is_some();
         let context = glib::MainContext::new();
         let main_loop = glib::MainLoop::new(Some(&context), false);
         let (up, started) = mpsc::channel();
-        let (running, served, followed) = (main_loop.clone(), Arc::clone(&clip), timelines.clone());
+        let (running, followed) = (main_loop.clone(), timelines.clone());
         let thread = std::thread::Builder::new()
             .name("rtsp-server".to_owned())
-            .spawn(move || serve(&options, &served, &followed, &running, &up))
+            .spawn(move || serve(&options, &clip, &followed, &running, &up))
             .map_err(|e| IngestError::Server(format!("start: {e}")))?;
-        let mut server = Self { port: 0, secure, main_loop, thread: Some(thread), clip, timelines };
+        let mut server = Self { port: 0, secure, main_loop, thread: Some(thread), timelines };
         server.port = started
             .recv_timeout(START_LIMIT)
             .map_err(|_| IngestError::Server("start: it does not come up".to_owned()))??;
@@ -89,11 +86,6 @@ impl RtspServer {
     /// When the pictures of `mount` are sent.
     pub fn timeline(&self, mount: &str) -> Option<&Timeline> {
         self.timelines.get(mount)
-    }
-
-    /// The clip itself, to be measured without a server.
-    pub fn bare(&self) -> Bare {
-        Bare::new(Arc::clone(&self.clip))
     }
 
     /// Hangs up on everybody and frees the port.

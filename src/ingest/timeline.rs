@@ -41,7 +41,7 @@ impl Timeline {
 
     /// When the picture with this mark was sent last, seen from `by`; `None` if it never was.
     pub fn sent(&self, mark: u64, by: SystemTime) -> Option<SystemTime> {
-        let (zero, offset, length) = (self.zero()?, self.clip.offset(mark)?, self.clip.length());
+        let (zero, offset, length) = (self.began()?, self.clip.offset(mark)?, self.clip.length());
         let played = by.duration_since(zero).ok()?.checked_sub(offset)?;
         let passes = u32::try_from(played.as_nanos() / length.as_nanos().max(1)).ok()?;
         Some(zero + offset + length * passes)
@@ -60,12 +60,18 @@ impl Timeline {
 
     /// How many pictures were sent from `from` to `to`.
     pub fn count(&self, from: SystemTime, to: SystemTime) -> Option<f64> {
-        self.zero()?;
+        self.began()?;
         let span = to.duration_since(from).ok()?;
         Some(span.as_secs_f64() / self.clip.length().as_secs_f64() * self.clip.pictures() as f64)
     }
 
-    fn zero(&self) -> Option<SystemTime> {
+    /// When the play began; `None` before anybody watched.
+    pub fn began(&self) -> Option<SystemTime> {
         *self.zero.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells when a play in another process began.
+    pub fn begin(&self, at: SystemTime) {
+        *self.zero.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     cli::Failure,
     ground::{ModelConfig, bare as engine},
     http::process::Usage,
-    ingest::RtspServer,
+    ingest::bare::Bare as Clip,
 };
 
 /// Pictures that the engine runs on, over and over.
@@ -35,12 +35,11 @@ pub(super) struct Bare {
 impl Bare {
     /// Measures each for about `limit`. Nothing else may run in this process meanwhile.
     pub(super) fn measure(
-        server: &RtspServer,
+        clip: &Clip,
         model: &ModelConfig,
         folders: &[PathBuf],
         limit: Duration,
     ) -> Result<Self, Failure> {
-        let clip = server.bare();
         let mut engine = engine::Bare::open(model, folders)?;
         let canvases = clip.canvases(engine.canvas(), PICTURES)?;
         engine.run(&canvases, limit / 10)?;

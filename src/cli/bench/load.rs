@@ -16,14 +16,13 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{args, mount, system::Measured};
+use super::{CAMERA, args, cameras::Camera, name, system::Measured};
 use crate::{
     cli::{
         Failure,
         broker::{Broker, SEPARATOR},
     },
     http::process::Usage,
-    ingest::RtspServer,
 };
 
 /// How long a system may take until every camera's answers come: some load gigabytes of libraries first.
@@ -34,7 +33,7 @@ const TOPICS: [&str; 2] = ["groundd/+/detections", "bench/+/detections"];
 
 /// Everything around the system under test.
 pub(super) struct World {
-    pub(super) server: RtspServer,
+    pub(super) cameras: Vec<Camera>,
     pub(super) broker: Broker,
     heard: Arc<Mutex<Heard>>,
     listener: JoinHandle<()>,
@@ -53,7 +52,7 @@ struct Heard {
 
 impl World {
     /// Listens from now on.
-    pub(super) fn new(server: RtspServer, broker: Broker) -> Result<Self, Failure> {
+    pub(super) fn new(broker: Broker) -> Result<Self, Failure> {
         // %U is when the subscriber received it, in seconds with nanoseconds.
         let mut subscription = broker.subscribe(&TOPICS, &["%U", "%t", "%p"])?;
         let helpers = [broker.pid(), subscription.pid()].into_iter().flatten().collect();
@@ -74,7 +73,7 @@ impl World {
                 }
             }
         });
-        Ok(Self { server, broker, heard, listener, helpers })
+        Ok(Self { cameras: Vec::new(), broker, heard, listener, helpers })
     }
 
     fn heard<T>(&self, look: impl FnOnce(&mut Heard) -> T) -> T {
@@ -83,7 +82,8 @@ impl World {
 
     /// Processor seconds of everything here so far.
     fn cpu(&self) -> f64 {
-        let helpers = self.helpers.iter().filter_map(|pid| Usage::of(*pid).cpu);
+        let cameras = self.cameras.iter().filter_map(Camera::pid);
+        let helpers = self.helpers.iter().copied().chain(cameras).filter_map(|pid| Usage::of(pid).cpu);
         Usage::now().cpu.unwrap_or_default() + helpers.sum::<f64>()
     }
 }
@@ -94,18 +94,17 @@ impl Drop for World {
     }
 }
 
-/// Runs `command` on the cameras at `urls`; `Err` says why there are no numbers.
+/// Runs `command` on the world's cameras; `Err` says why there are no numbers.
 pub(super) async fn measure(
     mut command: Command,
-    urls: &[String],
-    world: &World,
+    world: &mut World,
     args: &args::Bench,
     folder: &Path,
 ) -> Result<Measured, String> {
     world.heard(|heard| *heard = Heard::default());
     let mut child =
         command.spawn().map_err(|e| format!("cannot start {}: {e}", command.as_std().get_program().display()))?;
-    let measured = watch(&mut child, urls.len(), world, args).await;
+    let measured = watch(&mut child, world, args).await;
     // It may have ended already; either way it is gone afterwards.
     child.kill().await.ok();
     measured.map_err(|reason| match last_words(folder) {
@@ -114,9 +113,9 @@ pub(super) async fn measure(
     })
 }
 
-async fn watch(child: &mut Child, streams: usize, world: &World, args: &args::Bench) -> Result<Measured, String> {
+async fn watch(child: &mut Child, world: &mut World, args: &args::Bench) -> Result<Measured, String> {
     let pid = child.id().ok_or("it ended at once")?;
-    let started = Instant::now();
+    let (started, streams) = (Instant::now(), world.cameras.len());
     while world.heard(|heard| heard.topics.len()) < streams {
         alive(child)?;
         if started.elapsed() > START {
@@ -135,6 +134,9 @@ async fn watch(child: &mut Child, streams: usize, world: &World, args: &args::Be
         tokio::time::sleep(TICK * 5).await;
     }
     alive(child)?;
+    if let Some(gone) = world.cameras.iter_mut().position(|camera| !camera.alive()) {
+        return Err(format!("the server of {} ended meanwhile", name(gone)));
+    }
     let (seconds, ended_at) = (began.elapsed().as_secs_f64(), SystemTime::now());
     let cpu = Usage::of_tree(pid).cpu.unwrap_or_default() - cpu;
     let world_cpu = world.cpu() - world_cpu;
@@ -142,7 +144,7 @@ async fn watch(child: &mut Child, streams: usize, world: &World, args: &args::Be
         heard.keep = false;
         std::mem::take(&mut heard.lines)
     });
-    let offered = (0..streams).filter_map(|i| world.server.timeline(&mount(i))?.count(began_at, ended_at)).sum();
+    let offered = world.cameras.iter().filter_map(|camera| camera.timeline.count(began_at, ended_at)).sum();
     let mut measured = Measured {
         seconds,
         offered,
@@ -158,7 +160,7 @@ async fn watch(child: &mut Child, streams: usize, world: &World, args: &args::Be
     lines
         .iter()
         .filter_map(|line| Message::parse(line))
-        .for_each(|message| message.count(&world.server, &mut measured));
+        .for_each(|message| message.count(&world.cameras, &mut measured));
     Ok(measured)
 }
 
@@ -178,7 +180,7 @@ fn last_words(folder: &Path) -> Option<String> {
 /// One answer, as the subscriber got it.
 struct Message {
     received: SystemTime,
-    camera: String,
+    camera: usize,
     payload: Value,
 }
 
@@ -188,22 +190,23 @@ impl Message {
         let received = SystemTime::UNIX_EPOCH + Duration::try_from_secs_f64(parts.next()?.parse().ok()?).ok()?;
         let topic: Vec<&str> = parts.next()?.split('/').collect();
         let camera = match topic[..] {
-            ["groundd", camera, "detections"] => camera.to_owned(),
-            ["bench", number, "detections"] => mount(number.parse().ok()?),
+            ["groundd", camera, "detections"] => camera.strip_prefix(CAMERA)?,
+            ["bench", number, "detections"] => number,
             _ => return None,
         };
+        let camera = camera.parse().ok()?;
         Some(Self { received, camera, payload: serde_json::from_str(parts.next()?).ok()? })
     }
 
     /// Enters the message into what is counted.
-    fn count(&self, server: &RtspServer, measured: &mut Measured) {
+    fn count(&self, cameras: &[Camera], measured: &mut Measured) {
         measured.analysed += 1;
         let statuses = self.payload["queries"].as_array().into_iter().flatten().map(|query| &query["status"]);
         for status in statuses {
             measured.queries += 1;
             measured.unanswered += usize::from(status != "ok");
         }
-        let Some(timeline) = server.timeline(&self.camera) else { return };
+        let Some(Camera { timeline, .. }) = cameras.get(self.camera) else { return };
         // Other systems read the picture's number; groundd names the camera's own time.
         let sent = match self.payload["mark"].as_u64() {
             Some(mark) => timeline.sent(mark, self.received),
@@ -247,10 +250,10 @@ mod tests {
     fn lines_of_both_kinds_are_understood_and_others_are_not() {
         let line = |topic: &str| format!("1700000000.250000000{SEPARATOR}{topic}{SEPARATOR}{{\"mark\":3}}");
         let own = Message::parse(&line("groundd/cam2/detections")).unwrap();
-        assert_eq!((own.camera.as_str(), own.payload["mark"].as_u64()), ("cam2", Some(3)));
+        assert_eq!((own.camera, own.payload["mark"].as_u64()), (2, Some(3)));
         let since = own.received.duration_since(SystemTime::UNIX_EPOCH).unwrap();
         assert!((since.as_secs_f64() - 1_700_000_000.25).abs() < 1e-6);
-        assert_eq!(Message::parse(&line("bench/1/detections")).unwrap().camera, "cam1");
+        assert_eq!(Message::parse(&line("bench/1/detections")).unwrap().camera, 1);
         assert!(Message::parse(&line("groundd/cam2/status")).is_none());
         assert!(Message::parse("nonsense").is_none());
     }

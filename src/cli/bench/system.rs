@@ -71,7 +71,7 @@ fn configuration(model: &ModelConfig, queries: &[String], once: bool, urls: &[St
         model.threads
     );
     for (i, url) in urls.iter().enumerate() {
-        config += &format!("[[camera]]\nid = \"{}\"\nuri = {}\n", super::mount(i), text(url));
+        config += &format!("[[camera]]\nid = \"{}\"\nuri = {}\n", super::name(i), text(url));
     }
     for (i, words) in queries.iter().enumerate() {
         config += &format!("[[query]]\nid = \"q{i}\"\ntext = {}\n", text(words));
