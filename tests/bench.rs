@@ -34,9 +34,9 @@ fn one_camera_gives_a_table_a_file_and_a_drawing() {
     command.args(["bench", "--streams", "1", "--seconds", "2", "--warm-up", "5", "--query", "person"]);
     command.args(["--clip", &file("clip.mp4"), "--json", &file("bench.json"), "--plot", &file("bench.svg")]);
     command.args(["--peer", &format!("echo={}", peer(folder.path())), "--peer", "broken=/nonexistent/program"]);
-    command.args(["--absent", "missing=not to be had here"]);
+    command.args(["--absent", "missing=not to be had here", "--isolation"]);
     let mut bench = Process::start(command, folder.path(), "bench");
-    let status = bench.wait(Duration::from_mins(2));
+    let status = bench.wait(Duration::from_mins(3));
     assert!(status.success(), "{}", bench.log());
 
     let table = bench.lines().join("\n");
@@ -70,6 +70,13 @@ fn one_camera_gives_a_table_a_file_and_a_drawing() {
     }
     for name in ["broken", "missing"] {
         assert!(named(name)["note"].is_string() && named(name)["analysed_per_s"].is_null(), "{}", named(name));
+    }
+    let habits: Vec<_> = json["beside"].as_array().unwrap().iter().map(|row| &row["neighbour"]).collect();
+    assert_eq!(habits, ["steady", "floods", "stalls", "reconnects"]);
+    for row in json["beside"].as_array().unwrap() {
+        // The first camera sends ten a second, the flooding one forty, which are not counted.
+        let analysed = row["camera"]["analysed_per_s"].as_f64().unwrap();
+        assert!((3.0..14.0).contains(&analysed), "{row}");
     }
     let drawing = fs::read_to_string(file("bench.svg")).unwrap();
     assert!(drawing.starts_with("<svg") && drawing.trim_end().ends_with("</svg>") && drawing.contains("groundd"));

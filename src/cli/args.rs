@@ -65,10 +65,16 @@ impl Command {
     }
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Clone)]
 pub(super) struct Play {
     /// What it plays
     pub(super) clip: PathBuf,
+    /// Where it listens; 0 is a free port
+    #[arg(long, default_value_t = 0)]
+    pub(super) port: u16,
+    /// How many times faster than it was taken
+    #[arg(long, default_value_t = 1)]
+    pub(super) speed: u32,
 }
 
 #[derive(ClapArgs)]
@@ -238,9 +244,8 @@ pub(super) struct Eval {
 
 /// Measure throughput, delay and cost on this machine.
 ///
-/// An RTSP server in this process plays a clip with a number in every picture; the service runs as a process of its own,
-/// as do other systems if named; a subscriber at a broker sees when the answer to which picture comes. The table goes to
-/// stdout, progress to stderr.
+/// RTSP servers play a clip with a number in every picture; the service runs as a process of its own, as do other systems if
+/// named; a subscriber at a broker sees when the answer to which picture comes. The table goes to stdout, progress to stderr.
 #[derive(ClapArgs)]
 pub(super) struct Bench {
     /// How many cameras to try, as in 1,2,4
@@ -252,6 +257,12 @@ pub(super) struct Bench {
     /// How long to let each case run before it is measured
     #[arg(long, default_value_t = 5.0, value_name = "N", value_parser = seconds)]
     pub(super) warm_up: f64,
+    /// Have groundd analyse at most this many frames a second of each camera
+    #[arg(long, value_name = "N", value_parser = seconds)]
+    pub(super) fps: Option<f64>,
+    /// Measure one camera beside another, too, that is steady, floods, stalls and reconnects
+    #[arg(long)]
+    pub(super) isolation: bool,
     /// What to look for; default is person and red car
     #[arg(long = "query", value_name = "TEXT", value_parser = query_text)]
     pub(super) queries: Vec<String>,

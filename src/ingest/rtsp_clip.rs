@@ -22,6 +22,20 @@ pub(super) struct Clip {
 }
 
 impl Clip {
+    /// The same at `speed` times its pace.
+    pub(super) fn faster(mut self, speed: u32) -> Self {
+        let scaled = |at: gst::ClockTime| at / u64::from(speed.max(1));
+        for (unit, _) in &mut self.units {
+            let (pts, dts, length) = (unit.pts(), unit.dts(), unit.duration());
+            let unit = unit.make_mut();
+            unit.set_pts(pts.map(scaled));
+            unit.set_dts(dts.map(scaled));
+            unit.set_duration(length.map(scaled));
+        }
+        (self.start, self.length) = (scaled(self.start), scaled(self.length));
+        self
+    }
+
     /// Reads the first video stream of the file at `path`.
     pub(super) fn load(path: &Path) -> Result<Self, IngestError> {
         let wrong = |what: &str| IngestError::Server(format!("play {}: {what}", path.display()));

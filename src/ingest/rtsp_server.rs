@@ -36,6 +36,8 @@ pub struct RtspServerOptions {
     pub port: u16,
     /// User name and password to ask for.
     pub credentials: Option<(String, String)>,
+    /// How many times faster than it was taken the clip is played; 0 is 1.
+    pub speed: u32,
     /// Certificate and key (PEM) for RTSPS.
     pub tls: Option<(PathBuf, PathBuf)>,
 }
@@ -53,7 +55,7 @@ impl RtspServer {
     /// Starts serving; the server answers when this returns.
     pub fn start(options: RtspServerOptions) -> Result<Self, IngestError> {
         super::init()?;
-        let clip = Arc::new(Clip::load(&options.clip)?);
+        let clip = Arc::new(Clip::load(&options.clip)?.faster(options.speed));
         let timelines: BTreeMap<String, Timeline> =
             options.mounts.iter().map(|mount| (mount.clone(), Timeline::new(Arc::clone(&clip)))).collect();
         let secure = options.tls.is_some();

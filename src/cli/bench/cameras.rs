@@ -31,7 +31,8 @@ const NEWS: Duration = Duration::from_millis(2);
 /// it does.
 pub(in crate::cli) fn play(args: &args::Play) -> Result<(), Failure> {
     let mounts = vec![MOUNT.to_owned()];
-    let server = RtspServer::start(RtspServerOptions { clip: args.clip.clone(), mounts, ..Default::default() })?;
+    let args::Play { clip, port, speed } = args.clone();
+    let server = RtspServer::start(RtspServerOptions { clip, mounts, port, speed, ..Default::default() })?;
     say(&format!("{}\n", server.url(MOUNT)))?;
     // Whoever started it holds the other end: when it is gone, nobody watches.
     let watched = std::thread::spawn(|| io::stdin().lock().read_to_end(&mut Vec::new()));
@@ -64,9 +65,15 @@ pub(super) struct Camera {
 impl Camera {
     /// Plays the clip at `path`, which `clip` holds; `Err` says why it does not.
     pub(super) async fn start(path: &Path, clip: &Bare) -> Result<Self, String> {
+        Self::start_at(path, clip, 0, 1).await
+    }
+
+    /// The same at a given port, `speed` times faster than the clip was taken.
+    pub(super) async fn start_at(path: &Path, clip: &Bare, port: u16, speed: u32) -> Result<Self, String> {
         let program = std::env::current_exe().map_err(|e| e.to_string())?;
         let mut command = Command::new(program);
-        command.arg("play").arg(path).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        command.arg("play").arg(path).args(["--port", &port.to_string(), "--speed", &speed.to_string()]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().map_err(|e| format!("a camera cannot be started: {e}"))?;
         let stdout = child.stdout.take().ok_or("a camera has no stdout")?;
         let mut lines = BufReader::new(stdout).lines();
@@ -82,9 +89,20 @@ impl Camera {
         self.child.id()
     }
 
+    /// The port it listens on.
+    pub(super) fn port(&self) -> Option<u16> {
+        url::Url::parse(&self.url).ok()?.port()
+    }
+
     /// Whether it still plays.
     pub(super) fn alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Ends it, and waits until its port is free.
+    pub(super) async fn end(mut self) {
+        // It may have ended already; either way it is gone afterwards.
+        self.child.kill().await.ok();
     }
 }
 

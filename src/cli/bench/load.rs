@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::Path,
     process::ExitStatus,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
@@ -16,7 +15,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{CAMERA, args, cameras::Camera, name, system::Measured};
+use super::{CAMERA, Stage, args, cameras::Camera, name, neighbour::Neighbour, system::Measured};
 use crate::{
     cli::{
         Failure,
@@ -94,28 +93,35 @@ impl Drop for World {
     }
 }
 
-/// Runs `command` on the world's cameras; `Err` says why there are no numbers.
+/// Runs `command` on the world's cameras, and one beside them whose answers do not count; `Err` says why there are no numbers.
 pub(super) async fn measure(
     mut command: Command,
     world: &mut World,
+    neighbour: Option<Neighbour>,
     args: &args::Bench,
-    folder: &Path,
+    stage: &Stage<'_>,
 ) -> Result<Measured, String> {
     world.heard(|heard| *heard = Heard::default());
     let mut child =
         command.spawn().map_err(|e| format!("cannot start {}: {e}", command.as_std().get_program().display()))?;
-    let measured = watch(&mut child, world, args).await;
+    let measured = watch(&mut child, world, neighbour, args, stage).await;
     // It may have ended already; either way it is gone afterwards.
     child.kill().await.ok();
-    measured.map_err(|reason| match last_words(folder) {
+    measured.map_err(|reason| match last_words(stage.folder) {
         Some(words) => format!("{reason}: {words}"),
         None => reason,
     })
 }
 
-async fn watch(child: &mut Child, world: &mut World, args: &args::Bench) -> Result<Measured, String> {
+async fn watch(
+    child: &mut Child,
+    world: &mut World,
+    mut neighbour: Option<Neighbour>,
+    args: &args::Bench,
+    stage: &Stage<'_>,
+) -> Result<Measured, String> {
     let pid = child.id().ok_or("it ended at once")?;
-    let (started, streams) = (Instant::now(), world.cameras.len());
+    let (started, streams) = (Instant::now(), world.cameras.len() + usize::from(neighbour.is_some()));
     while world.heard(|heard| heard.topics.len()) < streams {
         alive(child)?;
         if started.elapsed() > START {
@@ -131,6 +137,9 @@ async fn watch(child: &mut Child, world: &mut World, args: &args::Bench) -> Resu
     let mut rss = 0;
     while began.elapsed().as_secs_f64() < args.seconds {
         rss = rss.max(Usage::of_tree(pid).resident.unwrap_or_default());
+        if let Some(neighbour) = &mut neighbour {
+            neighbour.act(stage).await?;
+        }
         tokio::time::sleep(TICK * 5).await;
     }
     alive(child)?;
@@ -170,7 +179,7 @@ fn alive(child: &mut Child) -> Result<(), String> {
 }
 
 /// The last line of the newest log.
-fn last_words(folder: &Path) -> Option<String> {
+fn last_words(folder: &std::path::Path) -> Option<String> {
     let logs = fs::read_dir(folder).ok()?.flatten().filter(|e| e.path().extension().is_some_and(|x| x == "log"));
     let newest = logs.max_by_key(|entry| entry.metadata().and_then(|m| m.modified()).ok())?;
     let text = String::from_utf8_lossy(&fs::read(newest.path()).ok()?).into_owned();
@@ -200,13 +209,13 @@ impl Message {
 
     /// Enters the message into what is counted.
     fn count(&self, cameras: &[Camera], measured: &mut Measured) {
+        let Some(Camera { timeline, .. }) = cameras.get(self.camera) else { return };
         measured.analysed += 1;
         let statuses = self.payload["queries"].as_array().into_iter().flatten().map(|query| &query["status"]);
         for status in statuses {
             measured.queries += 1;
             measured.unanswered += usize::from(status != "ok");
         }
-        let Some(Camera { timeline, .. }) = cameras.get(self.camera) else { return };
         // Other systems read the picture's number; groundd names the camera's own time.
         let sent = match self.payload["mark"].as_u64() {
             Some(mark) => timeline.sent(mark, self.received),

@@ -11,6 +11,7 @@
 mod bare;
 mod cameras;
 mod load;
+mod neighbour;
 mod plot;
 mod report;
 mod system;
@@ -29,6 +30,7 @@ use self::{
     bare::Bare,
     cameras::Camera,
     load::World,
+    neighbour::{Habit, Neighbour},
     report::Report,
     system::{Case, Measured, System},
 };
@@ -56,10 +58,15 @@ pub(super) fn run(args: &args::Bench) -> Result<(), Failure> {
     let bare = Bare::measure(&clip, &model, &model_folders(), limit)?;
     let runtime = runtime()?;
     let stage = Stage { folder: folder.path(), film: &film, clip: &clip };
-    let cases = runtime.block_on(cases(args, &stage, &bare, &spinner));
+    let measured = runtime.block_on(async {
+        let mut world = World::new(Broker::start(stage.folder).await?)?;
+        let cases = cases(args, &stage, &mut world, &bare, &spinner).await;
+        Ok::<_, Failure>((cases, beside(args, &stage, &mut world, &bare, &spinner).await))
+    });
     runtime.shutdown_background();
     spinner.finish_and_clear();
-    Report { seconds: args.seconds, queries: queries(args), bare, cases: cases? }.tell(args)
+    let (cases, beside) = measured?;
+    Report { seconds: args.seconds, queries: queries(args), bare, cases, beside }.tell(args)
 }
 
 /// What all cases have in common.
@@ -87,23 +94,57 @@ fn name(i: usize) -> String {
 async fn cases(
     args: &args::Bench,
     stage: &Stage<'_>,
+    world: &mut World,
     bare: &Bare,
     spinner: &ProgressBar,
-) -> Result<Vec<Case>, Failure> {
-    let mut world = World::new(Broker::start(stage.folder).await?)?;
+) -> Vec<Case> {
     let mut cases = Vec::new();
     for streams in args.streams.iter().copied() {
         for system in systems(args, bare) {
             spinner.set_message(format!("{} on {streams} cameras", system.name()));
             let mut case = Case::new(&system, streams);
-            case.fill(one(args, stage, &system, streams, &mut world).await, bare);
+            case.fill(one(args, stage, &system, streams, world).await, bare);
             world.cameras.clear();
             // Told as they come, so that what ends this process early does not take them along.
             case.log();
             cases.push(case);
         }
     }
-    Ok(cases)
+    cases
+}
+
+/// One camera beside another that misbehaves, if that is wanted; the numbers are the first camera's.
+async fn beside(
+    args: &args::Bench,
+    stage: &Stage<'_>,
+    world: &mut World,
+    bare: &Bare,
+    spinner: &ProgressBar,
+) -> Vec<(Habit, Case)> {
+    let mut cases = Vec::new();
+    let Some(system) = systems(args, bare).into_iter().nth(1).filter(|_| args.isolation) else { return cases };
+    for habit in Habit::ALL {
+        spinner.set_message(format!("groundd on a camera beside one that {}", habit.name()));
+        let mut case = Case::new(&system, 1);
+        case.fill(one_beside(args, stage, &system, habit, world).await, bare);
+        case.log();
+        cases.push((habit, case));
+    }
+    cases
+}
+
+async fn one_beside(
+    args: &args::Bench,
+    stage: &Stage<'_>,
+    system: &System,
+    habit: Habit,
+    world: &mut World,
+) -> Result<Measured, String> {
+    let neighbour = Neighbour::start(habit, stage).await?;
+    world.cameras = vec![Camera::start(stage.film, stage.clip).await?];
+    let urls = world.cameras.iter().map(|camera| camera.url.clone()).chain(neighbour.url().map(str::to_owned));
+    let command = system.command(&urls.collect::<Vec<_>>(), world, stage.folder)?;
+    load::measure(command, world, Some(neighbour), args, stage).await
 }
 
 /// One case, with cameras of its own.
@@ -119,7 +160,7 @@ async fn one(
     }
     let urls: Vec<String> = world.cameras.iter().map(|camera| camera.url.clone()).collect();
     let command = system.command(&urls, world, stage.folder)?;
-    load::measure(command, world, args, stage.folder).await
+    load::measure(command, world, None, args, stage).await
 }
 
 fn systems(args: &args::Bench, bare: &Bare) -> Vec<System> {
@@ -127,6 +168,7 @@ fn systems(args: &args::Bench, bare: &Bare) -> Vec<System> {
         name,
         config: model(args),
         queries: queries(args),
+        fps: args.fps,
         once,
     });
     let onnx = args.onnx.clone().unwrap_or_else(|| bare.file.clone());

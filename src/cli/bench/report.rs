@@ -11,6 +11,7 @@ use serde_json::json;
 use super::{
     args,
     bare::Bare,
+    neighbour::Habit,
     plot,
     system::{Case, Numbers, Spread},
 };
@@ -22,6 +23,8 @@ pub(super) struct Report {
     pub(super) queries: Vec<String>,
     pub(super) bare: Bare,
     pub(super) cases: Vec<Case>,
+    /// One camera beside another with some habit.
+    pub(super) beside: Vec<(Habit, Case)>,
 }
 
 impl Report {
@@ -59,7 +62,42 @@ impl Report {
         if let Some(stages) = self.stages() {
             text += &format!("where groundd's time goes, ms p50 / p95 / p99:\n{stages}\n");
         }
+        if !self.beside.is_empty() {
+            text += &format!("a camera beside one that …:\n{}\n", self.isolation());
+        }
         text
+    }
+
+    /// What a camera's frames come to beside each kind of neighbour.
+    fn isolation(&self) -> Table {
+        let mut table = Table::new();
+        table.load_preset(presets::UTF8_FULL_CONDENSED);
+        table.set_header([
+            "neighbour",
+            "sent/s",
+            "analysed/s",
+            "delay p50",
+            "p95",
+            "p99 ms",
+            "p95, beside a steady one 1",
+            "note",
+        ]);
+        let p95 = |case: &Case| case.numbers.as_ref()?.latency_ms.map(|spread| spread.p95);
+        let steady = self.beside.iter().find(|(habit, _)| *habit == Habit::Steady).and_then(|(_, case)| p95(case));
+        for (habit, case) in &self.beside {
+            let mut row = vec![habit.name().to_owned()];
+            match &case.numbers {
+                Some(numbers) => {
+                    row.extend([0, 1, 6, 7, 8].map(|at| cells(numbers)[at].clone()));
+                    let ratio = p95(case).zip(steady).map(|(own, steady)| own / steady);
+                    row.push(ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}")));
+                }
+                None => row.extend(vec!["–".to_owned(); 6]),
+            }
+            row.push(case.note.clone().unwrap_or_default());
+            table.add_row(row);
+        }
+        table
     }
 
     fn table(&self) -> Table {
@@ -114,6 +152,7 @@ impl Report {
             "queries": self.queries,
             "bare": self.bare,
             "cases": self.cases,
+            "beside": self.beside.iter().map(|(habit, case)| json!({ "neighbour": habit, "camera": case })).collect::<Vec<_>>(),
         })
     }
 }

@@ -15,6 +15,8 @@ pub(super) enum System {
         name: &'static str,
         config: ModelConfig,
         queries: Vec<String>,
+        /// Most analyses a second of each camera.
+        fps: Option<f64>,
         /// Whether answers are reused, as they are by default.
         once: bool,
     },
@@ -37,9 +39,9 @@ impl System {
     pub(super) fn command(&self, urls: &[String], world: &World, folder: &Path) -> Result<Command, String> {
         let log = folder.join(format!("{}.log", self.name()));
         match self {
-            Self::Groundd { config, queries, once, .. } => {
+            Self::Groundd { config, queries, fps, once, .. } => {
                 let file = folder.join("groundd.toml");
-                std::fs::write(&file, configuration(config, queries, *once, urls, world.broker.port()))
+                std::fs::write(&file, configuration(config, queries, *fps, *once, urls, world.broker.port()))
                     .map_err(|e| format!("cannot write {}: {e}", file.display()))?;
                 let program = std::env::current_exe().map_err(|e| e.to_string())?;
                 let mut command = process(&program, log).map_err(|e| e.to_string())?;
@@ -61,7 +63,14 @@ impl System {
 }
 
 /// groundd's configuration: its defaults, but for what the benchmark is about.
-fn configuration(model: &ModelConfig, queries: &[String], once: bool, urls: &[String], mqtt: u16) -> String {
+fn configuration(
+    model: &ModelConfig,
+    queries: &[String],
+    fps: Option<f64>,
+    once: bool,
+    urls: &[String],
+    mqtt: u16,
+) -> String {
     let text = |s: &str| toml::Value::String(s.to_owned());
     let mut config = format!(
         "[model]\npath = {}\nprovider = \"{}\"\nthreads = {}\n[mqtt]\nurl = \"mqtt://127.0.0.1:{mqtt}\"\n\
@@ -72,6 +81,7 @@ fn configuration(model: &ModelConfig, queries: &[String], once: bool, urls: &[St
     );
     for (i, url) in urls.iter().enumerate() {
         config += &format!("[[camera]]\nid = \"{}\"\nuri = {}\n", super::name(i), text(url));
+        config += &fps.map_or_else(String::new, |fps| format!("fps = {fps:?}\n"));
     }
     for (i, words) in queries.iter().enumerate() {
         config += &format!("[[query]]\nid = \"q{i}\"\ntext = {}\n", text(words));
@@ -214,9 +224,10 @@ mod tests {
     #[test]
     fn the_configuration_is_valid_even_with_awkward_words() {
         let urls = ["rtsp://127.0.0.1:1/cam0".to_owned(), "rtsp://127.0.0.1:1/cam1".to_owned()];
-        let text = configuration(&ModelConfig::default(), &["a \"red\" car".to_owned()], false, &urls, 1883);
+        let text = configuration(&ModelConfig::default(), &["a \"red\" car".to_owned()], Some(2.0), false, &urls, 1883);
         let config = Config::parse(&text, Path::new("groundd.toml")).unwrap();
         assert_eq!((config.cameras.len(), config.queries.len()), (2, 1));
+        assert!(config.cameras.values().all(|camera| camera.fps == Some(2.0)));
         assert_eq!((config.model, config.ask.once), (ModelConfig::default(), false));
     }
 
