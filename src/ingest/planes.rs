@@ -1,6 +1,6 @@
 //! The quick way from 8-bit planar YUV, which is what nearly every decoder gives, to packed RGB on a canvas: each plane is
 //! scaled by itself, then the small picture is converted. GStreamer's own converter unpacks the large picture first,
-//! which costs several times as much.
+//! which costs several times as much. What becomes less than half as large is halved first, which a tenth of the time is enough for.
 
 use fast_image_resize::{
     FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
@@ -18,8 +18,8 @@ const BITS: i32 = 13;
 pub(super) struct Planes {
     resizer: Resizer,
     options: ResizeOptions,
-    /// Sizes of the source's planes: Y, U, V.
-    sources: [Size; 3],
+    /// The source's planes: Y, U, V.
+    sources: [Source; 3],
     /// The planes, scaled.
     scaled: [Image<'static>; 3],
     matrix: Matrix,
@@ -48,7 +48,7 @@ impl Planes {
             resizer: Resizer::new(),
             // A triangle as wide as a target pixel, so that small things do not vanish between samples.
             options: ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)),
-            sources: [luma, chroma, chroma],
+            sources: [luma, chroma, chroma].map(|size| Source::new(size, view.inner)),
             scaled,
             matrix: Matrix::of(&info.colorimetry()),
             view,
@@ -62,14 +62,14 @@ impl Planes {
         frame: &gst_video::VideoFrameRef<&gst::BufferRef>,
         canvas: &mut [u8],
     ) -> Result<(), String> {
-        for (component, (source, scaled)) in (0u32..).zip(self.sources.iter().zip(&mut self.scaled)) {
+        for (component, (source, scaled)) in (0u32..).zip(self.sources.iter_mut().zip(&mut self.scaled)) {
             let bytes = frame.comp_data(component).map_err(|_| "the decoder's picture lacks a plane".to_owned())?;
             let stride = frame.comp_stride(component).unsigned_abs();
-            let whole = ImageRef::new(stride, source.height, rows(bytes, stride, source.height)?, PixelType::U8)
-                .map_err(|e| e.to_string())?;
+            let (bytes, stride, size) = source.halved(rows(bytes, stride, source.size.height)?, stride);
+            let whole = ImageRef::new(stride, size.height, bytes, PixelType::U8).map_err(|e| e.to_string())?;
             // A view, not the options' crop: there, what fills up the rows would shine into the last column.
             let picture =
-                CroppedImage::new(&whole, 0, 0, source.width, source.height).map_err(|error| error.to_string())?;
+                CroppedImage::new(&whole, 0, 0, size.width, size.height).map_err(|error| error.to_string())?;
             self.resizer
                 .resize(&picture, scaled, &self.options)
                 .map_err(|e| format!("the picture cannot be scaled: {e}"))?;
@@ -91,6 +91,56 @@ impl Planes {
             for (((pixel, red), green), blue) in pixels.iter_mut().zip(red).zip(green).zip(blue) {
                 *pixel = [*red, *green, *blue];
             }
+        }
+    }
+}
+
+/// A plane of the picture, and room for it at half its size, at a quarter, and so on.
+struct Source {
+    size: Size,
+    halves: Vec<(Size, Vec<u8>)>,
+}
+
+impl Source {
+    /// Halves as often as the plane stays at least as large as `target`, and its sides are even: half a pixel more or less
+    /// would move what it shows.
+    fn new(size: Size, target: Size) -> Self {
+        let (mut halves, mut half) = (Vec::new(), size);
+        while half.width.is_multiple_of(2)
+            && half.height.is_multiple_of(2)
+            && half.width >= 2 * target.width
+            && half.height >= 2 * target.height
+        {
+            half = Size::new(half.width / 2, half.height / 2);
+            halves.push((half, vec![0; half.area()]));
+        }
+        Self { size, halves }
+    }
+
+    /// The plane in `bytes`, rows `pitch` apart, as small as it is worth: its bytes, what its rows are apart, its size.
+    fn halved<'a>(&'a mut self, bytes: &'a [u8], pitch: u32) -> (&'a [u8], u32, Size) {
+        let (mut bytes, mut pitch, mut size) = (bytes, pitch, self.size);
+        for (half, pixels) in &mut self.halves {
+            halve(bytes, pitch as usize, half.width as usize, pixels);
+            (bytes, pitch, size) = (pixels, half.width, *half);
+        }
+        (bytes, pitch, size)
+    }
+}
+
+/// Means of 2×2 pixels, into rows of `width`.
+fn halve(bytes: &[u8], pitch: usize, width: usize, out: &mut [u8]) {
+    // Two bytes as one word: compilers make five times as fast code of it as of four bytes.
+    let pair = |bytes: &[u8; 2]| {
+        let word = u16::from_le_bytes(*bytes);
+        (word & 0xff) + (word >> 8)
+    };
+    for (rows, out) in bytes.chunks_exact(2 * pitch).zip(out.chunks_exact_mut(width)) {
+        let (upper, lower) = rows.split_at(pitch);
+        for (out, (upper, lower)) in out.iter_mut().zip(upper.as_chunks().0.iter().zip(lower.as_chunks().0)) {
+            #[expect(clippy::cast_possible_truncation, reason = "a mean of bytes")]
+            let mean = ((pair(upper) + pair(lower) + 2) >> 2) as u8;
+            *out = mean;
         }
     }
 }
@@ -184,6 +234,51 @@ mod tests {
                 assert!(got[0].abs_diff(wanted) <= 2, "{yuv:?}: {out:?}, not {rgb:?}");
             }
         }
+    }
+
+    #[test]
+    fn halves_are_means_of_four_pixels_and_never_smaller_than_what_is_wanted() {
+        let mut source = Source::new(Size::new(4, 4), Size::new(1, 1));
+        // Two bytes of each row are none of the picture's.
+        let rows = [[10, 20, 0, 0, 255, 255], [30, 41, 0, 4, 255, 255], [1; 6], [3; 6]].concat();
+        assert_eq!(source.halved(&rows, 6), (&[8u8][..], 1, Size::new(1, 1)));
+        assert_eq!(source.halves[0].1, [25, 1, 2, 2]);
+        let halves = |source: [u32; 2], target: [u32; 2]| {
+            Source::new(Size::new(source[0], source[1]), Size::new(target[0], target[1])).halves.len()
+        };
+        assert_eq!(halves([1280, 720], [416, 234]), 1);
+        assert_eq!(halves([3840, 2160], [416, 234]), 3);
+        assert_eq!(halves([1280, 720], [640, 360]), 1);
+        assert_eq!(halves([1280, 720], [641, 360]), 0);
+        assert_eq!(halves([1282, 722], [300, 170]), 1, "641 is odd");
+    }
+
+    #[test]
+    fn a_halved_picture_lies_where_it_would_lie_otherwise() {
+        // A bright square in a large picture, and where its middle comes to lie.
+        super::super::init().unwrap();
+        let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, 2048, 1152).build().unwrap();
+        let mut buffer = gst::Buffer::with_size(info.size()).unwrap();
+        {
+            let mut map = buffer.get_mut().unwrap().map_writable().unwrap();
+            map[..2048 * 1152].fill(16);
+            map[2048 * 1152..].fill(128);
+            for row in map[..2048 * 1152].chunks_exact_mut(2048).skip(400).take(40) {
+                row[1200..1240].fill(235);
+            }
+        }
+        let view = Letterbox::fit(Size::new(2048, 1152), 1.0, Size::new(512, 288));
+        let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(&buffer, &info).unwrap();
+        let mut planes = Planes::new(&info, view).unwrap();
+        assert_eq!(planes.sources[0].halves.len(), 2);
+        let mut canvas = vec![0; 512 * 288 * 3];
+        planes.paint(&frame, &mut canvas).unwrap();
+        let bright = |at: usize| f64::from(canvas[at * 3 + 1]);
+        let total: f64 = (0..512 * 288).map(bright).sum();
+        let middle =
+            |of: fn(usize) -> usize| (0..512 * 288).map(|at| bright(at) * (of(at) as f64 + 0.5)).sum::<f64>() / total;
+        let (x, y) = (middle(|at| at % 512), middle(|at| at / 512));
+        assert!((x - 305.0).abs() < 0.02 && (y - 105.0).abs() < 0.02, "{x}, {y}");
     }
 
     /// A random I420 picture, as the general converter and as this one paint it.

@@ -83,7 +83,13 @@ impl Layout for Yolox {
     fn read(&self, outputs: &mut Outputs, wanted: Wanted<'_>, found: &mut Vec<Candidate>) -> Result<(), String> {
         let width = 5 + self.classes;
         let data = take(outputs, &self.output, &[self.cells.len(), width])?;
-        for (row, cell) in data.chunks_exact(width).zip(&self.cells) {
+        // Class scores are probabilities: none lifts a cell above its objectness, and most cells need no look at all classes.
+        let floor = match wanted {
+            Wanted::Things(least) => least,
+            Wanted::Classes(least) => least.iter().copied().fold(f32::INFINITY, f32::min),
+        };
+        let likely = data.chunks_exact(width).zip(&self.cells).filter(|(row, _)| row[4] >= floor);
+        for (row, cell) in likely {
             let objectness = row[4];
             let (class, score, least) = match wanted {
                 Wanted::Things(least) => (0, objectness, least),
