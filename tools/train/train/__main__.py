@@ -2,8 +2,11 @@
 
 import argparse
 import json
+import os
 import shutil
 from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: threads that spin while they wait take the teacher's core
 
 import cv2
 import torch
@@ -27,7 +30,7 @@ def load(path):
 
 
 def measure(work):
-    """Quick figures for the selection, and the thresholds with the best F1; `groundd eval` measures what ships, by every method."""
+    """Quick figures for the selection, and its bar; `groundd eval` measures what ships, by every method."""
     model, saved = load(work / "last.pt")
     result, scores = evaluate.evaluate(model, work, CLIP)
     print(f"{saved['queries']} queries seen; thresholds {scores}\n{evaluate.table(result)}", flush=True)

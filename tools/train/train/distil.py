@@ -301,6 +301,7 @@ def train_mode(student):
 def distil(work, detectors, minutes, resume=False, peak=RATE, shipped=None):
     """Trains for `minutes`, ends with settled norms in vision.pt; `resume` goes on from distil.pt with a fresh schedule,
     and `shipped`, a folder of ONNX files, from what they hold."""
+    torch.set_num_threads(os.cpu_count() or 1)  # the teacher takes half a core of them
     started, seed = time.time(), int.from_bytes(os.urandom(3), "big") if resume else 0
     torch.manual_seed(seed)
     student = Student()

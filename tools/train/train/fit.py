@@ -1,6 +1,7 @@
 """The second part of training: words, selection, the detection head and writing, on scenes that were looked at beforehand."""
 
 import copy
+import os
 import time
 
 import numpy as np
@@ -18,6 +19,8 @@ SLOTS = 48         # best regions of each that are shown while training
 RATE = 1.2e-3
 MINUTES = 25
 CLIP = 2.0
+BLIND = 0.25       # share of regions that are known by class likeness, colours and place alone: what maps hold of a camera is easily
+                   # learned by heart, what a class looks like was learned from far more pictures
 SAVE_EVERY = 150   # seconds
 CANVAS = np.array([WIDTH, HEIGHT] * 2, np.float32)
 
@@ -48,6 +51,7 @@ def batch_of(chosen, rng):
     for key in ("cells", "places", "heat"):
         batch[key] = torch.stack([scene[key] for scene in chosen]).float()
     batch["heat"] = batch["heat"].sigmoid()
+    batch["seen"] *= (torch.rand(batch["objectness"].shape) >= BLIND).unsqueeze(-1)
     hidden = torch.rand(batch["objectness"].shape) < 0.05  # a region may be missed: answers must not hang on one
     batch["objectness"] = batch["objectness"].masked_fill(hidden, 0)
     return batch
@@ -63,6 +67,7 @@ def save(path, model, ema, optimiser, state):
 def fit(work, minutes, resume=False, peak=RATE, shipped=None, seed=0):
     """Trains for `minutes`; `resume` goes on from last.pt with a fresh schedule, `shipped`, a folder of ONNX files, from what they hold."""
     torch.manual_seed(seed)
+    torch.set_num_threads(os.cpu_count() or 1)
     model = new_model() if shipped is None else restore.shipped(shipped)
     before = copy.deepcopy(model.vision).eval()
     model.vision.load_state_dict(scenes.load_vision(work).state_dict())

@@ -44,7 +44,7 @@ def worker(work, folder, seed, count):
     cv2.setNumThreads(1)
     vision, rng = load_vision(work), np.random.default_rng(seed)
     sampler = new_sampler(work, 7000 + seed)
-    sampler.drawn, sampler.pasted = 0.28, 0.35
+    sampler.drawn, sampler.pasted = 0.22, 0.32
     for chunk in range(count // CHUNK):
         path = folder / f"{seed}-{chunk:03d}.pkl"
         if path.exists():
