@@ -11,7 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: threads tha
 import cv2
 import torch
 
-from . import data, distil, evaluate, export, fit, heldout, scenes
+from . import data, distil, evaluate, export, fit, heldout, quantise, scenes
 from .render import demo
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -71,6 +71,7 @@ def main():
     if step in ("all", "export"):
         model, scores = measure(work)
         print("largest difference between torch and the exported graphs:", export.export(model, arguments.out, PROVENANCE, scores))
+        quantise.quantise(work, arguments.out, PROVENANCE, scores)
     if step == "demo":
         if shutil.which("ffmpeg") is None:
             parser.error("ffmpeg with libx264 is needed to write the clip")

@@ -100,10 +100,10 @@ def check_graphs(model, folder):
     return differences
 
 
-def manifest(folder, provenance, scores):
+def manifest(folder, provenance, scores, name="nano"):
     files = [(role, f"{role}.onnx") for role in GRAPHS] + [("vocabulary", "vocab.json"), ("answers", "answers.json")]
     lines = [
-        'name = "nano"', f'version = "{VERSION}"', 'family = "nano"', f"methods = {json.dumps(METHODS)}",
+        f'name = "{name}"', f'version = "{VERSION}"', 'family = "nano"', f"methods = {json.dumps(METHODS)}",
         'licence = "Apache-2.0"', f'provenance = "{provenance}"', "",
         "[input]", f"width = {spec.WIDTH}", f"height = {spec.HEIGHT}", 'fit = "letterbox"        # centred, black', "",
         "[limits]", f"regions = {spec.REGIONS}", f"query_tokens = {spec.TOKENS}", "max_batch = 16", "",
