@@ -1,7 +1,11 @@
 //! Throughput, delay and memory against the number of cameras, as one SVG.
 
 use plotters::{
-    prelude::{BLACK, ChartBuilder, Circle, IntoDrawingArea, IntoFont, LineSeries, PathElement, SVGBackend, WHITE},
+    coord::ranged1d::{AsRangedCoord, ValueFormatter},
+    prelude::{
+        BLACK, ChartBuilder, Circle, IntoDrawingArea, IntoFont, IntoLogRange, LineSeries, PathElement, SVGBackend,
+        SeriesLabelPosition, WHITE,
+    },
     series::PointSeries,
     style::{Color, IntoTextStyle as _, RGBColor},
 };
@@ -22,12 +26,14 @@ const COLOURS: [RGBColor; 6] = [
 struct Panel {
     title: &'static str,
     value: fn(&Numbers) -> Option<f64>,
+    /// Whether values differ by orders of magnitude.
+    wide: bool,
 }
 
 const PANELS: [Panel; 3] = [
-    Panel { title: "analysed frames a second", value: |n| Some(n.analysed_per_s) },
-    Panel { title: "delay p95, ms", value: |n| n.latency_ms.as_ref().map(|spread| spread.p95) },
-    Panel { title: "memory, MB", value: |n| Some(n.rss_mb) },
+    Panel { title: "analysed frames a second", value: |n| Some(n.analysed_per_s), wide: false },
+    Panel { title: "delay p95, ms", value: |n| n.latency_ms.as_ref().map(|spread| spread.p95), wide: true },
+    Panel { title: "memory, MB", value: |n| Some(n.rss_mb), wide: true },
 ];
 
 /// The drawing.
@@ -44,19 +50,37 @@ pub(super) fn draw(cases: &[Case]) -> Result<String, String> {
     Ok(svg)
 }
 
+/// A system's name, and its value by cameras.
+type Line<'a> = (&'a str, Vec<(f64, f64)>);
+
 type Area<'a> = plotters::drawing::DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
 impl Panel {
     fn draw(&self, area: &Area<'_>, cases: &[Case]) -> Result<(), String> {
         let lines = self.lines(cases);
-        let points = || lines.iter().flat_map(|(_, points)| points);
-        let most = |of: fn(&(f64, f64)) -> f64| points().map(of).fold(1.0, f64::max) * 1.1;
+        let values = || lines.iter().flat_map(|(_, points)| points).map(|point| point.1);
+        let most = values().fold(1.0, f64::max);
+        // The legend lies above the lines.
+        if self.wide {
+            let least = values().fold(most, f64::min).max(1.0) / 1.5;
+            self.on_axes(area, &lines, (least..most * 8.0).log_scale())
+        } else {
+            self.on_axes(area, &lines, 0.0..most * 1.6)
+        }
+    }
+
+    fn on_axes<Y>(&self, area: &Area<'_>, lines: &[Line<'_>], y: Y) -> Result<(), String>
+    where
+        Y: AsRangedCoord<Value = f64>,
+        Y::CoordDescType: ValueFormatter<f64>,
+    {
+        let cameras = lines.iter().flat_map(|(_, points)| points).map(|point| point.0).fold(1.0, f64::max);
         let mut chart = ChartBuilder::on(area)
             .caption(self.title, ("sans-serif", 16).into_font().into_text_style(area))
             .margin(10)
             .x_label_area_size(34)
             .y_label_area_size(46)
-            .build_cartesian_2d(0.0..most(|p| p.0), 0.0..most(|p| p.1))
+            .build_cartesian_2d(0.0..cameras * 1.1, y)
             .map_err(|e| e.to_string())?;
         chart
             .configure_mesh()
@@ -79,6 +103,7 @@ impl Panel {
         }
         chart
             .configure_series_labels()
+            .position(SeriesLabelPosition::UpperLeft)
             .background_style(WHITE.mix(0.8))
             .border_style(BLACK)
             .draw()
@@ -86,8 +111,8 @@ impl Panel {
     }
 
     /// One line a system, in the order of the table.
-    fn lines<'a>(&self, cases: &'a [Case]) -> Vec<(&'a str, Vec<(f64, f64)>)> {
-        let mut lines: Vec<(&str, Vec<(f64, f64)>)> = Vec::new();
+    fn lines<'a>(&self, cases: &'a [Case]) -> Vec<Line<'a>> {
+        let mut lines: Vec<Line<'_>> = Vec::new();
         for case in cases {
             let Some(value) = case.numbers.as_ref().and_then(self.value) else { continue };
             let point = (case.streams as f64, value);
@@ -97,5 +122,47 @@ impl Panel {
             }
         }
         lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::cli::bench::system::Spread;
+
+    fn case(system: &str, streams: usize, [analysed_per_s, p95, rss_mb]: [f64; 3]) -> Case {
+        let latency_ms = (p95 > 0.0).then_some(Spread { p50: p95 / 2.0, p95, p99: p95, count: 9 });
+        let numbers = Numbers {
+            offered_per_s: 15.0,
+            analysed_per_s,
+            unanswered: 0.0,
+            cpu_ms_per_frame: 10.0,
+            over_bare: 1.2,
+            of_possible: 1.0,
+            latency_ms,
+            stages_ms: BTreeMap::new(),
+            rss_mb,
+            world_cpu: 0.0,
+        };
+        Case { system: system.to_owned(), streams, note: None, numbers: Some(numbers) }
+    }
+
+    #[test]
+    fn delays_far_apart_are_drawn_and_so_is_nothing_at_all() {
+        let cases = [
+            case("one", 1, [15.0, 17.0, 157.0]),
+            case("one", 32, [51.0, 251.0, 695.0]),
+            case("other", 1, [15.0, 153.0, 141.0]),
+            case("other", 32, [3.3, 16042.0, 754.0]),
+            case("silent", 1, [0.0, 0.0, 100.0]),
+        ];
+        let svg = draw(&cases).unwrap();
+        for words in ["one", "other", "silent", "delay p95, ms", "memory, MB"] {
+            assert!(svg.contains(words), "{words}");
+        }
+        assert!(!svg.contains("NaN") && !svg.contains("inf"));
+        assert!(draw(&[]).unwrap().contains("cameras"));
     }
 }
