@@ -119,7 +119,6 @@ class GroundingDino(Shortest, Head):
     # Boxes steer where the decoder looks next, which makes much of a little: with random weights transformers itself
     # moves logits by 1e-3 of the largest and boxes by 4e-4 from single to double precision.
     allowed = exact = 2e-3
-    spared, ordered = 0.05, False
 
     def prepare(self, model, source):
         self.measure(source)
@@ -189,7 +188,6 @@ class Owlv2(Head):
     model_class = Owlv2ForObjectDetection
     methods = ("detector",)
     roles = ("model",)
-    spared = 1e-3
 
     def prepare(self, model, source):
         must_be(source, CLIP, source.preprocessor.get("resample", 2))
@@ -257,7 +255,6 @@ class Closed(Head):
     methods = ("detector",)
     roles = ("detector",)
     reads = False
-    spared, ordered = 0.05, False
 
     def prepare(self, model, source):
         size = source.preprocessor.get("size", {})
