@@ -17,7 +17,7 @@ from transformers.models.grounding_dino import modeling_grounding_dino
 
 from .errors import Refused
 from .family import Graph
-from .heads import Head, Run
+from .heads import Head, Run, blotches
 
 IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 CLIP = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
@@ -101,7 +101,7 @@ class Shortest:
 
     def picture(self, random, inner=None):
         """A picture of which `inner` columns and rows count."""
-        pixels = random.standard_normal((1, 3, self.height, self.width)).astype(np.float32)
+        pixels = blotches(random, self.height, self.width)
         mask = np.ones((1, self.height, self.width), np.int64)
         columns, rows = inner or (self.width, self.height)
         for free in (pixels[:, :, rows:], pixels[:, :, :, columns:], mask[:, rows:], mask[:, :, columns:]):
@@ -119,6 +119,7 @@ class GroundingDino(Shortest, Head):
     # Boxes steer where the decoder looks next, which makes much of a little: with random weights transformers itself
     # moves logits by 1e-3 of the largest and boxes by 4e-4 from single to double precision.
     allowed = exact = 2e-3
+    spared, ordered = 0.05, False
 
     def prepare(self, model, source):
         self.measure(source)
@@ -188,6 +189,7 @@ class Owlv2(Head):
     model_class = Owlv2ForObjectDetection
     methods = ("detector",)
     roles = ("model",)
+    spared = 5e-3
 
     def prepare(self, model, source):
         must_be(source, CLIP, source.preprocessor.get("resample", 2))
@@ -206,7 +208,7 @@ class Owlv2(Head):
         for row, count in enumerate(counts):
             words = random.integers(1, min(self.begin, self.end), count)
             ids[row, :count + 2], mask[row, :count + 2] = [self.begin, *words, self.end], 1
-        pixels = random.standard_normal((1, 3, self.side, self.side)).astype(np.float32)
+        pixels = blotches(random, self.side, self.side)
         return {"input_ids": ids, "pixel_values": pixels, "attention_mask": mask}
 
     def graphs(self, model):
@@ -255,6 +257,7 @@ class Closed(Head):
     methods = ("detector",)
     roles = ("detector",)
     reads = False
+    spared, ordered = 0.05, False
 
     def prepare(self, model, source):
         size = source.preprocessor.get("size", {})
@@ -266,7 +269,7 @@ class Closed(Head):
         return model
 
     def pixels(self, random):
-        return {"pixel_values": random.random((1, 3, self.height, self.width)).astype(np.float32)}
+        return {"pixel_values": np.clip(blotches(random, self.height, self.width) / 4 + 0.5, 0, 1)}
 
     def graphs(self, model):
         inputs = {name: torch.from_numpy(value) for name, value in self.pixels(np.random.default_rng(3)).items()}

@@ -13,6 +13,10 @@ from .family import Family
 from .runner import Sessions
 
 
+# Rows of an output from which on a few may differ.
+MANY = 100
+
+
 @dataclass
 class Run:
     """Inputs of one graph. `idle` are inputs that rightly have no effect in this case; `fatal` must fail."""
@@ -53,6 +57,35 @@ def compare(got, want, what, report):
     report.values += got.size
 
 
+def settled(want, got, spared, ordered):
+    """The outputs of both, row by row, without the part of the rows that differ most. Of hundreds of queries the last are chosen by
+    a hair, and come in any order; of thousands of cells one may stand where rounding is blown up."""
+    rows = want["pred_boxes"].shape[1]
+    if not spared or rows < MANY or got["pred_boxes"].shape != want["pred_boxes"].shape:
+        return want, got
+    sides = [{name: np.nan_to_num(side[name][0], neginf=0) for name in want} for side in (want, got)]
+    at = np.arange(rows)
+    if not ordered:
+        marks = [np.concatenate([side["pred_boxes"], side["logits"].max(1, keepdims=True)], 1) for side in sides]
+        far = np.abs(marks[0][None] - marks[1][:, None]).max(-1)
+        for row in range(rows):
+            at[row] = far[row].argmin()
+            far[:, at[row]] = np.inf
+    off = [np.abs(sides[0][name][at] - sides[1][name]).max(1) / max(np.abs(sides[0][name]).max(), 1e-6) for name in want]
+    kept = np.argsort(np.max(off, 0))[:rows - int(spared * rows)]
+    return {name: want[name][:, at[kept]] for name in want}, {name: got[name][:, kept] for name in want}
+
+
+def blotches(random, height, width):
+    """A picture of about unit variance with large and small in it, [1, 3, height, width]. In plain noise a deep network sees the same
+    everywhere, and which of equal cells is chosen is a matter of rounding."""
+    picture = np.zeros((1, 3, height, width), np.float32)
+    for cells in (3, 12, 48, max(height, width)):
+        part = random.standard_normal((1, 3, min(cells, height), min(cells, width))).astype(np.float32)
+        picture += torch.nn.functional.interpolate(torch.from_numpy(part), (height, width), mode="nearest").numpy()
+    return picture / 2
+
+
 def prove(sessions, run, base, report):
     """Every input must change what comes out: one that does not was folded into another, or into a constant."""
     random = np.random.default_rng(11)
@@ -83,6 +116,8 @@ class Head(Family):
     # Largest error relative to the largest value of an output: of any checkpoint, for deep towers add up roundings, and
     # of the self-test's small ones.
     allowed, exact = 1e-4, 5e-6
+    # The part of many rows that may differ, and whether rows come in an order of their own making.
+    spared, ordered = 0.0, True
 
     def cases(self, model, seed=1):
         return list(self.runs(model, np.random.default_rng(seed)))
@@ -97,8 +132,11 @@ class Head(Family):
         sessions, report, proved = Sessions(folder, self.roles), Measured(), set()
         for case in cases:
             got = sessions.run(case.role, case.feeds)
-            for name, want in expected[case.name].items():
-                compare(got[name], want, f"{case.name}: `{name}`", report)
+            wanted, given = expected[case.name], got
+            if "pred_boxes" in wanted:
+                wanted, given = settled(wanted, given, self.spared, self.ordered)
+            for name, want in wanted.items():
+                compare(given[name], want, f"{case.name}: `{name}`", report)
                 report.outputs.add(name)
             if case.role not in proved or len(case.feeds) > 1:
                 proved.add(case.role)
