@@ -108,6 +108,9 @@ pub(super) struct Watch {
     /// Analyse every frame, in order, however long it takes; for files, evaluation and tests
     #[arg(long)]
     pub(super) every_frame: bool,
+    /// Print answers about pixels up to this many milliseconds old, for models slower than the default of 1000
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "every_frame")]
+    pub(super) staleness_ms: Option<u64>,
     /// Stop after this many seconds
     #[arg(long, value_name = "N", value_parser = seconds)]
     pub(super) seconds: Option<f64>,

@@ -141,7 +141,7 @@ async fn watch(
     let plan = Plan {
         every_frame: args.every_frame,
         finite: true,
-        staleness: Duration::from_millis(ScheduleConfig::default().staleness_ms),
+        staleness: Duration::from_millis(args.staleness_ms.unwrap_or(ScheduleConfig::default().staleness_ms)),
         max_batch: 0,
         track: TrackConfig::default(),
         snapshot_every: None,

@@ -45,6 +45,8 @@ pub(super) struct Delivery {
     pub(super) epoch: String,
     /// Events sent since the start; numbers them.
     pub(super) events: u64,
+    /// When it was last told that answers come too late.
+    pub(super) told_late: Option<Instant>,
     /// When the latest batch was done; counts batches.
     pub(super) last_batch: Option<Instant>,
     pub(super) queries: watch::Receiver<Arc<QuerySet>>,
@@ -59,6 +61,9 @@ struct View {
     /// What the present and count topics say now.
     counts: BTreeMap<QueryId, usize>,
 }
+
+/// How often it is told that answers come too late to be published.
+const REMIND: Duration = Duration::from_mins(1);
 
 /// How often tracks are looked at when no frame comes.
 const EXPIRE_EVERY: Duration = Duration::from_millis(500);
@@ -134,6 +139,20 @@ impl Delivery {
         self.announce(camera, view, &events);
     }
 
+    /// Says now and then that an answer came too late: with a model slower than that nothing is ever published, and nothing
+    /// else would say why.
+    fn tell_late(&mut self, age: Duration, limit: Duration, now: Instant) {
+        if self.told_late.is_none_or(|at| now.saturating_duration_since(at) >= REMIND) {
+            self.told_late = Some(now);
+            tracing::warn!(
+                "an answer came {} ms after its picture and is not published: {} ms are allowed; take a faster model, fewer \
+                 cameras or queries, or allow more (`staleness_ms` in [schedule], --staleness-ms of watch)",
+                age.as_millis(),
+                limit.as_millis()
+            );
+        }
+    }
+
     fn deliver(
         &mut self,
         mut grounding: Grounding,
@@ -147,7 +166,9 @@ impl Delivery {
         let events = view.tracker.update(&mut grounding.answers, seen_at, captured);
         self.followed.set(&frame.camera, view.tracker.predicted(seen_at));
         self.announce(&frame.camera, view, &events);
-        if self.staleness.is_some_and(|limit| now.saturating_duration_since(frame.arrived_at()) > limit) {
+        let age = now.saturating_duration_since(frame.arrived_at());
+        if let Some(limit) = self.staleness.filter(|limit| age > *limit) {
+            self.tell_late(age, limit, now);
             frame.ticket.drop_for(DropReason::Stale);
             return Ok(());
         }

@@ -130,6 +130,7 @@ impl Pipeline {
             snapshot_every: plan.snapshot_every,
             epoch,
             events: 0,
+            told_late: None,
             last_batch: None,
             queries: queries.subscribe(),
             pulse: delivering.clone(),
