@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    path::Path,
     process::ExitStatus,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
@@ -15,7 +16,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{CAMERA, Stage, args, cameras::Camera, name, neighbour::Neighbour, system::Measured};
+use super::{CAMERA, Stage, cameras::Camera, name, neighbour::Neighbour, system::Measured};
 use crate::{
     cli::{
         Failure,
@@ -98,13 +99,12 @@ pub(super) async fn measure(
     mut command: Command,
     world: &mut World,
     neighbour: Option<Neighbour>,
-    args: &args::Bench,
     stage: &Stage<'_>,
 ) -> Result<Measured, String> {
     world.heard(|heard| *heard = Heard::default());
     let mut child =
         command.spawn().map_err(|e| format!("cannot start {}: {e}", command.as_std().get_program().display()))?;
-    let measured = watch(&mut child, world, neighbour, args, stage).await;
+    let measured = watch(&mut child, world, neighbour, stage).await;
     // It may have ended already; either way it is gone afterwards.
     child.kill().await.ok();
     measured.map_err(|reason| match last_words(stage.folder) {
@@ -117,7 +117,6 @@ async fn watch(
     child: &mut Child,
     world: &mut World,
     mut neighbour: Option<Neighbour>,
-    args: &args::Bench,
     stage: &Stage<'_>,
 ) -> Result<Measured, String> {
     let pid = child.id().ok_or("it ended at once")?;
@@ -130,12 +129,12 @@ async fn watch(
         }
         tokio::time::sleep(TICK).await;
     }
-    tokio::time::sleep(Duration::from_secs_f64(args.warm_up)).await;
+    tokio::time::sleep(Duration::from_secs_f64(stage.args.warm_up)).await;
     let (began, began_at) = (Instant::now(), SystemTime::now());
     let (cpu, world_cpu) = (Usage::of_tree(pid).cpu.unwrap_or_default(), world.cpu());
     world.heard(|heard| heard.keep = true);
     let mut rss = 0;
-    while began.elapsed().as_secs_f64() < args.seconds {
+    while began.elapsed().as_secs_f64() < stage.args.seconds {
         rss = rss.max(Usage::of_tree(pid).resident.unwrap_or_default());
         if let Some(neighbour) = &mut neighbour {
             neighbour.act(stage).await?;
@@ -179,7 +178,7 @@ fn alive(child: &mut Child) -> Result<(), String> {
 }
 
 /// The last line of the newest log.
-fn last_words(folder: &std::path::Path) -> Option<String> {
+fn last_words(folder: &Path) -> Option<String> {
     let logs = fs::read_dir(folder).ok()?.flatten().filter(|e| e.path().extension().is_some_and(|x| x == "log"));
     let newest = logs.max_by_key(|entry| entry.metadata().and_then(|m| m.modified()).ok())?;
     let text = String::from_utf8_lossy(&fs::read(newest.path()).ok()?).into_owned();

@@ -57,11 +57,11 @@ pub(super) fn run(args: &args::Bench) -> Result<(), Failure> {
     let limit = Duration::from_secs_f64(args.seconds.min(5.0));
     let bare = Bare::measure(&clip, &model, &model_folders(), limit)?;
     let runtime = runtime()?;
-    let stage = Stage { folder: folder.path(), film: &film, clip: &clip };
+    let stage = Stage { args, bare: &bare, folder: folder.path(), film: &film, clip: &clip };
     let measured = runtime.block_on(async {
         let mut world = World::new(Broker::start(stage.folder).await?)?;
-        let cases = cases(args, &stage, &mut world, &bare, &spinner).await;
-        Ok::<_, Failure>((cases, beside(args, &stage, &mut world, &bare, &spinner).await))
+        let cases = cases(&stage, &mut world, &spinner).await;
+        Ok::<_, Failure>((cases, beside(&stage, &mut world, &spinner).await))
     });
     runtime.shutdown_background();
     spinner.finish_and_clear();
@@ -71,6 +71,8 @@ pub(super) fn run(args: &args::Bench) -> Result<(), Failure> {
 
 /// What all cases have in common.
 struct Stage<'a> {
+    args: &'a args::Bench,
+    bare: &'a Bare,
     folder: &'a Path,
     /// The clip with numbers, as a file and in memory.
     film: &'a Path,
@@ -90,88 +92,63 @@ fn name(i: usize) -> String {
     format!("{CAMERA}{i}")
 }
 
-/// Every system on every number of cameras. A system that fails is a row that says so, not the end.
-async fn cases(
-    args: &args::Bench,
-    stage: &Stage<'_>,
-    world: &mut World,
-    bare: &Bare,
-    spinner: &ProgressBar,
-) -> Vec<Case> {
+/// Every system on every number of cameras.
+async fn cases(stage: &Stage<'_>, world: &mut World, spinner: &ProgressBar) -> Vec<Case> {
     let mut cases = Vec::new();
-    for streams in args.streams.iter().copied() {
-        for system in systems(args, bare) {
+    for streams in stage.args.streams.iter().copied() {
+        for system in systems(stage) {
             spinner.set_message(format!("{} on {streams} cameras", system.name()));
-            let mut case = Case::new(&system, streams);
-            case.fill(one(args, stage, &system, streams, world).await, bare);
-            world.cameras.clear();
-            // Told as they come, so that what ends this process early does not take them along.
-            case.log();
-            cases.push(case);
+            cases.push(case(stage, &system, streams, None, world).await);
         }
     }
     cases
 }
 
-/// One camera beside another that misbehaves, if that is wanted; the numbers are the first camera's.
-async fn beside(
-    args: &args::Bench,
-    stage: &Stage<'_>,
-    world: &mut World,
-    bare: &Bare,
-    spinner: &ProgressBar,
-) -> Vec<(Habit, Case)> {
+/// One camera beside another with each habit, if that is wanted; the numbers are the first camera's.
+async fn beside(stage: &Stage<'_>, world: &mut World, spinner: &ProgressBar) -> Vec<(Habit, Case)> {
     let mut cases = Vec::new();
-    let Some(system) = systems(args, bare).into_iter().nth(1).filter(|_| args.isolation) else { return cases };
-    for habit in Habit::ALL {
+    for habit in Habit::ALL.into_iter().filter(|_| stage.args.isolation) {
         spinner.set_message(format!("groundd on a camera beside one that {}", habit.name()));
-        let mut case = Case::new(&system, 1);
-        case.fill(one_beside(args, stage, &system, habit, world).await, bare);
-        case.log();
-        cases.push((habit, case));
+        cases.push((habit, case(stage, &asking_always(stage), 1, Some(habit), world).await));
     }
     cases
 }
 
-async fn one_beside(
-    args: &args::Bench,
-    stage: &Stage<'_>,
-    system: &System,
-    habit: Habit,
-    world: &mut World,
-) -> Result<Measured, String> {
-    let neighbour = Neighbour::start(habit, stage).await?;
-    world.cameras = vec![Camera::start(stage.film, stage.clip).await?];
-    let urls = world.cameras.iter().map(|camera| camera.url.clone()).chain(neighbour.url().map(str::to_owned));
-    let command = system.command(&urls.collect::<Vec<_>>(), world, stage.folder)?;
-    load::measure(command, world, Some(neighbour), args, stage).await
+/// One case. A system that fails is a row that says so, not the end.
+async fn case(stage: &Stage<'_>, system: &System, streams: usize, beside: Option<Habit>, world: &mut World) -> Case {
+    let mut case = Case::new(system, streams);
+    case.fill(measure(stage, system, streams, beside, world).await, stage.bare);
+    world.cameras.clear();
+    // Told as they come, so that what ends this process early does not take them along.
+    case.log();
+    case
 }
 
-/// One case, with cameras of its own.
-async fn one(
-    args: &args::Bench,
+/// A system on cameras of its own, and one beside them whose answers do not count.
+async fn measure(
     stage: &Stage<'_>,
     system: &System,
     streams: usize,
+    beside: Option<Habit>,
     world: &mut World,
 ) -> Result<Measured, String> {
     for _ in 0..streams {
         world.cameras.push(Camera::start(stage.film, stage.clip).await?);
     }
-    let urls: Vec<String> = world.cameras.iter().map(|camera| camera.url.clone()).collect();
+    let neighbour = match beside {
+        Some(habit) => Some(Neighbour::start(habit, stage).await?),
+        None => None,
+    };
+    let beside = neighbour.as_ref().and_then(Neighbour::url);
+    let urls: Vec<String> =
+        world.cameras.iter().map(|camera| camera.url.as_str()).chain(beside).map(str::to_owned).collect();
     let command = system.command(&urls, world, stage.folder)?;
-    load::measure(command, world, None, args, stage).await
+    load::measure(command, world, neighbour, stage).await
 }
 
-fn systems(args: &args::Bench, bare: &Bare) -> Vec<System> {
-    let own = [("groundd", true), ("groundd, asking always", false)].map(|(name, once)| System::Groundd {
-        name,
-        config: model(args),
-        queries: queries(args),
-        fps: args.fps,
-        once,
-    });
-    let onnx = args.onnx.clone().unwrap_or_else(|| bare.file.clone());
+fn systems(stage: &Stage<'_>) -> Vec<System> {
+    let args = stage.args;
+    let onnx = args.onnx.clone().unwrap_or_else(|| stage.bare.file.clone());
     let peers = args.peers.iter().map(|(name, command)| System::Peer {
         name: name.clone(),
         command: command.clone(),
@@ -179,7 +156,15 @@ fn systems(args: &args::Bench, bare: &Bare) -> Vec<System> {
         threads: args.threads,
     });
     let absent = args.absent.iter().map(|(name, reason)| System::Absent { name: name.clone(), reason: reason.clone() });
-    own.into_iter().chain(peers).chain(absent).collect()
+    [groundd("groundd", true, args), asking_always(stage)].into_iter().chain(peers).chain(absent).collect()
+}
+
+fn asking_always(stage: &Stage<'_>) -> System {
+    groundd("groundd, asking always", false, stage.args)
+}
+
+fn groundd(name: &'static str, once: bool, args: &args::Bench) -> System {
+    System::Groundd { name, config: model(args), queries: queries(args), fps: args.fps, once }
 }
 
 /// A process whose output goes to `log`; it ends with its handle.

@@ -62,7 +62,7 @@ impl Neighbour {
     pub(super) async fn act(&mut self, stage: &Stage<'_>) -> Result<(), String> {
         match self.habit {
             Habit::Steady | Habit::Floods => Ok(()),
-            Habit::Stalls => self.signal(Signal::STOP),
+            Habit::Stalls => self.stop(),
             Habit::Reconnects if self.since.elapsed() < LIFE => Ok(()),
             Habit::Reconnects => {
                 let port = self.camera.as_ref().and_then(Camera::port).unwrap_or_default();
@@ -76,9 +76,10 @@ impl Neighbour {
         }
     }
 
-    fn signal(&self, signal: Signal) -> Result<(), String> {
+    /// Its process stays and does nothing any more.
+    fn stop(&self) -> Result<(), String> {
         let pid = self.camera.as_ref().and_then(Camera::pid).and_then(|pid| Pid::from_raw(pid.cast_signed()));
         let pid = pid.ok_or("the camera beside has ended")?;
-        kill_process(pid, signal).map_err(|e| format!("the camera beside cannot be stopped: {e}"))
+        kill_process(pid, Signal::STOP).map_err(|e| format!("the camera beside cannot be stopped: {e}"))
     }
 }

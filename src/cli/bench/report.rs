@@ -88,7 +88,8 @@ impl Report {
             let mut row = vec![habit.name().to_owned()];
             match &case.numbers {
                 Some(numbers) => {
-                    row.extend([0, 1, 6, 7, 8].map(|at| cells(numbers)[at].clone()));
+                    row.extend([numbers.offered_per_s, numbers.analysed_per_s].map(|rate| format!("{rate:.1}")));
+                    row.extend(delays(numbers));
                     let ratio = p95(case).zip(steady).map(|(own, steady)| own / steady);
                     row.push(ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}")));
                 }
@@ -158,21 +159,23 @@ impl Report {
 }
 
 fn cells(numbers: &Numbers) -> Vec<String> {
-    let delay = |part: fn(&Spread) -> f64| {
-        numbers.latency_ms.as_ref().map_or_else(|| "–".to_owned(), |spread| format!("{:.0}", part(spread)))
-    };
-    vec![
+    let mut cells = vec![
         format!("{:.1}", numbers.offered_per_s),
         format!("{:.1}", numbers.analysed_per_s),
         format!("{:.0} %", numbers.unanswered * 100.0),
         format!("{:.0} %", numbers.of_possible * 100.0),
         format!("{:.1}", numbers.cpu_ms_per_frame),
         format!("{:.2}", numbers.over_bare),
-        delay(|s| s.p50),
-        delay(|s| s.p95),
-        delay(|s| s.p99),
-        format!("{:.0}", numbers.rss_mb),
-    ]
+    ];
+    cells.extend(delays(numbers));
+    cells.push(format!("{:.0}", numbers.rss_mb));
+    cells
+}
+
+/// p50, p95 and p99.
+fn delays(numbers: &Numbers) -> [String; 3] {
+    let Some(Spread { p50, p95, p99, .. }) = numbers.latency_ms else { return [(); 3].map(|()| "–".to_owned()) };
+    [p50, p95, p99].map(|ms| format!("{ms:.0}"))
 }
 
 fn slashed(spread: &Spread) -> String {
