@@ -15,6 +15,7 @@ mod clock;
 mod diagnose;
 pub mod mark;
 mod outlet;
+mod pace;
 mod pipeline;
 mod planes;
 mod rtsp_clip;

@@ -5,16 +5,23 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+        Arc, LazyLock, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
     },
     time::{Duration, Instant},
 };
 
 use tokio::sync::Notify;
 
-use super::slot::{Flow, Policy, Slot};
+use super::{
+    pace::{Due, Pace},
+    slot::{Flow, Policy, Slot},
+};
 use crate::types::{CameraId, Capture, Frame, FullFrame, Ledger, Letterbox, Rgb, Size};
+
+/// What all cameras count from, and how many there have been: their beats are spread by it.
+static SHARED_START: LazyLock<Instant> = LazyLock::new(Instant::now);
+static CAMERAS: AtomicU32 = AtomicU32::new(0);
 
 /// A frame before it has a number and an account.
 pub struct Picture {
@@ -46,8 +53,7 @@ struct CameraOutlet {
     id: CameraId,
     canvas: Size,
     policy: Policy,
-    /// Shortest time between two analysed pictures; zero is no limit.
-    period: Duration,
+    pace: Pace,
     /// Threads for a software decoder; 0 leaves it to the decoder.
     decoder_threads: u32,
     slot: Arc<Slot>,
@@ -76,9 +82,10 @@ impl Outlet {
         fps: Option<f32>,
         (slot, ledger): (Arc<Slot>, Arc<Ledger>),
     ) -> Self {
-        let period = fps.filter(|f| *f > 0.0).and_then(|f| Duration::try_from_secs_f32(1.0 / f).ok());
-        let period = period.unwrap_or_default();
-        let camera = CameraOutlet { id, canvas, policy, period, decoder_threads: 0, slot, ledger };
+        // Where every picture is wanted nothing is looked at by the clock, and the same file gives the same pictures.
+        let live = !matches!(policy, Policy::Every { .. });
+        let pace = Pace::new(fps, live.then(|| CAMERAS.fetch_add(1, SeqCst)));
+        let camera = CameraOutlet { id, canvas, policy, pace, decoder_threads: 0, slot, ledger };
         Self { camera: Arc::new(camera), run: Arc::new(Run::new()) }
     }
 
@@ -90,7 +97,7 @@ impl Outlet {
             id: old.id.clone(),
             canvas: old.canvas,
             policy: old.policy,
-            period: old.period,
+            pace: old.pace,
             decoder_threads,
             slot: Arc::clone(&old.slot),
             ledger: Arc::clone(&old.ledger),
@@ -135,7 +142,7 @@ impl Outlet {
     pub fn wants(&self, pts: Duration) -> bool {
         self.run.touch();
         let mut due = self.run.due.lock().unwrap_or_else(PoisonError::into_inner);
-        !self.run.retired.load(SeqCst) && due.admits(pts, self.camera.period)
+        !self.run.retired.load(SeqCst) && due.admits(pts, SHARED_START.elapsed(), &self.camera.pace)
     }
 
     /// Hands a picture over; waits for room where no frame may be lost.
@@ -198,69 +205,12 @@ impl Run {
             retired: AtomicBool::new(false),
             offered: AtomicBool::new(false),
             first: Notify::new(),
-            due: Mutex::new(Due(None)),
+            due: Mutex::default(),
         }
     }
 
     fn touch(&self) {
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
         self.last.store(now + 1, SeqCst);
-    }
-}
-
-/// When the next picture may pass the rate limit, in stream time; `None` lets any pass.
-#[derive(Debug, Clone, Copy)]
-struct Due(Option<Duration>);
-
-impl Due {
-    /// Decides about a picture at `pts`. Pictures a little early are let through, since cameras jitter, and the due
-    /// time moves on by whole periods, so that the mean rate is met.
-    fn admits(&mut self, pts: Duration, period: Duration) -> bool {
-        if period.is_zero() {
-            return true;
-        }
-        let next = match self.0 {
-            Some(due) if pts + period / 8 < due && pts + period * 2 >= due => return false,
-            // On time: keep the beat.
-            Some(due) if pts < due + period && pts + period * 2 >= due => due + period,
-            // The first, one after a gap, or a clock that jumped back.
-            _ => pts + period,
-        };
-        self.0 = Some(next);
-        true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn the_rate_limit_only_goes_down_and_meets_its_mean(
-            camera in 2u32..60, wanted in 1u32..60, jitter in proptest::collection::vec(0u64..4, 300),
-        ) {
-            let (period, gap) = (Duration::from_secs(1) / wanted, Duration::from_secs(1) / camera);
-            let mut due = Due(None);
-            let admitted = jitter.iter().zip(0u32..).filter(|(j, i)| due.admits(gap * *i + Duration::from_millis(**j), period)).count();
-            let seconds = 300.0 / f64::from(camera);
-            let expected = seconds * f64::from(wanted.min(camera));
-            prop_assert!(admitted <= 300);
-            prop_assert!((admitted as f64) <= seconds * f64::from(wanted) * 1.15 + 2.0, "{admitted} of {expected}");
-            if wanted >= camera * 2 { prop_assert_eq!(admitted, 300); }
-            if camera >= wanted * 4 { prop_assert!(admitted as f64 >= expected * 0.75 - 2.0, "{admitted} of {expected}"); }
-        }
-
-        #[test]
-        fn the_rate_limit_survives_a_clock_that_jumps(pts in proptest::collection::vec(0u64..100_000, 1..50)) {
-            let (mut due, period) = (Due(None), Duration::from_millis(100));
-            for p in pts {
-                let at = Duration::from_millis(p);
-                let mut later = (0..4).map(|n| at + period * n);
-                prop_assert!(later.any(|at| due.admits(at, period)), "something passes within three periods");
-            }
-        }
     }
 }
