@@ -87,6 +87,19 @@ fn a_word_the_model_does_not_know_is_said_and_never_guessed() {
 }
 
 #[test]
+fn pictures_older_than_is_allowed_are_told_of_instead_of_silence() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("clip.mp4");
+    h264(&file, "640x360", 10, 20);
+    let output = watch(&[file.to_str().unwrap(), "--query", "dog", "--staleness-ms", "1", "--seconds", "3"]);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.stdout.is_empty(), "{:?}", messages(&output));
+    let times = told.matches("not published: 1 ms are allowed").count();
+    assert!((1..=2).contains(&times), "said once before and once behind the model, not for every picture: {told}");
+    assert!(told.contains("--staleness-ms"), "names the remedy: {told}");
+}
+
+#[test]
 fn a_reader_that_leaves_ends_the_watch_quietly() {
     let pipe = format!("{} watch test://ball --query person --seconds 20 | head -n 2", env!("CARGO_BIN_EXE_groundd"));
     let started = std::time::Instant::now();

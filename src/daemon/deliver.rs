@@ -16,7 +16,7 @@ use crate::{
     http::Hub,
     publish::{Publisher, Topics, payload},
     track::{TrackConfig, Tracker},
-    types::{CameraId, DropReason, Followed, Grounding, Pulse, QueryId, QuerySet, TrackEvent},
+    types::{CameraId, DropReason, Followed, Grounding, Pulse, QueryId, QuerySet, Reminder, TrackEvent},
 };
 
 /// Prints one detections message; an error ends the delivery (nobody reads any more).
@@ -45,8 +45,8 @@ pub(super) struct Delivery {
     pub(super) epoch: String,
     /// Events sent since the start; numbers them.
     pub(super) events: u64,
-    /// When it was last told that answers come too late.
-    pub(super) told_late: Option<Instant>,
+    /// Tells that answers come too late.
+    pub(super) late: Reminder,
     /// When the latest batch was done; counts batches.
     pub(super) last_batch: Option<Instant>,
     pub(super) queries: watch::Receiver<Arc<QuerySet>>,
@@ -61,9 +61,6 @@ struct View {
     /// What the present and count topics say now.
     counts: BTreeMap<QueryId, usize>,
 }
-
-/// How often it is told that answers come too late to be published.
-const REMIND: Duration = Duration::from_mins(1);
 
 /// How often tracks are looked at when no frame comes.
 const EXPIRE_EVERY: Duration = Duration::from_millis(500);
@@ -142,8 +139,7 @@ impl Delivery {
     /// Says now and then that an answer came too late: with a model slower than that nothing is ever published, and nothing
     /// else would say why.
     fn tell_late(&mut self, age: Duration, limit: Duration, now: Instant) {
-        if self.told_late.is_none_or(|at| now.saturating_duration_since(at) >= REMIND) {
-            self.told_late = Some(now);
+        if self.late.is_due(now) {
             tracing::warn!(
                 "an answer came {} ms after its picture and is not published: {} ms are allowed; take a faster model, fewer \
                  cameras or queries, or allow more (`staleness_ms` in [schedule], --staleness-ms of watch)",

@@ -28,7 +28,7 @@ use crate::{
     },
     schedule::Scheduler,
     track::TrackConfig,
-    types::{CameraId, Followed, Ledger, Pulse, QuerySet},
+    types::{CameraId, Followed, Ledger, Pulse, QuerySet, Reminder},
 };
 
 /// How a pipeline is to run.
@@ -130,7 +130,7 @@ impl Pipeline {
             snapshot_every: plan.snapshot_every,
             epoch,
             events: 0,
-            told_late: None,
+            late: Reminder::default(),
             last_batch: None,
             queries: queries.subscribe(),
             pulse: delivering.clone(),

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::types::{Batch, DropReason, Job, Pulse, QuerySet};
+use crate::types::{Batch, DropReason, Job, Pulse, QuerySet, Reminder};
 
 /// The `[schedule]` table.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -56,7 +56,7 @@ impl Scheduler {
     /// Cuts batches for `worker` until `shutdown`, until the worker is gone, or, if [`Scheduler::finish`], until every
     /// inlet has ended. `turns` holds a permit when the worker is free, and each is good for one batch.
     pub async fn run(mut self, worker: mpsc::Sender<Batch>, turns: Arc<Semaphore>, shutdown: CancellationToken) {
-        let mut rotation = Rotation::default();
+        let (mut rotation, mut late) = (Rotation::default(), Reminder::default());
         loop {
             let turn = tokio::select! {
                 biased;
@@ -67,7 +67,10 @@ impl Scheduler {
                 },
             };
             let batch = loop {
-                if let Some(batch) = self.cut(&mut rotation, Instant::now()) {
+                let now = Instant::now();
+                let batch = self.cut(&mut rotation, now);
+                self.tell_late(&rotation, &mut late, now);
+                if let Some(batch) = batch {
                     break batch;
                 }
                 if self.finish && self.is_over() {
@@ -92,6 +95,22 @@ impl Scheduler {
     fn is_over(&self) -> bool {
         let inlets = self.inlets.borrow();
         !inlets.is_empty() && inlets.iter().all(|inlet| inlet.is_drained())
+    }
+
+    /// Says now and then that a camera's pictures come too late: nothing is published, and nothing else would say why.
+    fn tell_late(&self, rotation: &Rotation, late: &mut Reminder, now: Instant) {
+        if let (Some((camera, age)), Some(limit)) = (rotation.late(), self.staleness)
+            && late.is_due(now)
+        {
+            tracing::warn!(
+                %camera,
+                "a picture was {} ms old before the model could look at it, like those before it, and is not published: {} ms are \
+                 allowed; watch fewer cameras, smaller or slower streams, or allow more (`staleness_ms` in [schedule], \
+                 --staleness-ms of watch)",
+                age.as_millis(),
+                limit.as_millis()
+            );
+        }
     }
 
     fn cut(&mut self, rotation: &mut Rotation, now: Instant) -> Option<Batch> {

@@ -1,6 +1,7 @@
 //! Which cameras' frames go into the next batch: round robin, at most one frame a camera, nothing stale.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,10 +18,16 @@ pub trait Inlet: Send + Sync {
     fn is_drained(&self) -> bool;
 }
 
+/// From how many frames in a row that are all too old it is no hiccup.
+const MANY: u32 = 5;
+
 /// Remembers whose turn is next.
 #[derive(Debug, Default)]
 pub struct Rotation {
     last: Option<CameraId>,
+    /// How many frames in a row of a camera were too old.
+    stale: BTreeMap<CameraId, u32>,
+    late: Option<(CameraId, Duration)>,
 }
 
 impl Rotation {
@@ -39,27 +46,38 @@ impl Rotation {
             .and_then(|last| inlets.iter().position(|inlet| inlet.camera() == last))
             .map_or(0, |i| i + 1);
         let mut frames = Vec::new();
+        self.late = None;
         for inlet in inlets.iter().cycle().skip(start).take(inlets.len()) {
             if frames.len() == max.max(1) {
                 break;
             }
-            if let Some(frame) = fresh(inlet.as_ref(), staleness, now) {
+            if let Some(frame) = self.fresh(inlet.as_ref(), staleness, now) {
                 self.last = Some(inlet.camera().clone());
                 frames.push(frame);
             }
         }
         frames
     }
-}
 
-fn fresh(inlet: &dyn Inlet, staleness: Option<Duration>, now: Instant) -> Option<Frame> {
-    loop {
-        let frame = inlet.take()?;
-        match staleness {
-            Some(limit) if now.saturating_duration_since(frame.arrived_at()) > limit => {
-                frame.ticket.drop_for(DropReason::Stale);
+    /// A camera of which the last cut met a frame that was too old, like those before it, and that frame's age.
+    pub fn late(&self) -> Option<&(CameraId, Duration)> {
+        self.late.as_ref()
+    }
+
+    fn fresh(&mut self, inlet: &dyn Inlet, staleness: Option<Duration>, now: Instant) -> Option<Frame> {
+        loop {
+            let frame = inlet.take()?;
+            let age = now.saturating_duration_since(frame.arrived_at());
+            if staleness.is_none_or(|limit| age <= limit) {
+                self.stale.remove(inlet.camera());
+                return Some(frame);
             }
-            _ => return Some(frame),
+            frame.ticket.drop_for(DropReason::Stale);
+            let stale = self.stale.entry(inlet.camera().clone()).or_default();
+            *stale = stale.saturating_add(1);
+            if *stale >= MANY {
+                self.late = Some((inlet.camera().clone(), age));
+            }
         }
     }
 }
@@ -165,6 +183,25 @@ mod tests {
                 prop_assert_eq!(camera.ledger.published() + camera.ledger.dropped(DropReason::Stale), times.len() as u64);
                 prop_assert_eq!(camera.ledger.in_flight(), 0);
             }
+        }
+    }
+
+    #[test]
+    fn a_camera_whose_pictures_are_all_too_old_is_named_and_one_that_hiccups_is_not() {
+        let (start, limit) = (Instant::now(), Duration::from_millis(100));
+        let now = start + Duration::from_secs(1);
+        for (arrivals, late) in [(vec![0; 4], false), (vec![0; 5], true), (vec![0, 0, 0, 0, 990, 0], false)] {
+            let cameras = cameras(start, &[vec![950; 9], arrivals]);
+            let (inlets, mut rotation, mut named) = (inlets(&cameras), Rotation::default(), false);
+            while cameras.iter().any(|camera| !camera.is_drained()) {
+                rotation.cut(&inlets, 2, Some(limit), now).iter().for_each(|frame| frame.ticket.publish());
+                let told =
+                    rotation.late().filter(|(camera, age)| *camera == cameras[1].id && *age == Duration::from_secs(1));
+                named |= told.is_some();
+            }
+            assert_eq!(named, late);
+            rotation.cut(&inlets, 2, Some(limit), now);
+            assert!(rotation.late().is_none(), "not named again when nothing comes");
         }
     }
 

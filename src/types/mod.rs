@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod published;
 pub mod pulse;
 pub mod query;
+pub mod reminder;
 pub mod work;
 
 pub use batch::{Batch, Job};
@@ -26,4 +27,5 @@ pub use id::{CameraId, IdError, QueryId};
 pub use ledger::{DropReason, Ledger, Ticket};
 pub use pulse::{Busy, Pulse};
 pub use query::{Method, Query, QuerySet, Worth};
+pub use reminder::Reminder;
 pub use work::{ShedReason, Work};
