@@ -69,7 +69,7 @@ def settled(want, got, spared, ordered):
     if not ordered:
         marks = [np.concatenate([side["pred_boxes"], side["logits"].max(1, keepdims=True)], 1) for side in sides]
         far = np.abs(marks[0][None] - marks[1][:, None]).max(-1)
-        for row in range(rows):
+        for row in np.argsort(far.min(1)):  # the surest first: what has no equal must not take another's
             at[row] = far[row].argmin()
             far[:, at[row]] = np.inf
     off = [np.abs(sides[0][name][at] - sides[1][name]).max(1) / max(np.abs(sides[0][name]).max(), 1e-6) for name in want]
