@@ -10,7 +10,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from train import colour, compose, distil, export, language, losses, phrases, restore, samples, spec, targets, teacher, vision, vocab  # noqa: E402
+from train import colour, compose, distil, export, language, losses, phrases, restore, samples, spec, targets, teacher, vision, vocab, wild  # noqa: E402
 from train.render import cast, pen  # noqa: E402
 
 
@@ -113,6 +113,18 @@ def test_labels_correct_what_the_teacher_says():
     scores, boxes, judged = distil.merge(frame, scores, boxes)
     assert scores[7, 0] == pytest.approx(0.7) and boxes[7].tolist() == [100, 100, 140, 180]
     assert scores[9, 0] == pytest.approx(0.6 * distil.DENIED) and judged.all()
+
+
+def test_a_mixture_fills_the_canvas_and_the_teacher_is_not_corrected_about_it():
+    rng = np.random.default_rng(4)
+    picture, boxes = Noise(5).scene().image, np.array([[100.0, 50.0, 200.0, 150.0]])
+    seen = np.stack([wild.wild(lambda: (picture, boxes), rng) for _ in range(20)])
+    assert seen.shape == (20, spec.HEIGHT, spec.WIDTH, 3) and seen.dtype == np.uint8
+    assert (seen.std((1, 2, 3)) > 5).all() and len({s.tobytes() for s in seen}) == 20
+    nothing = samples.Frame(seen[0], np.zeros((0, 4), np.float32), np.zeros(0, np.int16), None, None, np.zeros((0, 4), np.float32), set(), None)
+    scores, where = rng.random((spec.CELLS, 5)).astype(np.float32), rng.random((spec.CELLS, 4)).astype(np.float32)
+    kept, kept_boxes, judged = distil.merge(nothing, scores.copy(), where.copy())
+    assert (kept == scores).all() and (kept_boxes == where).all() and judged.all()
 
 
 def test_what_is_too_small_to_see_is_neither_asked_for_nor_the_smallest():

@@ -40,6 +40,7 @@ KNOWN = 0.3           # a teacher's score from which it has seen a labelled obje
 LABEL = 0.75          # score that a labelled object is given where it has not
 CERTAIN = 0.9         # score that the best cell of a labelled object is drawn half-way to where the teacher has seen it
 DENIED = 0.35         # of a teacher's score is left where the labels are known to be complete and show nothing
+WILD = 0.5            # share of new samples that are mixtures of which only the teacher knows what they show
 DULL = 0.25           # share of pictures that the pupil sees without colour, or coarser than the teacher does
 SETTLING = 90         # seconds in which only the adapters learn, when the image side has learned before
 
@@ -126,7 +127,7 @@ def teach(work, detectors, seed, lessons):
     cv2.setNumThreads(1)
     sampler, ask = new_sampler(work, seed), DenseTeacher(detectors / "picodet_s_416_coco.onnx")
     while True:
-        frame = sampler.scene()
+        frame = sampler.wild() if sampler.rng.random() < WILD else sampler.scene()
         rgb = np.ascontiguousarray(frame.image[..., ::-1])
         scores, boxes, hints = ask(rgb)
         scores, boxes, judged = merge(frame, scores, boxes)

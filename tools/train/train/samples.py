@@ -6,6 +6,7 @@ import numpy as np
 from . import compose, phrases
 from .phrases import Scene
 from .spec import HEIGHT, WIDTH
+from .wild import wild
 
 KERNELS = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_LINEAR, cv2.INTER_LINEAR, cv2.INTER_AREA)
 LEAST = 5.0          # canvas pixels: smaller objects are ignored rather than asked for
@@ -117,8 +118,11 @@ def merge(frames):
     return first
 
 
-SHARES = {"coco": 14, "night": 3, "towncentre": 3, "mmtracking_demo": 2, "ahmetozlu_cutl": 2, "theaiguys_test": 2,
+SHARES = {"coco": 30, "night": 3, "towncentre": 3, "mmtracking_demo": 2, "ahmetozlu_cutl": 2, "theaiguys_test": 2,
           "helmet_1": 1.5, "imageai_traffic-mini": 1.5}  # how often each source is drawn from; others 1
+
+
+PHOTOGRAPHS = 0.6    # of what mixtures are made of: no two are alike, as frames of a video are
 
 
 class Sampler:
@@ -131,12 +135,23 @@ class Sampler:
             counts[record["source"]] = counts.get(record["source"], 0) + 1
         share = np.array([SHARES.get(r["source"], 1) / counts[r["source"]] for r in records])
         self.share = share / share.sum()
+        self.photographs = [r for r in records if r["source"] == "coco"]
 
     def real(self):
         frame = Frame.read(self.folder, self.records[self.rng.choice(len(self.records), p=self.share)])
         if self.rng.random() < 0.5:
             flip(frame)
         return frame
+
+    def wild(self):
+        """A mixture of which nothing is known: it has no objects, and nothing that is seen on it is wrong."""
+        def draw():
+            chosen = self.photographs if self.rng.random() < PHOTOGRAPHS else self.records
+            frame = Frame.read(self.folder, chosen[self.rng.integers(len(chosen))])
+            return frame.image, frame.boxes
+        image = photometric(wild(draw, self.rng), self.rng)
+        none = np.zeros((0, 4), np.float32)
+        return Frame(image, none, np.zeros(0, np.int16), np.zeros((0, 3), np.int16), np.zeros((0, 3, 11), np.float32), none, set(), np.zeros(0, bool))
 
     def on_canvas(self, frame, canvas, into=(0, 0, WIDTH, HEIGHT)):
         h, w = frame.image.shape[:2]
