@@ -12,7 +12,7 @@ from . import spec, vocab
 from .language import WRITE_LAYERS, DetectGraph, SelectGraph
 from .model import Nano
 
-VERSION = "0.4.0"
+VERSION = "0.5.0"
 GRAPHS = ("vision", "text", "select", "detect", "write")
 METHODS = ["retrieve", "detector", "coords", "bins", "zoom"]
 TOLERANCE = 2e-3
