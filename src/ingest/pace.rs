@@ -46,9 +46,12 @@ impl Due {
         }
         let next = match self.0 {
             Some(due) if pts + period / 8 < due && pts + period * 2 >= due => return false,
-            // On time: keep the beat.
-            Some(due) if pts < due + period && pts + period * 2 >= due => due + period,
-            // The first, one after a gap, or a clock that jumped back.
+            // On time, or after a gap: keep the beat.
+            Some(due) if pts + period * 2 >= due => {
+                let missed = pts.saturating_sub(due).as_nanos() / period.as_nanos();
+                due + period * u32::try_from(missed + 1).unwrap_or(u32::MAX)
+            }
+            // The first, or a clock that jumped back.
             _ => pts + period + pace.lead(now),
         };
         self.0 = Some(next);
