@@ -131,8 +131,7 @@ async fn a_file_is_played_at_its_own_speed_again_and_again_and_a_slow_model_sees
     let rig = Rig::live(config(clip.to_str().unwrap(), ""));
     let began = Instant::now();
     let first = rig.frame(SOON).await;
-    // Two seconds of clip; a model that takes a frame every 200 ms sees about ten of thirty, and more where painting them
-    // takes longer than playing them, as in a debug build on a slow machine.
+    // Two seconds of clip; a model that takes a frame every 200 ms sees about ten of thirty.
     let (mut seen, mut played) = (1, 0);
     let mut last = first.pts;
     drop(first);
@@ -146,7 +145,7 @@ async fn a_file_is_played_at_its_own_speed_again_and_again_and_a_slow_model_sees
     }
     assert_eq!(played, 2, "it was played again");
     assert!(began.elapsed() >= Duration::from_millis(3800), "{:?} for two passes of two seconds", began.elapsed());
-    assert!((12..=45).contains(&seen), "{seen} of sixty");
+    assert!((12..=30).contains(&seen), "{seen}");
     assert!(rig.camera.ledger().dropped(groundd::types::DropReason::Superseded) > 10);
     assert_eq!(rig.camera.status().borrow().state, State::Live, "playing again is no failure");
     rig.stop().await;

@@ -142,8 +142,7 @@ fn four_cameras_of_two_makes_and_one_that_dies_and_comes_back() {
     }
     let window = Duration::from_secs(4);
     let (rate_before, age_before) = rate_and_age(&subscriber, "a", window);
-    // Asked for are 5 a second; a debug build on a slow machine paints fewer. What counts is that they stay as many.
-    assert!(rate_before > 1.5, "5 a second are asked for, {rate_before} came\n{}", daemon.log());
+    assert!(rate_before > 3.0, "5 a second are asked for, {rate_before} came\n{}", daemon.log());
 
     fragile.take();
     wait_for("the dead camera's status", PATIENCE, || {
