@@ -38,21 +38,23 @@ impl Due {
     /// Decides about a picture at `pts` that comes at `now`, counted from an instant that all cameras share. Pictures
     /// a little early are let through, since cameras jitter, and the due time moves on by whole periods, so that the
     /// mean rate is met. Cameras that connect together would all be looked at together, and wait for one another: so
-    /// the first wait is longer than a period, by as much as brings each to a beat of its own.
+    /// the first wait is longer than a period, by as much as brings each to a beat of its own. Beats are kept in stream
+    /// time, so they wander with the cameras' clocks, each its own way.
     pub(super) fn admits(&mut self, pts: Duration, now: Duration, pace: &Pace) -> bool {
         let period = pace.period;
         if period.is_zero() {
             return true;
         }
-        let next = match self.0 {
-            Some(due) if pts + period / 8 < due && pts + period * 2 >= due => return false,
-            // On time, or after a gap: keep the beat.
-            Some(due) if pts + period * 2 >= due => {
-                let missed = pts.saturating_sub(due).as_nanos() / period.as_nanos();
+        let early = pts + period / 8;
+        let next = match self.0.filter(|due| *due <= pts + period * 2) {
+            Some(due) if early < due => return false,
+            // Its beat, or a later one if pictures were missing.
+            Some(due) => {
+                let missed = (early - due).as_nanos() / period.as_nanos();
                 due + period * u32::try_from(missed + 1).unwrap_or(u32::MAX)
             }
-            // The first, or a clock that jumped back.
-            _ => pts + period + pace.lead(now),
+            // The first picture, or a clock that jumped back.
+            None => pts + period + pace.lead(now),
         };
         self.0 = Some(next);
         true
@@ -86,6 +88,17 @@ mod tests {
             prop_assert!((admitted as f64) <= seconds * f64::from(wanted) * 1.15 + 2.0, "{admitted} of {expected}");
             if wanted >= camera * 2 { prop_assert_eq!(admitted, 300); }
             if camera >= wanted * 4 { prop_assert!(admitted as f64 >= expected * 0.75 - 2.0, "{admitted} of {expected}"); }
+        }
+
+        #[test]
+        fn of_each_beat_that_has_pictures_one_passes_however_many_are_missing(
+            come in proptest::collection::vec(proptest::bool::weighted(0.2), 1..400),
+        ) {
+            let (mut due, pace, gap) = (Due::default(), alone(Duration::from_millis(200)), Duration::from_millis(10));
+            let times: Vec<_> = (0u32..).zip(&come).filter(|(n, came)| *n == 0 || **came).map(|(n, _)| gap * n).collect();
+            let passed = times.iter().filter(|at| due.admits(**at, **at, &pace)).count();
+            let beats: std::collections::BTreeSet<_> = times.iter().map(|at| (at.as_millis() + 25) / 200).collect();
+            prop_assert_eq!(passed, beats.len());
         }
 
         #[test]

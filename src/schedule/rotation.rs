@@ -25,8 +25,9 @@ const MANY: u32 = 5;
 #[derive(Debug, Default)]
 pub struct Rotation {
     last: Option<CameraId>,
-    /// How many frames in a row of a camera were too old.
+    /// How many frames in a row were too old, of the cameras whose last one was.
     stale: BTreeMap<CameraId, u32>,
+    /// What [`Rotation::late`] tells.
     late: Option<(CameraId, Duration)>,
 }
 
@@ -47,6 +48,7 @@ impl Rotation {
             .map_or(0, |i| i + 1);
         let mut frames = Vec::new();
         self.late = None;
+        self.stale.retain(|camera, _| inlets.iter().any(|inlet| inlet.camera() == camera));
         for inlet in inlets.iter().cycle().skip(start).take(inlets.len()) {
             if frames.len() == max.max(1) {
                 break;
