@@ -136,8 +136,9 @@ def spares(family, say):
         got = {name: value[:, order[order < kept]].copy() for name, value in cut.items()}
         got["logits"][:, :wrong] += 3.0
         report = heads.Measured()
-        for name, value in zip(want, zip(*(side.values() for side in heads.settled(cut, got, family.spared, family.ordered)))):
-            heads.compare(value[1], value[0], name, report)
+        wanted, given = heads.settled(cut, got, family.spared, family.ordered)
+        for name in wanted:
+            heads.compare(given[name], wanted[name], name, report)
         return report.error
 
     few = heads.MANY - 1

@@ -118,12 +118,11 @@ def test_labels_correct_what_the_teacher_says():
 def test_a_mixture_fills_the_canvas_and_the_teacher_is_not_corrected_about_it():
     rng = np.random.default_rng(4)
     picture, boxes = Noise(5).scene().image, np.array([[100.0, 50.0, 200.0, 150.0]])
-    seen = np.stack([wild.wild(lambda: (picture, boxes), rng) for _ in range(20)])
+    seen = np.stack([wild.mixture(lambda: (picture, boxes), rng) for _ in range(20)])
     assert seen.shape == (20, spec.HEIGHT, spec.WIDTH, 3) and seen.dtype == np.uint8
     assert (seen.std((1, 2, 3)) > 5).all() and len({s.tobytes() for s in seen}) == 20
-    nothing = samples.Frame(seen[0], np.zeros((0, 4), np.float32), np.zeros(0, np.int16), None, None, np.zeros((0, 4), np.float32), set(), None)
     scores, where = rng.random((spec.CELLS, 5)).astype(np.float32), rng.random((spec.CELLS, 4)).astype(np.float32)
-    kept, kept_boxes, judged = distil.merge(nothing, scores.copy(), where.copy())
+    kept, kept_boxes, judged = distil.merge(samples.Frame.bare(seen[0], ()), scores.copy(), where.copy())
     assert (kept == scores).all() and (kept_boxes == where).all() and judged.all()
 
 

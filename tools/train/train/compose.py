@@ -139,9 +139,7 @@ def drawn_scene(pool, rng, frame_type):
         later = [b for start, b in blocks if start > i]
         hidden = max([covered(item[1][None], b)[0] for b in later], default=0)
         keep.append(hidden)
-    empty = np.zeros((0, 4), np.float32)
-    frame = frame_type(image, empty, np.zeros(0, np.int16), np.zeros((0, 3), np.int16), np.zeros((0, 3, 11), np.float32),
-                       empty, set(range(len(CLASSES))), np.zeros(0, bool))
+    frame = frame_type.bare(image, range(len(CLASSES)))
     append(frame, [f for f, hidden in zip(found, keep) if hidden < 0.6])
     lost = [f[1] for f, hidden in zip(found, keep) if 0.6 <= hidden < 0.97]
     frame.ignored = np.array(lost, np.float32).reshape(-1, 4)

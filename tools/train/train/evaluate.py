@@ -93,9 +93,7 @@ def demo_frames(work, clip, every=10):
             return
         if i % every:
             continue
-        empty = np.zeros((0, 4), np.float32)
-        frame = Frame(image, empty, np.zeros(0, np.int16), np.zeros((0, 3), np.int16), np.zeros((0, 3, 11), np.float32),
-                      empty, set(range(len(CLASSES))), np.zeros(0, bool))
+        frame = Frame.bare(image, range(len(CLASSES)))
         compose.append(frame, [(CLASS[kind], box, [COLOUR[c] if c else -1 for c in colours]) for kind, box, colours in marks])
         yield "demo clip", letterboxed(frame, np.random.default_rng(0)), 2.5
 

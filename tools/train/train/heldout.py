@@ -50,8 +50,7 @@ def held_out_frames(work):
 
 
 def write(work, folder):
-    """`folder`/phrases.json and images; also real.json and drawn.json, photographs.json with what people labelled carefully, and
-    pedestrians.json with `person` alone."""
+    """`folder`/phrases.json and images; also real.json and drawn.json, and pedestrians.json with `person` alone."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     rng, phrases, people = np.random.default_rng(3), [], []
     for name, frame in held_out_frames(work):
@@ -63,8 +62,7 @@ def write(work, folder):
         phrases += records(name, frame, rng)
     drawn = [p for p in phrases if "drawn_" in p["image"]]
     real = [p for p in phrases if "drawn_" not in p["image"]]
-    photographs = [p for p in real if "coco_" in p["image"]]
-    for name, some in {"phrases": phrases, "real": real, "photographs": photographs, "drawn": drawn, "pedestrians": people}.items():
+    for name, some in {"phrases": phrases, "real": real, "drawn": drawn, "pedestrians": people}.items():
         (folder / f"{name}.json").write_text(json.dumps({"phrases": some}))
     images = lambda some: len({p["image"] for p in some})
     print(f"{len(real)} phrases on {images(real)} real images, {len(drawn)} on {images(drawn)} drawn ones")

@@ -6,7 +6,7 @@ import numpy as np
 from . import compose, phrases
 from .phrases import Scene
 from .spec import HEIGHT, WIDTH
-from .wild import wild
+from .wild import mixture
 
 KERNELS = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_LINEAR, cv2.INTER_LINEAR, cv2.INTER_AREA)
 LEAST = 5.0          # canvas pixels: smaller objects are ignored rather than asked for
@@ -22,6 +22,12 @@ class Frame:
         self.image, self.boxes, self.classes, self.colours = image, boxes, classes, colours
         self.shares, self.ignored, self.complete, self.drawn = shares, ignored, complete, drawn
         self.trusted = complete if trusted else set()  # classes of which an unlabelled object is no object
+
+    @classmethod
+    def bare(cls, image, complete):
+        """A picture without objects, yet; `complete` are the classes of which there certainly are no others."""
+        none = np.zeros((0, 4), np.float32)
+        return cls(image, none, np.zeros(0, np.int16), np.zeros((0, 3), np.int16), np.zeros((0, 3, 11), np.float32), none, set(complete), np.zeros(0, bool))
 
     @classmethod
     def read(cls, folder, record):
@@ -120,8 +126,6 @@ def merge(frames):
 
 SHARES = {"coco": 30, "night": 3, "towncentre": 3, "mmtracking_demo": 2, "ahmetozlu_cutl": 2, "theaiguys_test": 2,
           "helmet_1": 1.5, "imageai_traffic-mini": 1.5}  # how often each source is drawn from; others 1
-
-
 PHOTOGRAPHS = 0.6    # of what mixtures are made of: no two are alike, as frames of a video are
 
 
@@ -145,13 +149,13 @@ class Sampler:
 
     def wild(self):
         """A mixture of which nothing is known: it has no objects, and nothing that is seen on it is wrong."""
+
         def draw():
             chosen = self.photographs if self.rng.random() < PHOTOGRAPHS else self.records
             frame = Frame.read(self.folder, chosen[self.rng.integers(len(chosen))])
             return frame.image, frame.boxes
-        image = photometric(wild(draw, self.rng), self.rng)
-        none = np.zeros((0, 4), np.float32)
-        return Frame(image, none, np.zeros(0, np.int16), np.zeros((0, 3), np.int16), np.zeros((0, 3, 11), np.float32), none, set(), np.zeros(0, bool))
+
+        return Frame.bare(photometric(mixture(draw, self.rng), self.rng), ())
 
     def on_canvas(self, frame, canvas, into=(0, 0, WIDTH, HEIGHT)):
         h, w = frame.image.shape[:2]

@@ -57,7 +57,7 @@ def recoloured(image, rng):
     return cv2.LUT(np.ascontiguousarray(image), levels.astype(np.uint8))
 
 
-def wild(draw, rng):
+def mixture(draw, rng):
     """A canvas, BGR, of pictures that `draw` gives with their boxes: one to six windows, pieces of others on it, one shining through."""
     canvas = np.empty((HEIGHT, WIDTH, 3), np.uint8)
     columns, rows = LAYOUTS[rng.integers(len(LAYOUTS))]
