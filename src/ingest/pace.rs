@@ -50,7 +50,7 @@ impl Due {
             Some(due) if early < due => return false,
             // Its beat, or a later one if pictures were missing.
             Some(due) => {
-                let missed = (early - due).as_nanos() / period.as_nanos();
+                let missed = early.saturating_sub(due).as_nanos() / period.as_nanos();
                 due + period * u32::try_from(missed + 1).unwrap_or(u32::MAX)
             }
             // The first picture, or a clock that jumped back.
