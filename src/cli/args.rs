@@ -225,6 +225,9 @@ pub(super) struct Eval {
     /// Passes that `zoom` may take for a phrase, beyond the whole image's; there is no limit of time
     #[arg(long, default_value_t = ZoomConfig::default().passes, value_name = "N")]
     pub(super) zoom_passes: usize,
+    /// `zoom` looks at every area, as it was published: no limit, and nothing spared
+    #[arg(long)]
+    pub(super) zoom_exhaustive: bool,
     /// No average precision: asks once instead of twice
     #[arg(long)]
     pub(super) no_ap: bool,

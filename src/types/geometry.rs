@@ -70,6 +70,13 @@ impl BBox {
         Self::new(self.x1.clamp(0.0, w), self.y1.clamp(0.0, h), self.x2.clamp(0.0, w), self.y2.clamp(0.0, h))
     }
 
+    /// The smallest box that holds both.
+    #[must_use]
+    pub fn hull(&self, other: &Self) -> Self {
+        let (x1, y1) = (self.x1.min(other.x1), self.y1.min(other.y1));
+        Self { x1, y1, x2: self.x2.max(other.x2), y2: self.y2.max(other.y2) }
+    }
+
     /// Intersection over union, 0 to 1.
     pub fn iou(&self, other: &Self) -> f32 {
         let w = self.x2.min(other.x2) - self.x1.max(other.x1);

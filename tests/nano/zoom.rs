@@ -87,8 +87,12 @@ impl FullFrame for Scene {
 }
 
 fn zooming(passes: usize) -> Box<dyn Grounder> {
+    searching(ZoomConfig { passes, milliseconds: 60_000, exhaustive: false })
+}
+
+fn searching(zoom: ZoomConfig) -> Box<dyn Grounder> {
     let mut config = config(&folder());
-    config.zoom = ZoomConfig { passes, milliseconds: 60_000 };
+    config.zoom = zoom;
     groundd::ground::load(&config, &[]).unwrap()
 }
 
@@ -144,6 +148,18 @@ fn what_the_whole_shows_well_is_not_looked_at_again() {
     let answers = zoomed(&mut zooming(8), &scene.frame(&ledger), &[asking("bright", Method::Zoom, None)]);
     is_at(&answers[0], &[large.at], 1.5);
     assert_eq!((scene.cuts.load(Relaxed), answers[0].matches[0].via.crop), (0, None));
+}
+
+#[test]
+fn an_exhaustive_search_looks_at_every_area_whatever_it_may_take() {
+    let ledger = Arc::new(Ledger::default());
+    let large = Thing { at: [40.0, 20.0, 140.0, 120.0], scale: 0.0, dim: 90 };
+    let scene = Scene::new(&[large]);
+    let mut model = searching(ZoomConfig { passes: 1, milliseconds: 0, exhaustive: true });
+    let answers = zoomed(&mut model, &scene.frame(&ledger), &[asking("bright", Method::Zoom, None)]);
+    is_at(&answers[0], &[large.at], 1.5);
+    // Four columns, of which a crop in the canvas' shape shows the whole picture, and four areas in each.
+    assert_eq!(scene.cuts.load(Relaxed), 16);
 }
 
 #[test]

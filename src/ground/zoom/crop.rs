@@ -1,7 +1,7 @@
 //! What is shown of an area, and the way back to the source.
 
 use super::{Rules, tree::Area};
-use crate::types::{BBox, Letterbox, Size};
+use crate::types::{BBox, Letterbox, Rgb, Size};
 
 /// Crops closer than this are shown as one, in source pixels on each side (`intersect_bbox` in `utils`).
 const NEAR: i64 = 50;
@@ -117,6 +117,21 @@ impl Placed {
         let within = |v: f32, from: f32, to: f32| v.clamp(from, to);
         let [x1, y1, x2, y2] = BBox::new(x(x1), y(y1), x(x2), y(y2))?.corners();
         BBox::new(within(x1, left, right), within(y1, top, bottom), within(x2, left, right), within(y2, top, bottom))
+    }
+
+    /// The crop's picture, scaled already, on a black canvas.
+    pub fn laid(&self, picture: &Rgb) -> Rgb {
+        if self.inner == self.canvas {
+            return picture.clone();
+        }
+        let mut data = vec![0; self.canvas.area() * 3];
+        let (pitch, row) = (self.canvas.width as usize * 3, self.inner.width as usize * 3);
+        let rows = data.chunks_exact_mut(pitch.max(1)).skip(self.top as usize);
+        for (to, from) in rows.zip(picture.data.chunks_exact(row.max(1))) {
+            let at = self.left as usize * 3;
+            to[at..at + row].copy_from_slice(from);
+        }
+        Rgb { size: self.canvas, data: data.into() }
     }
 
     /// Maps a box in source pixels to fractions of the canvas: the inverse of [`Placed::to_source`].

@@ -1,5 +1,6 @@
 //! Which crops to look at, of all that might show something known, if there is no time for all. Pure.
 
+use super::look::SMALL;
 use crate::{
     ground::zoom::memory::Seed,
     types::{BBox, Size},
@@ -7,6 +8,9 @@ use crate::{
 
 /// A crop shows a thing with this much of the thing's size around it.
 const SHOWN: f32 = 0.25;
+
+/// What another crop has to add, where a thing that nothing else shows, seen well, adds 1.
+const LEAST_GAIN: f32 = 0.2;
 
 /// Whether a crop shows where a seed is.
 pub(super) fn shows(crop: &BBox, seed: &Seed, picture: Size) -> bool {
@@ -27,30 +31,43 @@ pub(super) fn holds(crop: &BBox, thing: &BBox, round: f32, picture: Size) -> boo
     low && (x2 + dx).min(width) <= right && (y2 + dy).min(height) <= bottom
 }
 
-/// At most `most` crops, of those around each seed and some `wide` ones, that together show as many seeds as they can,
-/// those that show more first; and the seeds that none of them shows.
-pub(super) fn covering(
-    seeds: &[Seed],
-    around: impl Fn(&Seed) -> Option<BBox>,
-    wide: &[BBox],
-    most: usize,
-    picture: Size,
-) -> (Vec<BBox>, Vec<Seed>) {
-    let crops: Vec<BBox> = seeds.iter().filter_map(around).chain(wide.iter().copied()).collect();
-    let (mut shown, mut unseen) = (Vec::new(), seeds.to_vec());
-    while shown.len() < most && !unseen.is_empty() {
-        // Those that had to wait count for more, so that each has its turn.
-        let weight = |crop: &BBox| -> usize {
-            let held = unseen.iter().filter(|seed| shows(crop, seed, picture));
-            held.map(|seed| 1 + usize::from(seed.missed)).sum()
+/// How well a crop shows a seed, 0 to 1: nothing more is gained once it is no longer small on a canvas of size `canvas`,
+/// and nothing at all where it is not shown whole.
+pub(super) fn clarity(crop: &BBox, seed: &Seed, canvas: Size, picture: Size) -> f32 {
+    if !shows(crop, seed, picture) {
+        return 0.0;
+    }
+    let across = canvas.width as f32 / crop.width();
+    let share = seed.bbox.width().max(seed.bbox.height()) * across / canvas.height as f32;
+    (share / SMALL).min(1.0)
+}
+
+/// At most `most` of `crops` that together show the seeds as well as they can, those that add more first. Each adds what
+/// it shows better than those before it (a greedy maximum coverage: at least 1 − 1/e of the best there is, Nemhauser,
+/// Wolsey and Fisher 1978).
+pub(super) fn covering(seeds: &[Seed], crops: &[BBox], most: usize, canvas: Size, picture: Size) -> Vec<BBox> {
+    // Those that had to wait count for more, so that each has its turn.
+    let worth = |seed: &Seed| if seed.missed > 0 { 2.0 } else { 1.0 };
+    let clear = |crop: &BBox| seeds.iter().map(|seed| clarity(crop, seed, canvas, picture)).collect::<Vec<_>>();
+    let clarities: Vec<Vec<f32>> = crops.iter().map(clear).collect();
+    let mut best = vec![0.0_f32; seeds.len()];
+    let mut shown = Vec::new();
+    while shown.len() < most {
+        let added = |clear: &[f32]| -> f32 {
+            seeds.iter().zip(clear).zip(&best).map(|((seed, now), best)| (now - best).max(0.0) * worth(seed)).sum()
         };
         // Of equals the first.
-        let best = crops.iter().map(|crop| (weight(crop), crop)).reduce(|a, b| if b.0 > a.0 { b } else { a });
-        let Some((1.., crop)) = best else { break };
-        shown.push(*crop);
-        unseen.retain(|seed| !shows(crop, seed, picture));
+        let gains = clarities.iter().map(|clear| added(clear)).enumerate();
+        let Some((at, gain)) = gains.reduce(|a, b| if b.1 > a.1 { b } else { a }) else { break };
+        if gain < LEAST_GAIN {
+            break;
+        }
+        shown.push(crops[at]);
+        for (best, now) in best.iter_mut().zip(&clarities[at]) {
+            *best = best.max(*now);
+        }
     }
-    (shown, unseen)
+    shown
 }
 
 #[cfg(test)]
@@ -60,43 +77,55 @@ mod tests {
     use super::*;
 
     const PICTURE: Size = Size { width: 1000, height: 500 };
+    const CANVAS: Size = Size { width: 100, height: 50 };
 
-    fn square(x: f32, y: f32, side: f32) -> Option<BBox> {
-        BBox::new(x, y, x + side, y + side)
+    fn square(x: f32, y: f32, side: f32) -> BBox {
+        BBox::new(x, y, x + side, y + side).unwrap()
     }
 
     fn seed(x: f32, y: f32, missed: u8) -> Seed {
-        Seed { bbox: square(x, y, 10.0).unwrap(), crop: None, missed }
+        Seed { bbox: square(x, y, 10.0), crop: None, missed }
     }
 
-    fn around(seed: &Seed) -> Option<BBox> {
+    /// A crop of 100 pixels, of which a seed's 10 are a fifth of the canvas' height.
+    fn around(seed: &Seed) -> BBox {
         let (x, y) = seed.bbox.center();
         square((x - 50.0).max(0.0), (y - 50.0).max(0.0), 100.0)
+    }
+
+    fn cover(seeds: &[Seed], wide: &[BBox], most: usize) -> Vec<BBox> {
+        let crops: Vec<_> = seeds.iter().map(around).chain(wide.iter().copied()).collect();
+        covering(seeds, &crops, most, CANVAS, PICTURE)
     }
 
     #[test]
     fn the_crop_that_shows_most_comes_first_and_those_that_waited_have_their_turn() {
         let crowd = [seed(500.0, 200.0, 0), seed(520.0, 210.0, 0), seed(530.0, 190.0, 0)];
         let seeds = [&[seed(100.0, 100.0, 0)], &crowd[..]].concat();
-        let (shown, unseen) = covering(&seeds, around, &[], 1, PICTURE);
-        assert_eq!((shown, unseen), (vec![around(&crowd[0]).unwrap()], vec![seed(100.0, 100.0, 0)]));
-        let seeds = [&[seed(100.0, 100.0, 5)], &crowd[..]].concat();
-        assert_eq!(covering(&seeds, around, &[], 1, PICTURE).0, [around(&seed(100.0, 100.0, 0)).unwrap()]);
-        assert_eq!(covering(&seeds, around, &[], 5, PICTURE).1, []);
+        assert_eq!(cover(&seeds, &[], 1), [around(&crowd[0])]);
+        assert_eq!(cover(&seeds, &[], 5), [around(&crowd[0]), around(&seeds[0])]);
+        let seeds = [seed(100.0, 100.0, 5), crowd[0]];
+        assert_eq!(cover(&seeds, &[], 1), [around(&seeds[0])]);
         assert_eq!(seed(0.0, 0.0, 8).missed(), None);
     }
 
     #[test]
-    fn a_wide_crop_is_taken_where_it_shows_more_than_one_of_their_own() {
+    fn a_wide_crop_is_taken_where_it_shows_more_and_a_narrow_one_besides_where_that_shows_it_better() {
         let seeds = [seed(100.0, 100.0, 0), seed(300.0, 100.0, 0)];
-        let wide = [square(0.0, 0.0, 400.0).unwrap()];
-        assert_eq!(covering(&seeds, around, &wide, 1, PICTURE), (wide.to_vec(), vec![]));
-        assert_eq!(covering(&seeds[..1], around, &wide, 1, PICTURE).0, [around(&seeds[0]).unwrap()]);
+        // Ten pixels of 200 are 0.1 of the canvas' height: two thirds of what is seen well.
+        let wide = square(110.0, 50.0, 200.0);
+        let both = square(95.0, 50.0, 220.0);
+        assert_eq!(cover(&seeds, &[wide, both], 1), [both]);
+        assert_eq!(cover(&seeds[..1], &[both], 2), [around(&seeds[0])]);
+        assert_eq!(cover(&seeds, &[both], 3), [both, around(&seeds[0]), around(&seeds[1])]);
+        // What is as good as seen well is not looked at again.
+        let nearly = square(90.0, 50.0, 115.0);
+        assert_eq!(cover(&[seeds[0], seed(185.0, 100.0, 0)], &[nearly], 9), [nearly]);
     }
 
     #[test]
     fn at_the_pictures_edge_nothing_has_to_be_around() {
-        let corner = square(0.0, 0.0, 100.0).unwrap();
+        let corner = square(0.0, 0.0, 100.0);
         assert!(shows(&corner, &seed(0.0, 0.0, 0), PICTURE));
         assert!(!shows(&corner, &seed(89.0, 50.0, 0), PICTURE));
         assert!(!shows(&corner, &seed(50.0, 95.0, 0), PICTURE));
@@ -104,16 +133,27 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_seed_is_shown_or_named(
-            seeds in proptest::collection::vec((0u16..990, 0u16..490, 0u8..9), 0..30), most in 0usize..8,
+        fn no_crop_is_taken_that_adds_little_and_none_is_left_that_adds_much(
+            seeds in proptest::collection::vec((0u16..990, 0u16..490, 0u8..9), 0..30),
+            wide in proptest::collection::vec((0u16..800, 0u16..300, 100u16..400), 0..6),
+            most in 0usize..8,
         ) {
             let seeds: Vec<_> = seeds.iter().map(|(x, y, missed)| seed((*x).into(), (*y).into(), *missed)).collect();
-            let (shown, unseen) = covering(&seeds, around, &[], most, PICTURE);
+            let wide: Vec<_> = wide.iter().map(|(x, y, side)| square((*x).into(), (*y).into(), (*side).into())).collect();
+            let shown = cover(&seeds, &wide, most);
             prop_assert!(shown.len() <= most);
-            for seed in &seeds {
-                let seen = shown.iter().any(|crop| shows(crop, seed, PICTURE));
-                prop_assert!(seen != unseen.contains(seed));
-            }
+            // What each adds to those before it falls from one to the next.
+            let clear = |crop: &BBox, seed: &Seed| clarity(crop, seed, CANVAS, PICTURE);
+            let best = |shown: &[BBox], seed: &Seed| shown.iter().map(|crop| clear(crop, seed)).fold(0.0, f32::max);
+            let added = |shown: &[BBox], crop: &BBox| -> f32 {
+                let worth = |seed: &Seed| if seed.missed > 0 { 2.0 } else { 1.0 };
+                seeds.iter().map(|seed| (clear(crop, seed) - best(shown, seed)).max(0.0) * worth(seed)).sum()
+            };
+            let gains: Vec<_> = (0..shown.len()).map(|at| added(&shown[..at], &shown[at])).collect();
+            prop_assert!(gains.is_sorted_by(|a, b| *a >= b - 1e-4) && gains.iter().all(|gain| *gain >= LEAST_GAIN - 1e-4));
+            let crops = seeds.iter().map(around).chain(wide.iter().copied());
+            let left = crops.map(|crop| added(&shown, &crop)).fold(0.0, f32::max);
+            prop_assert!(shown.len() == most || left < LEAST_GAIN + 1e-4);
         }
     }
 }

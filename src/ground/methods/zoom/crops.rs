@@ -10,7 +10,7 @@ use std::{collections::HashMap, rc::Rc, time::Instant};
 
 use super::{
     Stop, Zoom,
-    cover::{self, holds, shows},
+    cover::{covering, holds, shows},
     look::{self, Look},
     merge,
 };
@@ -29,7 +29,7 @@ use crate::{
             memory::Seed,
         },
     },
-    types::{BBox, Frame, Rgb, ScoreKind, Size},
+    types::{BBox, Frame, ScoreKind, Size},
 };
 
 /// How much more than an area is shown: what lies across the edge of two areas is whole in one of them.
@@ -52,6 +52,9 @@ const SURE: f32 = 0.6;
 
 /// Where no more source pixels than this make a canvas pixel, what the parts would show has left a trace already.
 const NEAR: f32 = 3.0;
+
+/// Of this many known things each two may share a crop.
+const PAIRED: usize = 24;
 
 /// A region that fits less than this is no trace.
 const TRACE: f32 = 0.2;
@@ -108,8 +111,8 @@ pub fn answer<M: Selector>(
     let bar = Bar { score: query.threshold.unwrap_or(bars.retrieve.score), ..bars.retrieve };
     let Some(whole) = Placed::whole(&frame.view) else { return Ok(Ok(Vec::new())) };
     let first = Look::of(whole, root.proposals, root.canvas, &root.scores, root.none, (bar, frame.canvas.size));
-    let (text, exist, batch) = (query.text.as_str(), bars.exist, zoom.batch);
-    let mut eye = Eye { model, frame, text, bar, exist, batch, looks: vec![(whole.crop, first)], crops };
+    let (text, exist, batch, exhaustive) = (query.text.as_str(), bars.exist, zoom.batch, zoom.exhaustive);
+    let mut eye = Eye { model, frame, text, bar, exist, batch, exhaustive, looks: vec![(whole.crop, first)], crops };
     let (now, mut meter) = (zoom.now, zoom.meter());
     let trail = zoom.memory.trail(&frame.camera, query, frame.source(), now());
     if frame.full.is_none() || eye.is_settled(&eye.looks[0].1) {
@@ -145,6 +148,8 @@ struct Eye<'a, M: Selector> {
     exist: f32,
     /// Most crops in one run.
     batch: usize,
+    /// Every area is worth a look.
+    exhaustive: bool,
     /// By the crop that was looked at; the whole picture first.
     looks: Vec<(BBox, Look)>,
     crops: &'a mut Crops<M::Features>,
@@ -171,13 +176,13 @@ impl<M: Selector> Eye<'_, M> {
     ) -> Result<(Option<Plan>, Vec<Seed>), Stop> {
         // A quarter of the passes look for what is not known to be anywhere: the rest go where something is.
         let most = meter.left().saturating_sub((meter.left() / 4).max(1)).max(1);
-        let (picture, wide) = (self.frame.source(), self.wide(plan.tree()));
-        let (mut shown, mut unseen) = cover::covering(seeds, |seed| self.around(seed), &wide, most, picture);
+        let picture = self.frame.source();
+        let crops = self.promising(seeds, plan.tree());
+        let mut shown = covering(seeds, &crops, most, self.canvas(), picture);
         while !shown.is_empty() {
             let began = now();
             let (count, cost) = meter.afford(shown.len(), |n| self.unknown(&shown[..n]), began);
             if count == 0 {
-                unseen.extend(seeds.iter().filter(|seed| shown.iter().any(|crop| shows(crop, seed, picture))));
                 break;
             }
             let some: Vec<_> = shown.drain(..count).collect();
@@ -185,7 +190,21 @@ impl<M: Selector> Eye<'_, M> {
             meter.spend(cost, now().saturating_duration_since(began));
         }
         let over = zoom::pursue(&mut plan, self, meter, &now)?;
+        let looked = self.looks.iter().skip(1).map(|(crop, _)| crop);
+        let is_seen = |seed: &Seed| looked.clone().any(|crop| shows(crop, seed, picture));
+        let unseen = seeds.iter().filter(|seed| !is_seen(seed)).copied().collect();
         Ok(((!over).then_some(plan), unseen))
+    }
+
+    /// Crops that may show seeds well: around each, around each two of the first that are near to each other, and wide
+    /// ones.
+    fn promising(&self, seeds: &[Seed], tree: &Tree) -> Vec<BBox> {
+        let alone = seeds.iter().filter_map(|seed| self.around(seed));
+        let first = &seeds[..seeds.len().min(PAIRED)];
+        let pairs = first.iter().enumerate().flat_map(|(at, a)| first[..at].iter().map(move |b| (a, b)));
+        let together = pairs.filter_map(|(a, b)| self.framed(&a.bbox.hull(&b.bbox)));
+        let near = together.filter(|crop| crop.width() <= NEAR * self.least());
+        alone.chain(near).chain(self.wide(tree)).collect()
     }
 
     fn canvas(&self) -> Size {
@@ -280,7 +299,7 @@ impl<M: Selector> Eye<'_, M> {
                 let Size { width, height } = picture.size;
                 Stop::Picture(format!("a crop came back as {width}x{height}, larger than it was asked for"))
             })?;
-            shown.push((placed, laid(&picture, canvas, &placed)));
+            shown.push((placed, placed.laid(&picture)));
         }
         for (shown, crops) in shown.chunks(self.batch).zip(crops.chunks(self.batch)) {
             let canvases: Vec<_> = shown.iter().map(|(_, picture)| picture).collect();
@@ -296,6 +315,9 @@ impl<M: Selector> Eye<'_, M> {
     /// Whether a look leaves nothing to be seen from nearer: the source has not much more to show, or the thing is surely
     /// there and all of it is of a good size.
     fn is_settled(&self, look: &Look) -> bool {
+        if self.exhaustive {
+            return false;
+        }
         if look.coarseness() <= GAIN {
             return true;
         }
@@ -361,6 +383,9 @@ impl<M: Selector> Confidence for Eye<'_, M> {
     }
 
     fn worth_splitting(&self, view: &View) -> bool {
+        if self.exhaustive {
+            return true;
+        }
         let traced = |look: &Look| look.hints().any(|hint| hint.score >= TRACE);
         let open = |look: &Look| !self.is_settled(look) && (look.coarseness() > NEAR || traced(look));
         self.crop_of(view).and_then(|crop| self.seen(&crop)).is_none_or(open)
@@ -370,20 +395,4 @@ impl<M: Selector> Confidence for Eye<'_, M> {
 /// A crop's name among others.
 fn key(crop: &BBox) -> [u32; 4] {
     crop.corners().map(f32::to_bits)
-}
-
-/// A picture on a black canvas.
-fn laid(picture: &Rgb, canvas: Size, placed: &Placed) -> Rgb {
-    let (left, top, inner) = placed.inner();
-    if inner == canvas {
-        return picture.clone();
-    }
-    let mut data = vec![0; canvas.area() * 3];
-    let (pitch, row) = (canvas.width as usize * 3, inner.width as usize * 3);
-    let rows = data.chunks_exact_mut(pitch.max(1)).skip(top as usize);
-    for (to, from) in rows.zip(picture.data.chunks_exact(row.max(1))) {
-        let at = left as usize * 3;
-        to[at..at + row].copy_from_slice(from);
-    }
-    Rgb { size: canvas, data: data.into() }
 }

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// What is shorter than this share of the canvas' height, on its longer side, is small: it is not seen well.
-const SMALL: f32 = 0.15;
+pub(super) const SMALL: f32 = 0.15;
 
 /// Regions that fit less than this leave no doubt.
 const HINT: f32 = 0.05;

@@ -44,11 +44,14 @@ pub struct ZoomConfig {
     pub passes: usize,
     /// Time, in milliseconds. The first pass is made however long it takes.
     pub milliseconds: u64,
+    /// Looks at every area, as the search was published: without these limits, and without sparing areas that coarser
+    /// looks say are not worth it.
+    pub exhaustive: bool,
 }
 
 impl Default for ZoomConfig {
     fn default() -> Self {
-        Self { passes: 6, milliseconds: 400 }
+        Self { passes: 6, milliseconds: 400, exhaustive: false }
     }
 }
 
@@ -56,6 +59,7 @@ impl Default for ZoomConfig {
 #[derive(Debug)]
 pub struct Zoom {
     budget: Budget,
+    exhaustive: bool,
     /// Most pictures in one run of the model.
     batch: usize,
     memory: Memory,
@@ -69,7 +73,14 @@ impl Zoom {
     /// A fresh memory, and the budget of each search; `batch` pictures fit into one run of the model.
     pub fn new(config: ZoomConfig, batch: usize) -> Self {
         let budget = Budget { passes: config.passes, time: Duration::from_millis(config.milliseconds) };
-        Self { budget, batch: batch.max(1), memory: Memory::default(), followed: Arc::default(), now: Instant::now }
+        Self {
+            budget,
+            exhaustive: config.exhaustive,
+            batch: batch.max(1),
+            memory: Memory::default(),
+            followed: Arc::default(),
+            now: Instant::now,
+        }
     }
 
     /// Looks first where `followed` says that tracked objects are, from now on.
@@ -93,6 +104,9 @@ impl Zoom {
     }
 
     fn meter(&self) -> Meter {
+        if self.exhaustive {
+            return Meter::unlimited();
+        }
         Meter::new(self.budget, (self.now)(), self.memory.pace)
     }
 
