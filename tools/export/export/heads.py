@@ -67,8 +67,10 @@ def settled(want, got, spared, ordered):
     sides = [{name: np.nan_to_num(side[name][0], neginf=0) for name in want} for side in (want, got)]
     at = np.arange(rows)
     if not ordered:
-        marks = [np.concatenate([side["pred_boxes"], side["logits"].max(1, keepdims=True)], 1) for side in sides]
-        far = np.abs(marks[0][None] - marks[1][:, None]).max(-1)
+        scales = {name: max(np.abs(sides[0][name]).max(), 1e-6) for name in want}
+        # By all their values: of hundreds of queries many have the same box or the same best logit.
+        marks = [np.concatenate([side[name] / scales[name] for name in want], 1) for side in sides]
+        far = np.stack([np.abs(marks[0] - row).max(-1) for row in marks[1]])
         for row in np.argsort(far.min(1)):  # the surest first: what has no equal must not take another's
             at[row] = far[row].argmin()
             far[:, at[row]] = np.inf

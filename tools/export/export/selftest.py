@@ -128,6 +128,9 @@ def spares(family, say):
     """Of many rows as many may be wrong as the family allows, in any order where order means nothing, and not one more; none of few."""
     random, rows = np.random.default_rng(5), 400
     want = {"pred_boxes": random.random((1, rows, 4)), "logits": random.standard_normal((1, rows, 3))}
+    # Some have the same box and the same best logit, and are not the same.
+    want["pred_boxes"][:, :80] = want["pred_boxes"][:, :1]
+    want["logits"][:, :80, 0] = 4.0
     order = np.arange(rows) if family.ordered else random.permutation(rows)
     allowed = int(family.spared * rows)
 
