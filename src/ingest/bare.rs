@@ -76,6 +76,7 @@ impl Bare {
         let element = |name: &str| pipeline.by_name(name).ok_or_else(|| wrong("no end"));
         let feed = element("feed")?.downcast::<gst_app::AppSrc>().map_err(|_| wrong("no start"))?;
         let out = element("out")?.downcast::<gst_app::AppSink>().map_err(|_| wrong("no sink"))?;
+        super::pipeline::take_any_layout(&out);
         out.set_max_buffers(WAITING);
         let (clip, mut count) = (Arc::clone(&self.clip), 0);
         let need = move |feed: &gst_app::AppSrc, _| {

@@ -304,7 +304,20 @@ fn watch_decoders(pipeline: &gst::Pipeline, facts: &Arc<Facts>, threads: u32) {
     });
 }
 
+/// Tells the decoder that the rows of a picture may lie as it likes: `gst-libav` hands out the pictures it decoded then,
+/// and copies each of them into memory of its own otherwise (`gst_ffmpegviddec_decide_allocation`).
+pub(super) fn take_any_layout(sink: &gst_app::AppSink) {
+    let Some(pad) = sink.static_pad("sink") else { return };
+    pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, |_, info| {
+        let query = info.query_mut().map(gst::QueryRef::view_mut);
+        let Some(gst::QueryViewMut::Allocation(query)) = query else { return gst::PadProbeReturn::Ok };
+        query.add_allocation_meta::<gst_video::VideoMeta>(None);
+        gst::PadProbeReturn::Handled
+    });
+}
+
 fn set_sink(sink: &gst_app::AppSink, outlet: &Outlet, facts: &Arc<Facts>) {
+    take_any_layout(sink);
     // Every picture is pulled as it comes, so nothing ever waits in the sink; these bounds are for the day it does.
     sink.set_max_buffers(1);
     sink.set_drop(!outlet.wants_every());
