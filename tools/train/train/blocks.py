@@ -7,8 +7,8 @@ from torch import nn
 
 
 def half_precision(on):
-    """bfloat16 for the heavy products while training: half the time on a CPU that has it, twenty times on one that has
-    not, where they stay float32. Weights stay float32 anyway."""
+    """bfloat16 for the heavy products while training: half the time on a CPU that has it. One that has not imitates it,
+    at a sample a second: there they stay float32. Weights always do."""
     return torch.autocast("cpu", torch.bfloat16, enabled=on and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
