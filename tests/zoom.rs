@@ -61,7 +61,7 @@ impl Tally {
 
 /// Asks with at most `passes` a picture; `on_the_move` takes all pictures for one camera's.
 fn search(dataset: &Dataset, method: Method, passes: usize, on_the_move: bool) -> Tally {
-    search_with(dataset, method, ZoomConfig { passes, milliseconds: u64::MAX, exhaustive: false }, on_the_move)
+    search_with(dataset, method, ZoomConfig { passes, milliseconds: u64::MAX, ..ZoomConfig::default() }, on_the_move)
 }
 
 fn search_with(dataset: &Dataset, method: Method, zoom: ZoomConfig, on_the_move: bool) -> Tally {
@@ -132,9 +132,8 @@ fn on_a_clip_this_is_what_a_budget_finds_and_a_search_from_nothing() {
         print("retrieve", &plain);
         let every = search(&dataset, Method::Zoom, usize::MAX, false);
         print("each from nothing", &every);
-        let published = ZoomConfig { exhaustive: true, ..ZoomConfig::default() };
-        let published = search_with(&dataset, Method::Zoom, published, false);
-        print("each exhaustively", &published);
+        let exhaustive = ZoomConfig { exhaustive: true, ..ZoomConfig::default() };
+        print("each exhaustively", &search_with(&dataset, Method::Zoom, exhaustive, false));
         for passes in [1, 2, 3, 4, ZoomConfig::default().passes] {
             let some = search(&dataset, Method::Zoom, passes, true);
             print(&format!("at most {passes}"), &some);

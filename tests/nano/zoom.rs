@@ -87,7 +87,7 @@ impl FullFrame for Scene {
 }
 
 fn zooming(passes: usize) -> Box<dyn Grounder> {
-    searching(ZoomConfig { passes, milliseconds: 60_000, exhaustive: false })
+    searching(ZoomConfig { passes, milliseconds: 60_000, ..ZoomConfig::default() })
 }
 
 fn searching(zoom: ZoomConfig) -> Box<dyn Grounder> {
@@ -156,10 +156,12 @@ fn an_exhaustive_search_looks_at_every_area_whatever_it_may_take() {
     let large = Thing { at: [40.0, 20.0, 140.0, 120.0], scale: 0.0, dim: 90 };
     let scene = Scene::new(&[large]);
     let mut model = searching(ZoomConfig { passes: 1, milliseconds: 0, exhaustive: true });
-    let answers = zoomed(&mut model, &scene.frame(&ledger), &[asking("bright", Method::Zoom, None)]);
-    is_at(&answers[0], &[large.at], 1.5);
-    // Four columns, of which a crop in the canvas' shape shows the whole picture, and four areas in each.
-    assert_eq!(scene.cuts.load(Relaxed), 16);
+    for _ in 0..2 {
+        let answers = zoomed(&mut model, &scene.frame(&ledger), &[asking("bright", Method::Zoom, None)]);
+        is_at(&answers[0], &[large.at], 1.5);
+        // Four columns, of which a crop in the canvas' shape shows the whole picture, and four areas in each.
+        assert_eq!(scene.cuts.swap(0, Relaxed), 16);
+    }
 }
 
 #[test]

@@ -199,7 +199,7 @@ fn query(text: &str) -> Query {
 }
 
 fn zoom(passes: usize) -> Zoom {
-    Zoom::new(ZoomConfig { passes, milliseconds: 60_000, exhaustive: false }, 1)
+    Zoom::new(ZoomConfig { passes, milliseconds: 60_000, ..ZoomConfig::default() }, 1)
 }
 
 fn ask(zoom: &mut Zoom, model: &mut Oracle, text: &str) -> Told {
