@@ -102,3 +102,23 @@ fn pull(out: &gst_app::AppSink, see: &mut dyn FnMut(&gst::Sample) -> Result<bool
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use gstreamer_video::VideoMeta;
+
+    use super::*;
+
+    /// `gst-libav` lays its own pictures out with rows longer than the picture, which only this meta tells; a copy has none.
+    #[test]
+    fn pictures_come_as_they_were_decoded() {
+        let bare = Bare::load(Path::new("assets/demo.mp4")).unwrap();
+        let mut own = false;
+        bare.play(&mut |sample| {
+            own = sample.buffer().is_some_and(|b| b.meta::<VideoMeta>().is_some());
+            Ok(false)
+        })
+        .unwrap();
+        assert!(own, "the decoder copied its picture");
+    }
+}
