@@ -39,9 +39,11 @@ impl fmt::Display for ShedReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Busy => "busy: the device has more valuable work than time",
-            Self::Budget => "budget: the query has used up its part of the device's time",
+            Self::Budget => {
+                "budget: the query has used up its part of the device, or its search has not looked everywhere yet"
+            }
             Self::Deadline => "deadline: the answer would have come too late",
-            Self::Waiting => "waiting: something new is on the picture, and will be asked about soon",
+            Self::Waiting => "waiting: something new or changed is on the picture, and will be asked about soon",
         })
     }
 }

@@ -1,7 +1,10 @@
 //! What the device has time for. Under load the least valuable is left undone first: searching closer (`zoom`), then asking
 //! again what was answered before, then queries of low priority. Looking at a camera's picture is never left undone.
+//!
+//! All answers of a batch leave together, when the last of them is found: whoever is in a hurry must be so with the batch.
 
 use std::{
+    cmp::Reverse,
     collections::BTreeMap,
     time::{Duration, Instant},
 };
@@ -40,10 +43,58 @@ pub struct Item<'a> {
     pub class: Class,
     /// How long ago it was asked last.
     pub waited: Duration,
-    /// How long it will take the device, as far as known.
+    /// How long it will take the device, as far as known; a pass as a whole.
     pub cost: Duration,
+    /// The number of the pass over a picture that answers it together with others, if there is one. Such a pass takes as
+    /// long for one question as for all; it is how its model looks at the picture.
+    pub pass: Option<usize>,
     /// When the pixels arrived.
     pub arrived: Instant,
+}
+
+impl Item<'_> {
+    /// How long it may take from now on to answer it; `None` if it is too late already.
+    fn left(&self, now: Instant) -> Option<Duration> {
+        let age = now.saturating_duration_since(self.arrived);
+        self.worth.deadline.map_or(Some(Duration::MAX), |deadline| deadline.checked_sub(age))
+    }
+
+    /// Whether its pass takes place whoever else is in a hurry.
+    fn is_look(&self) -> bool {
+        self.pass.is_some() && self.worth.deadline.is_none()
+    }
+}
+
+/// What is taken on: one batch.
+struct Taken {
+    /// How long all of it takes.
+    time: Duration,
+    /// How long that may be at most, so that no answer is late.
+    most: Duration,
+    /// By pass, the places of the items that share it.
+    passes: BTreeMap<usize, Vec<usize>>,
+}
+
+impl Taken {
+    fn nothing() -> Self {
+        Self { time: Duration::ZERO, most: Duration::MAX, passes: BTreeMap::new() }
+    }
+
+    /// Takes `item`, the one at `place`, on as well; or says why not. Those worth more must be on it already.
+    fn take(&mut self, place: usize, item: &Item<'_>, now: Instant) -> Result<(), ShedReason> {
+        let is_paid = item.pass.is_some_and(|pass| self.passes.contains_key(&pass));
+        let time = if is_paid { self.time } else { self.time + item.cost };
+        let left = item.left(now).filter(|left| time <= *left).ok_or(ShedReason::Deadline)?;
+        if time > self.most {
+            // Its own answer would be in time, but not one that is worth more.
+            return Err(ShedReason::Busy);
+        }
+        (self.time, self.most) = (time, self.most.min(left));
+        if let Some(pass) = item.pass {
+            self.passes.entry(pass).or_default().push(place);
+        }
+        Ok(())
+    }
 }
 
 /// Time that comes in steadily, and is spent.
@@ -100,52 +151,60 @@ impl Budget {
 
     /// Which of `items` to ask, in their order; `None` is asked. What is asked counts as spent at once.
     pub fn decide(&mut self, items: &[Item<'_>], now: Instant) -> Vec<Option<ShedReason>> {
-        let most = self.share * SAVED.as_secs_f32();
-        let (busy, share) = (self.is_busy(), self.share);
+        let busy = self.is_busy();
+        self.refill(busy, now);
+        let mut order: Vec<usize> = (0..items.len()).collect();
+        order.sort_by_key(|i| {
+            let item = &items[*i];
+            // What takes place anyway comes first: whoever is in a hurry must know of it.
+            (!item.is_look(), item.class, Reverse(item.worth.priority), Reverse(item.waited))
+        });
+        let mut verdicts = vec![None; items.len()];
+        let mut taken = Taken::nothing();
+        for i in order {
+            let item = &items[i];
+            verdicts[i] = self.lacks(item, busy, now).or_else(|| taken.take(i, item, now).err());
+            if verdicts[i].is_none() && item.pass.is_none() {
+                self.spend(item, item.cost, busy);
+            }
+        }
+        for sharers in taken.passes.values() {
+            // In equal parts: without any one of them the pass would have been no shorter. Only now it is known how many
+            // there are; what a purse is overdrawn by, it makes up for later.
+            for item in sharers.iter().map(|i| &items[*i]) {
+                self.spend(item, item.cost.div_f32(sharers.len() as f32), false);
+            }
+        }
+        verdicts
+    }
+
+    fn refill(&mut self, busy: bool, now: Instant) {
+        let (share, most) = (self.share, self.share * SAVED.as_secs_f32());
         let purse = self.purse.get_or_insert(Purse { seconds: most, at: now });
         if busy {
             purse.refill(share, most, now);
         } else {
             *purse = Purse { seconds: most, at: now };
         }
-        let mut order: Vec<usize> = (0..items.len()).collect();
-        order.sort_by_key(|i| {
-            let item = &items[*i];
-            (item.class, std::cmp::Reverse(item.worth.priority), std::cmp::Reverse(item.waited))
-        });
         // Of a query that is gone nothing is kept; one that comes back later begins anew.
         self.queries.retain(|_, purse| now.saturating_duration_since(purse.at) < FORGET);
-        let mut verdicts = vec![None; items.len()];
-        let mut committed = Duration::ZERO;
-        for i in order {
-            let item = &items[i];
-            verdicts[i] = self.verdict(item, busy, committed, now);
-            if verdicts[i].is_none() {
-                committed += item.cost;
-                self.spend(item, busy);
-            }
-        }
-        verdicts
     }
 
-    fn verdict(&mut self, item: &Item<'_>, busy: bool, committed: Duration, now: Instant) -> Option<ShedReason> {
-        if busy && self.purse.is_some_and(|purse| purse.seconds <= 0.0) {
+    /// Whose time is used up that `item` would need, if any is.
+    fn lacks(&mut self, item: &Item<'_>, busy: bool, now: Instant) -> Option<ShedReason> {
+        if busy && item.pass.is_none() && self.purse.is_some_and(|purse| purse.seconds <= 0.0) {
             return Some(ShedReason::Busy);
         }
-        if let Some(part) = item.worth.budget {
-            let purse = self.queries.entry(item.query.clone()).or_insert(Purse { seconds: part, at: now });
-            purse.refill(part, part, now);
-            if purse.seconds <= 0.0 {
-                return Some(ShedReason::Budget);
-            }
-        }
-        let done = now.saturating_duration_since(item.arrived) + committed + item.cost;
-        item.worth.deadline.is_some_and(|deadline| done > deadline).then_some(ShedReason::Deadline)
+        let part = item.worth.budget?;
+        let purse = self.queries.entry(item.query.clone()).or_insert(Purse { seconds: part, at: now });
+        purse.refill(part, part, now);
+        (purse.seconds <= 0.0).then_some(ShedReason::Budget)
     }
 
-    fn spend(&mut self, item: &Item<'_>, busy: bool) {
-        let cost = item.cost.as_secs_f32();
-        if let Some(purse) = self.purse.as_mut().filter(|_| busy) {
+    /// Takes `cost` out of the purse of the query that asks, if it has one; `of_all` also out of that of all questions.
+    fn spend(&mut self, item: &Item<'_>, cost: Duration, of_all: bool) {
+        let cost = cost.as_secs_f32();
+        if let Some(purse) = self.purse.as_mut().filter(|_| of_all) {
             purse.seconds -= cost;
         }
         if let Some(purse) = self.queries.get_mut(item.query).filter(|_| item.worth.budget.is_some()) {

@@ -41,8 +41,15 @@ fn zoom_goes_first_then_asking_again_then_low_priority() {
     let start = Instant::now();
     let ids: Vec<QueryId> = (0..5).map(id).collect();
     let high = Worth { priority: 5, ..PLAIN };
-    let item =
-        |i: usize, worth, class| Item { query: &ids[i], worth, class, waited: ms(0), cost: ms(50), arrived: start };
+    let item = |i: usize, worth, class| Item {
+        query: &ids[i],
+        worth,
+        class,
+        waited: ms(0),
+        cost: ms(50),
+        pass: None,
+        arrived: start,
+    };
     let items = [
         item(0, &high, Class::Zoom),
         item(1, &high, Class::Renew),
@@ -78,6 +85,7 @@ fn a_deadline_counts_what_is_asked_before_and_a_budget_refills() {
         class: Class::Ask,
         waited: ms(0),
         cost: ms(40),
+        pass: None,
         arrived,
     };
     let mut budget = Budget::new(0.5);
@@ -96,6 +104,71 @@ fn a_deadline_counts_what_is_asked_before_and_a_budget_refills() {
     assert!((12..=13).contains(&count), "{count}: {asked:?}");
     budget.decide(&[], start + Duration::from_mins(2));
     assert!(budget.queries.is_empty());
+}
+
+#[test]
+fn what_would_make_a_worthier_answer_late_is_not_taken_on() {
+    let start = Instant::now();
+    let ids: Vec<QueryId> = (0..4).map(id).collect();
+    let hurried = |priority, deadline| Worth { priority, deadline: Some(ms(deadline)), budget: None };
+    let (first, second) = (hurried(2, 100), hurried(1, 300));
+    let item = |i: usize, worth, cost| Item {
+        query: &ids[i],
+        worth,
+        class: Class::Ask,
+        waited: ms(0),
+        cost: ms(cost),
+        pass: None,
+        arrived: start,
+    };
+    // All answers leave together: whoever would keep the first from leaving in time has to wait, hurried or not.
+    let items = [item(0, &PLAIN, 70), item(1, &first, 40), item(2, &second, 70), item(3, &PLAIN, 60)];
+    let busy = Some(ShedReason::Busy);
+    assert_eq!(Budget::new(0.5).decide(&items, start), [busy, None, busy, None]);
+    // Nobody else is worth an answer that comes too late all the same.
+    let items = [item(0, &PLAIN, 70), item(1, &first, 101), item(2, &second, 70)];
+    assert_eq!(Budget::new(0.5).decide(&items, start), [None, Some(ShedReason::Deadline), None]);
+}
+
+/// A question that one pass answers together with others.
+fn on_pass<'a>(query: &'a QueryId, worth: &'a Worth, pass: usize, arrived: Instant) -> Item<'a> {
+    Item { query, worth, class: Class::Ask, waited: ms(0), cost: ms(60), pass: Some(pass), arrived }
+}
+
+#[test]
+fn a_pass_takes_its_time_once_and_is_paid_for_by_those_who_share_it() {
+    let start = Instant::now();
+    let ids: Vec<QueryId> = (0..3).map(id).collect();
+    let part = Worth { budget: Some(0.5), ..PLAIN };
+    let mut budget = Budget::new(0.5);
+    let two_and_one = [(0, 0), (1, 0), (2, 1)].map(|(i, pass): (usize, usize)| on_pass(&ids[i], &part, pass, start));
+    assert_eq!(budget.decide(&two_and_one, start), [None; 3]);
+    let left: Vec<f32> = ids.iter().map(|id| budget.queries[id].seconds).collect();
+    assert!(left.iter().zip([0.47, 0.47, 0.44]).all(|(left, wanted)| (left - wanted).abs() < 1e-4), "{left:?}");
+    // Who has nothing left does not pay, nor is asked.
+    budget.queries.get_mut(&ids[1]).unwrap().seconds = -1.0;
+    assert_eq!(budget.decide(&two_and_one, start), [None, Some(ShedReason::Budget), None]);
+    assert!((budget.queries[&ids[0]].seconds - 0.41).abs() < 1e-4);
+}
+
+#[test]
+fn a_pass_is_left_undone_for_its_own_lateness_but_never_for_a_busy_device() {
+    let start = Instant::now();
+    let ids: Vec<QueryId> = (0..3).map(id).collect();
+    let hurried = Worth { priority: 9, deadline: Some(ms(100)), budget: None };
+    let alone = on_pass(&ids[0], &hurried, 0, start);
+    let (beside, elsewhere) = (on_pass(&ids[1], &PLAIN, 0, start), on_pass(&ids[2], &PLAIN, 1, start));
+    let mut budget = Budget::new(0.5);
+    assert_eq!(budget.decide(&[alone], start), [None]);
+    assert_eq!(budget.decide(&[alone, beside], start), [None, None]);
+    // The other picture is looked at whatever this query is worth, and both answers leave after 120 ms.
+    let late = Some(ShedReason::Deadline);
+    assert_eq!(budget.decide(&[alone, elsewhere], start), [late, None]);
+    assert_eq!(budget.decide(&[alone, beside, elsewhere], start), [late, None, None]);
+    let (mut budget, now) = busy(0.5, start);
+    budget.decide(&[], now);
+    budget.purse.as_mut().unwrap().seconds = -1.0;
+    assert_eq!(budget.decide(&[on_pass(&ids[1], &PLAIN, 0, now)], now), [None]);
 }
 
 #[derive(Debug, Clone)]
@@ -128,7 +201,8 @@ proptest! {
         for round in 0..5 {
             let now = start + ms(round * gap);
             let items: Vec<Item<'_>> = asks.iter().map(|a| Item {
-                query: &ids[a.query], worth: &PLAIN, class: a.class, waited: ms(a.age), cost: ms(a.cost), arrived: now,
+                query: &ids[a.query], worth: &PLAIN, class: a.class, waited: ms(a.age), cost: ms(a.cost), pass: None,
+                arrived: now,
             }).collect();
             prop_assert!(budget.decide(&items, now).iter().all(Option::is_none));
         }
@@ -148,26 +222,26 @@ proptest! {
             prop_assert!(budget.is_busy());
             let items: Vec<Item<'_>> = asks.iter().map(|a| Item {
                 query: &ids[a.query], worth: &worths[a.query], class: a.class, waited: ms(a.age), cost: ms(a.cost),
-                arrived: now.checked_sub(ms(a.age)).unwrap(),
+                pass: None, arrived: now.checked_sub(ms(a.age)).unwrap(),
             }).collect();
             let verdicts = budget.decide(&items, now);
             let worth = |item: &Item<'_>| (std::cmp::Reverse(item.class), item.worth.priority, item.waited);
-            let mut round = Duration::ZERO;
+            let round: Duration =
+                items.iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_none()).map(|(item, _)| item.cost).sum();
             for (item, verdict) in items.iter().zip(&verdicts) {
                 match verdict {
                     None => {
                         spent += item.cost;
-                        round += item.cost;
                         own[ids.iter().position(|i| i == item.query).unwrap()] += item.cost;
                         if let Some(deadline) = item.worth.deadline {
-                            prop_assert!(now - item.arrived + item.cost <= deadline);
+                            prop_assert!(now - item.arrived + round <= deadline);
                         }
                     }
                     Some(ShedReason::Busy) => {
-                        // Nothing worth less went ahead.
-                        for (other, verdict) in items.iter().zip(&verdicts) {
-                            prop_assert!(verdict.is_some() || worth(other) >= worth(item), "{item:?} {other:?}");
-                        }
+                        // Nothing worth less went ahead, unless this would have made an answer late.
+                        let asked = || items.iter().zip(&verdicts).filter(|(_, v)| v.is_none()).map(|(other, _)| other);
+                        let late = asked().any(|other| other.left(now).is_some_and(|left| left < round + item.cost));
+                        prop_assert!(late || asked().all(|other| worth(other) >= worth(item)), "{item:?} {items:?}");
                     }
                     Some(ShedReason::Budget) => prop_assert!(item.worth.budget.is_some()),
                     Some(ShedReason::Deadline) => prop_assert!(item.worth.deadline.is_some()),
@@ -181,6 +255,41 @@ proptest! {
                 if let Some(part) = worth.budget {
                     prop_assert!(own.as_secs_f32() <= part * (passed + 1.0) + 0.06 + 1e-3);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_shares_a_pass_no_answer_that_is_taken_on_is_late(
+        asks in asks(), passes in proptest::collection::vec(prop::option::of(0usize..3), 12), worths in worths(),
+        is_busy in any::<bool>(),
+    ) {
+        let start = Instant::now();
+        let (mut budget, now) = busy(0.5, start);
+        if !is_busy {
+            budget = Budget::new(0.5);
+        }
+        let ids: Vec<QueryId> = (0..6).map(id).collect();
+        let items: Vec<Item<'_>> = asks.iter().zip(&passes).map(|(a, pass)| Item {
+            query: &ids[a.query], worth: &worths[a.query], class: a.class, waited: ms(a.age),
+            cost: pass.map_or(ms(a.cost), |pass| ms([20, 40, 60][pass])), pass: *pass,
+            arrived: now.checked_sub(ms(a.age)).unwrap(),
+        }).collect();
+        let verdicts = budget.decide(&items, now);
+        let asked = || items.iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_none()).map(|(item, _)| item);
+        let single: Duration = asked().filter(|item| item.pass.is_none()).map(|item| item.cost).sum();
+        let shared: BTreeMap<usize, Duration> =
+            asked().filter_map(|item| Some((item.pass?, item.cost))).collect();
+        let time = single + shared.values().sum::<Duration>();
+        for item in asked() {
+            prop_assert!(item.left(now).is_some_and(|left| time <= left), "{item:?} takes {time:?}");
+        }
+        for (item, verdict) in items.iter().zip(&verdicts) {
+            match verdict {
+                Some(ShedReason::Deadline) => prop_assert!(item.worth.deadline.is_some()),
+                Some(ShedReason::Budget) => prop_assert!(item.worth.budget.is_some()),
+                Some(_) => prop_assert!(!item.is_look()),
+                None => {}
             }
         }
     }

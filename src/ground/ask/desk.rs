@@ -1,7 +1,7 @@
 //! Answers a batch, asking the model only what is due and what there is time for.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,45 +9,30 @@ use std::{
 use super::{
     AskConfig,
     budget::{Budget, Class, Item},
-    gate::Look,
+    costs::Costs,
     look::{Offered, Reply},
+    place::{Known, Place},
     regions::Proposed,
-    scene::{Key, Scene},
+    scene::{Key, Wanted},
 };
 use crate::{
     ground::{
         GroundError,
-        methods::{
-            Hit, Unanswered,
-            regions::{self, Bar, Offer},
-            together::Asked,
-        },
+        methods::{Hit, Unanswered, regions::Bar, together::Asked},
         router::Able,
     },
-    types::{CameraId, Frame, Method, Rgb, ScoreKind, ShedReason, Status, Work},
+    types::{CameraId, Frame, Method, Rgb, ShedReason, Status, Work},
 };
 
 /// A camera without frames for this long is forgotten.
 const FORGET: Duration = Duration::from_mins(5);
-
-/// One camera.
-#[derive(Default)]
-struct Place {
-    scene: Scene,
-    /// The look at the picture analysed last.
-    offered: Option<Offered>,
-    /// Whether that is the picture of this frame; else it is one that looks the same.
-    looked: bool,
-    used_at: Option<Instant>,
-}
 
 /// See the module.
 pub(in crate::ground) struct Desk {
     config: AskConfig,
     places: HashMap<CameraId, Place>,
     budget: Budget,
-    /// What one question took lately, by method.
-    costs: BTreeMap<&'static str, Duration>,
+    costs: Costs,
     work: Arc<Work>,
     /// Where stream time 0 lies, if what is remembered ages by the stream rather than by the clock.
     stream_start: Option<Instant>,
@@ -60,23 +45,13 @@ struct Due {
     class: Class,
 }
 
-/// What is known about a question.
-#[derive(Default)]
-struct Known {
-    hits: Vec<Hit>,
-    /// Whether nothing on the picture is unasked.
-    all: bool,
-    /// Whether it is known of this very picture, not of one that looks the same.
-    looked: bool,
-}
-
 /// What came of the questions so far, by number.
 type Replies = BTreeMap<usize, Reply>;
 
 impl Desk {
     pub(in crate::ground) fn new(config: AskConfig, stream_start: Option<Instant>, work: Arc<Work>) -> Self {
         let budget = Budget::new(config.share);
-        Self { config, places: HashMap::new(), budget, costs: BTreeMap::new(), work, stream_start }
+        Self { config, places: HashMap::new(), budget, costs: Costs::default(), work, stream_start }
     }
 
     /// Answers all questions, in their order; those about one frame stand next to each other.
@@ -106,7 +81,8 @@ impl Desk {
     ) -> Result<(), GroundError> {
         self.look(model, asks, round, replies)?;
         let open: Vec<usize> = round.iter().copied().filter(|i| !replies.contains_key(i)).collect();
-        let due = self.due(model, asks, &open);
+        let bar = model.offering().map(|offering| offering.bar());
+        let (due, outdated) = self.due(bar, asks, &open);
         let verdicts = self.verdicts(model, asks, &due);
         let (mut shed, mut go) = (BTreeMap::new(), Vec::new());
         for (due, verdict) in due.into_iter().zip(verdicts) {
@@ -126,9 +102,12 @@ impl Desk {
                 }
                 Some(Err(Unanswered::Unfinished)) => self.reply(Vec::new(), true, true, Some(ShedReason::Budget)),
                 Some(Ok(())) | None => {
-                    let Known { hits, all, looked } = self.known(model, &asks[i], scores.get(&i));
+                    let place = self.places.get_mut(&asks[i].1.frame.camera);
+                    let known = place.and_then(|place| place.known(&asks[i], bar, scores.get(&i)));
+                    let Known { hits, all, looked } = known.unwrap_or_default();
                     // Matches are news whatever else there may be; that there are none is not, before all was asked.
-                    let waiting = (!all && hits.is_empty()).then_some(ShedReason::Waiting);
+                    let unsure = !all || outdated.contains(&i);
+                    let waiting = (unsure && hits.is_empty()).then_some(ShedReason::Waiting);
                     self.reply(hits, asked, looked, shed.get(&i).copied().or(waiting))
                 }
             };
@@ -160,10 +139,8 @@ impl Desk {
             let frame = asks[of_frame[0]].1.frame;
             let now = self.now(frame);
             let place = self.places.entry(frame.camera.clone()).or_default();
-            place.used_at = Some(Instant::now());
             let key = |i: &usize| Key { id: asks[*i].1.query.id.clone(), rev: asks[*i].1.query.rev };
-            place.scene.set_queries(of_frame.iter().map(key).collect());
-            place.looked = place.scene.look(&frame.canvas, &self.config, now) != Look::Same;
+            place.meet(frame, of_frame.iter().map(key).collect(), &self.config, now);
             let mut looked = place.looked;
             if let Some(offering) = model.offering() {
                 if let Err(reason) = offering.fits(frame) {
@@ -212,20 +189,22 @@ impl Desk {
         Ok(())
     }
 
-    /// The questions that should be asked, as far as each camera may.
-    fn due(&self, model: &mut dyn Able, asks: &[Asked<'_>], open: &[usize]) -> Vec<Due> {
-        let bar = model.offering().map(|offering| offering.bar());
-        let mut due = Vec::new();
+    /// The questions that should be asked, as far as each camera may; and of the others those whose answer may be wrong by
+    /// now. `bar` is that of a model that offers regions.
+    fn due(&self, bar: Option<Bar>, asks: &[Asked<'_>], open: &[usize]) -> (Vec<Due>, BTreeSet<usize>) {
+        let (mut due, mut outdated) = (Vec::new(), BTreeSet::new());
         for of_frame in open.chunk_by(|a, b| std::ptr::eq(asks[*a].1.frame, asks[*b].1.frame)) {
             let frame = asks[of_frame[0]].1.frame;
             let Some(Place { scene, looked, .. }) = self.places.get(&frame.camera) else { continue };
             let (now, kept) = (self.now(frame), !looked);
-            let mut by_region = BTreeMap::new();
+            let (mut by_region, mut wanted) = (BTreeMap::new(), Vec::new());
             for i in of_frame.iter().copied() {
                 let (method, ask) = &asks[i];
                 let Some(place) = scene.place(&ask.query.id) else { continue };
                 if let Some(bar) = bar.filter(|_| *method == Method::Retrieve) {
-                    by_region.insert(place, (i, ask.query.threshold.unwrap_or(bar.score)));
+                    let threshold = ask.query.threshold.unwrap_or(bar.score);
+                    wanted.push(Wanted { query: place, threshold, priority: ask.query.worth.priority });
+                    by_region.insert(place, i);
                 } else {
                     let zoom = *method == Method::Zoom;
                     let class = scene.due_whole(place, &self.config, now);
@@ -234,14 +213,17 @@ impl Desk {
                     due.extend(class.map(|class| Due { ask: i, place, class: if zoom { Class::Zoom } else { class } }));
                 }
             }
-            let asked: Vec<(usize, f32)> = by_region.iter().map(|(place, (_, least))| (*place, *least)).collect();
-            let urgent = scene.due(&asked, kept, &self.config, now);
-            let numbered = urgent
-                .iter()
-                .filter_map(|d| Some(Due { ask: by_region.get(&d.query)?.0, place: d.query, class: d.class }));
-            due.extend(numbered);
+            let (first, later) = scene.due(&wanted, kept, &self.config, now);
+            for one in first {
+                due.extend(by_region.get(&one.query).map(|i| Due {
+                    ask: *i,
+                    place: one.query,
+                    class: one.reason.class,
+                }));
+            }
+            outdated.extend(later.iter().filter(|d| d.reason.changed).filter_map(|d| by_region.get(&d.query)).copied());
         }
-        due
+        (due, outdated)
     }
 
     /// Which of the due questions there is no time for.
@@ -254,17 +236,26 @@ impl Desk {
         let item = |due: &Due| {
             let (method, ask) = &asks[due.ask];
             let scene = self.places.get(&ask.frame.camera).map(|place| &place.scene);
+            let first = asks.iter().position(|(_, other)| std::ptr::eq(other.frame, ask.frame));
             Item {
                 query: &ask.query.id,
                 worth: &ask.query.worth,
                 class: due.class,
                 waited: scene.map_or(Duration::MAX, |scene| scene.waited(due.place, self.now(ask.frame))),
-                cost: self.costs.get(method.name()).copied().filter(|_| !model.at_once()).unwrap_or_default(),
+                cost: self.costs.of(*method),
+                pass: first.filter(|_| model.at_once()),
                 arrived: ask.frame.arrived_at(),
             }
         };
         let items: Vec<Item<'_>> = due.iter().map(item).collect();
-        self.budget.decide(&items, Instant::now())
+        let now = Instant::now();
+        let verdicts = self.budget.decide(&items, now);
+        for (due, verdict) in due.iter().zip(&verdicts) {
+            if *verdict == Some(ShedReason::Deadline) {
+                self.costs.doubt(asks[due.ask].0, now);
+            }
+        }
+        verdicts
     }
 
     /// Asks about regions; returns the scores by question.
@@ -286,7 +277,7 @@ impl Desk {
         let began = Instant::now();
         let all = if pairs.is_empty() { Vec::new() } else { offering.select(&pairs)? };
         let all = GroundError::unless_all(all, pairs.len())?;
-        self.took(Method::Retrieve, began, all.len());
+        self.costs.took(Method::Retrieve, all.len(), began, Instant::now());
         let mut scores = BTreeMap::new();
         for (due, fit) in dues.iter().zip(all) {
             let frame = asks[due.ask].1.frame;
@@ -330,7 +321,9 @@ impl Desk {
                 None => model.answer(&some)?,
             };
             let told = GroundError::unless_all(told, some.len())?;
-            self.took(some[0].0, began, told.len());
+            let of_one_frame = some.chunk_by(|a, b| std::ptr::eq(a.1.frame, b.1.frame));
+            let count = if model.at_once() { of_one_frame.count() } else { some.len() };
+            self.costs.took(some[0].0, count, began, Instant::now());
             for (due, told) in of_method.iter().zip(told) {
                 let frame = asks[due.ask].1.frame;
                 let now = self.now(frame);
@@ -340,40 +333,6 @@ impl Desk {
             }
         }
         Ok(outcome)
-    }
-
-    /// What is known about a question by now. `scores` are those of the picture looked at last, if they were asked just now.
-    fn known(&mut self, model: &mut dyn Able, asked: &Asked<'_>, scores: Option<&Vec<f32>>) -> Known {
-        let (method, ask) = asked;
-        let nothing = Known::default();
-        let Some(Place { scene, offered, looked, .. }) = self.places.get_mut(&ask.frame.camera) else { return nothing };
-        let Some(place) = scene.place(&ask.query.id) else { return nothing };
-        let Some(offering) = model.offering().filter(|_| *method == Method::Retrieve) else {
-            let held = scene.held(place);
-            // What was true of another picture is not told about this one.
-            let hits = held.hits().filter(|_| !held.is_missing()).cloned();
-            return Known { all: hits.is_some(), hits: hits.unwrap_or_default(), looked: *looked };
-        };
-        let Some(Offered { boxes, objectness, .. }) = offered else { return nothing };
-        let all = scores.is_some() || !scene.is_open(place);
-        let (boxes, scores) = match scores {
-            Some(scores) => (boxes.clone(), scores.clone()),
-            None => (scene.places(place), scene.remembered(place)),
-        };
-        let bar = offering.bar();
-        let bar = Bar { score: ask.query.threshold.unwrap_or(bar.score), ..bar };
-        let picks = regions::choose(&ask.frame.view, Offer { boxes: &boxes, objectness, scores: &scores }, bar);
-        // The selection's own probability: how sure the proposal network was decides what is offered, not what fits.
-        let hit = |pick| Hit { pick, kind: ScoreKind::TokenProb, crop: None };
-        Known { hits: picks.into_iter().map(hit).collect(), all, looked: *looked }
-    }
-
-    /// `count` questions took the time since `began`.
-    fn took(&mut self, method: Method, began: Instant, count: usize) {
-        let Some(count) = u32::try_from(count).ok().filter(|count| *count > 0) else { return };
-        let each = began.elapsed() / count;
-        let cost = self.costs.entry(method.name()).or_insert(each);
-        *cost = (*cost * 7 + each) / 8;
     }
 
     /// When a frame's pixels came, on the clock that memories age by.

@@ -8,16 +8,19 @@
 //! - [`expect`]: of the queries that might be asked about a new region, those go first that regions like it matched before;
 //! - [`held`]: the same for methods that know no regions, picture by picture;
 //! - [`scene`]: one camera's share of all these, and which queries are due on it;
+//! - [`costs`]: how long each will take;
 //! - [`budget`]: which of those the device has time for, the most valuable first.
 //!
-//! `desk` does what they decide, by models as `look` knows them.
+//! `desk` does what they decide, camera by camera (`place`), by models as `look` knows them.
 
 pub mod budget;
+pub mod costs;
 pub(super) mod desk;
 pub mod expect;
 pub mod gate;
 pub mod held;
 pub(super) mod look;
+mod place;
 pub mod regions;
 pub mod scene;
 

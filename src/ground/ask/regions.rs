@@ -24,7 +24,8 @@ const GROWN: f32 = 2.0;
 /// A region that overlaps nothing that is followed, but something this much, takes its answers over: a second box of the
 /// same thing.
 const INHERIT: f32 = 0.5;
-/// How long a region is remembered that is not proposed any more.
+/// How long a region is remembered that is not seen any more; longer where pictures usually come less than twice in that
+/// time. What is there after a longer gap may be another thing in the same place.
 const FORGET: Duration = Duration::from_secs(1);
 /// How smoothly a region's look follows the proposals: they are noisy.
 const FOLLOW: f32 = 0.5;
@@ -109,12 +110,26 @@ pub struct Regions {
     /// For each proposal of the picture looked at last the one that stands for it: itself, a surer one, or none if it was
     /// not offered.
     leaders: Vec<Option<usize>>,
+    /// When the last picture came, whether or not it was looked at, and how long after the one before they usually do.
+    came_at: Option<Instant>,
+    usual: Option<Duration>,
 }
 
 impl Regions {
+    /// A picture came that looks like the one looked at last: what was on that is there still.
+    pub fn still(&mut self, now: Instant) {
+        self.reckon(now);
+        let present = self.known.iter_mut().filter(|region| region.proposal.is_some());
+        present.for_each(|region| region.seen_at = now);
+    }
+
     /// Takes a picture's proposals in; those below `least` objectness are not offered to anybody and do not count.
     /// `queries` is how many there are.
     pub fn observe(&mut self, proposed: Proposed<'_>, least: f32, queries: usize, now: Instant) {
+        // Before anything is followed: what has been gone for too long must not come back.
+        let kept = self.usual.map_or(FORGET, |usual| FORGET.max(usual * 2));
+        self.known.retain(|region| now.saturating_duration_since(region.seen_at) <= kept);
+        self.reckon(now);
         self.leaders = leaders(proposed, least);
         proposed.boxes.clone_into(&mut self.boxes);
         let themselves: Vec<usize> =
@@ -134,7 +149,6 @@ impl Regions {
             (region.proposal, region.seen_at) = (Some(leader), now);
             region.pictures += 1;
         }
-        self.known.retain(|region| now.saturating_duration_since(region.seen_at) <= FORGET);
     }
 
     /// The regions on the picture looked at last.
@@ -198,6 +212,16 @@ impl Regions {
             let mut old = std::mem::take(&mut region.answers);
             let moved = from.iter().map(|place| place.and_then(|place| old.get_mut(place)?.take()));
             region.answers = moved.collect();
+        }
+    }
+
+    /// Reckons how often pictures come; one that is told of twice came once.
+    fn reckon(&mut self, now: Instant) {
+        let before = self.came_at.replace(now);
+        let interval =
+            before.map(|before| now.saturating_duration_since(before)).filter(|interval| !interval.is_zero());
+        if let Some(interval) = interval {
+            self.usual = Some(self.usual.map_or(interval, |usual| (usual + interval) / 2));
         }
     }
 

@@ -59,6 +59,30 @@ fn an_answer_follows_its_thing_and_doubles_share_it() {
 }
 
 #[test]
+fn nothing_is_followed_over_a_gap_and_what_a_gap_is_depends_on_the_camera() {
+    let (mut regions, start) = (Regions::default(), Instant::now());
+    let picture = Picture::new(&[(square(0.1, 0.1), 0.9, 0.0)]);
+    let mut remembered_at = |ms: u64| {
+        let now = start + Duration::from_millis(ms);
+        regions.observe(picture.proposed(), LEAST, 1, now);
+        let score = regions.remembered(0)[0];
+        regions.answered(0, &[0.8], now);
+        score > 0.0
+    };
+    assert!(!remembered_at(0));
+    assert!((1..10).all(|picture| remembered_at(picture * 66)));
+    // Something that looks like it, in the same place.
+    assert!(!remembered_at(594 + 1001));
+    // One gap does not make a slow camera.
+    assert!((1..10).all(|picture| remembered_at(1595 + picture * 66)));
+    assert!(!remembered_at(2189 + 1001));
+    // From here on a picture comes every five seconds: nothing is known of that at first.
+    assert!(!remembered_at(10_000));
+    assert!((3..10).all(|picture| remembered_at(picture * 5000)));
+    assert!(!remembered_at(45_000 + 10_001));
+}
+
+#[test]
 fn a_remembered_score_stays_with_the_box_it_was_given_for() {
     let (mut regions, start) = (Regions::default(), Instant::now());
     let (surest, fitting) = ([0.1, 0.1, 0.3, 0.3], [0.12, 0.1, 0.28, 0.34]);

@@ -38,15 +38,50 @@ pub struct Key {
     pub rev: u32,
 }
 
-/// A query that should be asked.
+/// A query that is answered by regions.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Wanted {
+    /// Its place among the scene's queries.
+    pub query: usize,
+    /// Least score of a match.
+    pub threshold: f32,
+    /// Those of higher priority are asked first.
+    pub priority: i32,
+}
+
+/// Such a query that should be asked.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Due {
     /// Its place among the scene's queries.
     pub query: usize,
-    /// What it is worth.
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Why a query should be asked.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Reason {
+    /// What for.
     pub class: Class,
     /// How urgent it is among those of this camera.
     pub urgency: f32,
+    /// Whether something has changed since it was answered: what was said of it may be wrong by now.
+    pub changed: bool,
+}
+
+impl Reason {
+    fn new(class: Class, urgency: f32) -> Self {
+        Self { class, urgency, changed: false }
+    }
+
+    /// One question is for several reasons.
+    fn and(self, other: Self) -> Self {
+        Self {
+            class: self.class.min(other.class),
+            urgency: self.urgency.max(other.urgency),
+            changed: self.changed || other.changed,
+        }
+    }
 }
 
 /// See the module.
@@ -102,8 +137,9 @@ impl Scene {
     pub fn look(&mut self, picture: &Rgb, config: &AskConfig, now: Instant) -> Look {
         let change = if config.once { config.change } else { 0.0 };
         let look = self.gate.look(picture, change, seconds(config.look_seconds), now);
-        if look == Look::Changed {
-            self.held.iter_mut().for_each(Held::outdate);
+        match look {
+            Look::Changed => self.held.iter_mut().for_each(Held::outdate),
+            Look::Again | Look::Same => self.regions.still(now),
         }
         let queries = self.queries.len() as f32;
         let since = self.reckoned_at.map(|at| now.saturating_duration_since(at).as_secs_f32());
@@ -118,7 +154,7 @@ impl Scene {
         self.gate.adopt(now);
     }
 
-    /// What the proposal network said of the picture could not be had: it is as if the picture had not been looked at.
+    /// It is as if the picture had not been looked at: the next one is another, whatever it looks like.
     pub fn overlook(&mut self) {
         self.gate.reset();
     }
@@ -128,71 +164,74 @@ impl Scene {
         self.regions.observe(proposed, least, self.queries.len(), now);
     }
 
-    /// The queries about regions that are due, the most urgent first, no more than may be asked. `asked` names those
-    /// that are answered by regions, each with its threshold. With `kept` the picture was not looked at, so that asking again
-    /// what was answered would only repeat the answer.
-    pub fn due(&self, asked: &[(usize, f32)], kept: bool, config: &AskConfig, now: Instant) -> Vec<Due> {
-        let standing = |(query, threshold): &(usize, f32)| self.standing(*query, *threshold, kept, config, now);
-        let mut due: Vec<Due> = asked.iter().filter_map(standing).collect();
-        due.sort_by(|a, b| b.urgency.total_cmp(&a.urgency));
+    /// The queries about regions that are due, those that go first in front; and those that are, too, but may not be asked
+    /// so soon. With `kept` the picture was not looked at, so that asking again what was answered about the look that is
+    /// kept would only repeat the answer.
+    pub fn due(&self, wanted: &[Wanted], kept: bool, config: &AskConfig, now: Instant) -> (Vec<Due>, Vec<Due>) {
+        let due = |wanted: &Wanted| {
+            let reason = self.reason(wanted, kept, config, now)?;
+            Some((wanted.priority, Due { query: wanted.query, reason }))
+        };
+        let mut all: Vec<(i32, Due)> = wanted.iter().filter_map(due).collect();
+        all.sort_by(|(a_priority, Due { reason: a, .. }), (b_priority, Due { reason: b, .. })| {
+            let worth = a.class.cmp(&b.class).then(b_priority.cmp(a_priority));
+            worth.then(b.urgency.total_cmp(&a.urgency))
+        });
         let mut left = self.allowance;
-        due.retain(|due| {
+        all.into_iter().map(|(_, due)| due).partition(|due| {
             // What was never asked is not a repetition, and what is always asked needs no leave.
             let free = !config.once || self.asked_at[due.query].is_none();
             left -= if free { 0.0 } else { 1.0 };
             free || left >= 0.0
-        });
-        due
+        })
     }
 
-    fn standing(&self, query: usize, threshold: f32, kept: bool, config: &AskConfig, now: Instant) -> Option<Due> {
-        let first = self.asked_at[query].is_none();
-        let waited = self.asked_at[query].map_or(Duration::MAX, |at| now.saturating_duration_since(at));
-        let mut most: Option<(Class, f32)> = None;
-        for region in self.regions.present() {
-            let found = if first || !config.once {
-                Some((Class::Ask, 9.0))
+    fn reason(&self, wanted: &Wanted, kept: bool, config: &AskConfig, now: Instant) -> Option<Reason> {
+        let asked_at = self.asked_at[wanted.query];
+        let always = asked_at.is_none() || !config.once;
+        let waited = asked_at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
+        let of_region = |region: &Region| {
+            if always {
+                Some(Reason::new(Class::Ask, 9.0))
             } else {
-                self.reason(region, (query, threshold), waited, config, now)
-            };
-            if let Some((class, urgency)) = found.filter(|(class, _)| !kept || *class == Class::Ask)
-                && most.is_none_or(|(_, before)| urgency > before)
-            {
-                most = Some((class, urgency));
+                self.reason_of(region, wanted, waited, config, now)
             }
-        }
-        let (class, urgency) = most?;
-        Some(Due { query, class, urgency: urgency + 0.2 * waited.as_secs_f32().min(5.0) })
+        };
+        let reasons = self.regions.present().filter_map(of_region);
+        // What has changed was not asked about on the look that is kept, or it would not have changed since.
+        let worthwhile = reasons.filter(|reason| !kept || reason.class == Class::Ask || reason.changed);
+        let all = worthwhile.reduce(Reason::and)?;
+        Some(Reason { urgency: all.urgency + 0.2 * waited.as_secs_f32().min(5.0), ..all })
     }
 
-    /// Why a query should be asked because of one region, and how urgently.
-    fn reason(
+    /// Why a query should be asked because of one region.
+    fn reason_of(
         &self,
         region: &Region,
-        (query, threshold): (usize, f32),
+        &Wanted { query, threshold, .. }: &Wanted,
         waited: Duration,
         config: &AskConfig,
         now: Instant,
-    ) -> Option<(Class, f32)> {
+    ) -> Option<Reason> {
         let counts = region.objectness >= SURE && region.pictures >= PICTURES;
         let expected = || self.experience.expect(&region.look, self.queries.len()).get(query).copied().unwrap_or(1.0);
         let Some(answer) = region.answer(query) else {
             let settled = now.saturating_duration_since(region.born) >= SETTLED;
             return match counts.then(expected) {
-                Some(expected) if expected >= POSSIBLE => Some((Class::Ask, 2.0 + expected)),
-                Some(_) => settled.then_some((Class::Ask, 1.0)),
+                Some(expected) if expected >= POSSIBLE => Some(Reason::new(Class::Ask, 2.0 + expected)),
+                Some(_) => settled.then_some(Reason::new(Class::Ask, 1.0)),
                 // It may be nothing, but until somebody has asked, nobody can say that nothing is there.
-                None => (waited >= seconds(config.miss_seconds)).then_some((Class::Ask, 0.5)),
+                None => (waited >= seconds(config.miss_seconds)).then_some(Reason::new(Class::Ask, 0.5)),
             };
         };
         if counts && region.changed_since(answer) && answer.score.max(expected()) >= POSSIBLE {
-            return Some((Class::Renew, 1.5));
+            return Some(Reason { changed: true, ..Reason::new(Class::Renew, 1.5) });
         }
         // Asked once more about the very same, the model would say the same.
         let clear = if region.equals(answer) { 1.0 } else { ((answer.score - threshold).abs() / CLEAR).min(1.0) };
         let most = if answer.score >= threshold { config.match_seconds } else { config.miss_seconds };
         let life = UNCLEAR.mul_f32(1.0 - clear) + seconds(most).mul_f32(clear);
-        (now.saturating_duration_since(answer.at) >= life).then_some((Class::Renew, 2.0 - clear))
+        (now.saturating_duration_since(answer.at) >= life).then_some(Reason::new(Class::Renew, 2.0 - clear))
     }
 
     /// Enters the answers to a query about regions: a score for every proposal of the picture looked at last.
@@ -255,3 +294,7 @@ impl Default for Scene {
         Self::new()
     }
 }
+
+#[cfg(test)]
+#[path = "scene_tests.rs"]
+mod tests;

@@ -1,0 +1,52 @@
+//! Models that answer all questions about a picture in one pass.
+
+use super::*;
+
+/// A model that answers all questions about a picture in one pass, which takes as long as it is told.
+struct OnePass {
+    pace: Duration,
+    passes: usize,
+}
+
+impl Able for OnePass {
+    fn words(&self) -> TextCheck {
+        Arc::new(|_| Ok(()))
+    }
+
+    fn at_once(&self) -> bool {
+        true
+    }
+
+    fn answer(&mut self, asks: &[Asked<'_>]) -> Result<Vec<Told>, GroundError> {
+        let frames = asks.chunk_by(|a, b| std::ptr::eq(a.1.frame, b.1.frame)).count();
+        self.passes += frames;
+        thread::sleep(self.pace * u32::try_from(frames).unwrap());
+        Ok(asks.iter().map(|_| Ok(Vec::new())).collect())
+    }
+}
+
+#[test]
+fn a_pass_that_answers_all_questions_has_its_price_for_each_and_is_left_out_where_nobody_can_pay() {
+    let mut desk = Desk::new(AskConfig::default(), None, Arc::default());
+    let mut model = OnePass { pace: ms(30), passes: 0 };
+    let free = query("free", Worth::default());
+    let hurried = query("hurried", Worth { deadline: Some(ms(10)), ..Worth::default() });
+    let poor = query("poor", Worth { budget: Some(0.001), ..Worth::default() });
+    let mut number = 0u8;
+    // Each time another picture, so that all are due.
+    let mut ask = |queries: &[&Query]| {
+        number += 1;
+        let frame = frame("a", 0, 20 * number, ms(0));
+        let asks: Vec<Asked<'_>> =
+            queries.iter().map(|&query| (Method::Detector, Ask { frame: &frame, query })).collect();
+        let statuses: Vec<Status> =
+            desk.answer(&mut model, &asks).unwrap().into_iter().map(|reply| reply.status).collect();
+        (statuses, model.passes)
+    };
+    let (late, poorer) = (shed(ShedReason::Deadline), shed(ShedReason::Budget));
+    assert_eq!(ask(&[&free]), (vec![Status::Ok], 1), "here it is seen how long a pass takes");
+    assert_eq!(ask(&[&hurried]), (vec![late.clone()], 1));
+    assert_eq!(ask(&[&hurried, &poor]), (vec![late, Status::Ok], 2));
+    assert_eq!(ask(&[&poor]), (vec![poorer.clone()], 2));
+    assert_eq!(ask(&[&poor, &free]), (vec![poorer, Status::Ok], 3));
+}
