@@ -227,14 +227,14 @@ impl Manifest {
             counts.push(("limits.query_tokens", self.limits.query_tokens, 4096));
         }
         let Sizes { context, image_tokens, answer_tokens, boxes, rows, .. } = self.limits;
-        let written = [
-            ("limits.context", context, 1 << 20),
-            ("limits.image_tokens", image_tokens, 1 << 18),
+        let written = [("limits.context", context, 1 << 20), ("limits.image_tokens", image_tokens, 1 << 18)];
+        counts.extend(written.into_iter().filter(|(_, value, _)| *value != 0 || self.decoder.is_some()));
+        // These have a value unless they are given another: 0 was meant, and would leave no answer.
+        counts.extend([
             ("limits.answer_tokens", answer_tokens, 1 << 16),
             ("limits.boxes", boxes, 4096),
             ("limits.rows", rows, 256),
-        ];
-        counts.extend(written.into_iter().filter(|(_, value, _)| *value != 0 || self.decoder.is_some()));
+        ]);
         let Tokens { location_count, segment_count, .. } = self.tokens;
         let ranges = [("tokens.location_count", location_count), ("tokens.segment_count", segment_count)];
         counts.extend(ranges.into_iter().filter_map(|(key, count)| Some((key, count? as usize, 1 << 16))));
@@ -374,3 +374,6 @@ pub fn list(folders: &[PathBuf]) -> Vec<(PathBuf, Result<Manifest, ManifestError
     }
     found.into_iter().map(|dir| (dir.clone(), Manifest::load(&dir))).collect()
 }
+
+#[cfg(test)]
+mod tests;

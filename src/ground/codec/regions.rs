@@ -83,15 +83,14 @@ pub fn has_tags(dialect: Dialect, text: &str) -> bool {
     marks.iter().any(|mark| text.contains(mark)) || text.split(&open).skip(1).any(index)
 }
 
-/// Which of the queries a label answers. Where only one was asked every label is an answer to it, whatever words the model
-/// found; of several it is the one with the same words, capitals, spacing and full stops aside. `None` for a label that
-/// nobody asked for.
-pub fn answered(label: &str, queries: &[&str]) -> Option<usize> {
-    if queries.len() == 1 {
-        return Some(0);
-    }
-    let wanted = plain(label);
-    queries.iter().position(|query| plain(query) == wanted)
+/// Which of the queries a label answers. Where only one thing was asked for every label is an answer to it, whatever words
+/// the model found; of several it is those with the same words, capitals, spacing and full stops aside: queries may differ
+/// in nothing else but their thresholds. None for a label that nobody asked for.
+pub fn answered(label: &str, queries: &[&str]) -> Vec<usize> {
+    let named = plain(label);
+    let asked: Vec<_> = queries.iter().map(|query| plain(query)).collect();
+    let is_one_thing = asked.iter().all(|one| *one == asked[0]);
+    (0..asked.len()).filter(|at| is_one_thing || asked[*at] == named).collect()
 }
 
 fn plain(text: &str) -> String {
@@ -289,9 +288,19 @@ mod tests {
     fn labels_find_their_query() {
         let queries = ["red car", "a Dog", "the man  next to the van."];
         let got = ["Red  car", "a dog.", "the man next to the van", "cat", ""].map(|label| answered(label, &queries));
-        assert_eq!(got, [Some(0), Some(1), Some(2), None, None]);
-        assert_eq!(answered("anything", &["dog"]), Some(0));
-        assert_eq!(answered("dog", &[]), None);
+        assert_eq!(got, [vec![0], vec![1], vec![2], vec![], vec![]]);
+        assert_eq!(answered("anything", &["dog"]), [0]);
+        assert!(answered("dog", &[]).is_empty());
+    }
+
+    #[test]
+    fn a_label_answers_every_query_with_its_words() {
+        let queries = ["red car", "dog", "Red car", "red  car."];
+        assert_eq!(answered("Red Car", &queries), [0, 2, 3]);
+        assert_eq!(answered("dog", &queries), [1]);
+        // As where it was asked for once.
+        assert_eq!(answered("automobile", &["red car", "Red car"]), [0, 1]);
+        assert!(answered("automobile", &queries).is_empty());
     }
 
     #[test]

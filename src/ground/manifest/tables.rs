@@ -121,7 +121,8 @@ pub enum Coordinates {
     BinsYxyx,
 }
 
-/// `[limits]`: the sizes the files were made for. Which ones are needed depends on the family; 0 is none given.
+/// `[limits]`: the sizes the files were made for. Which ones are needed depends on the family; of those that have no value of
+/// their own 0 is none given.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sizes {

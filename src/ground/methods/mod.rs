@@ -43,7 +43,8 @@ pub type Told = Result<Vec<Hit>, Unanswered>;
 pub enum Unanswered {
     /// It could not be asked; says why, for people.
     Refused(String),
-    /// The budget ended the search before anything was found, and before all was looked at.
+    /// The budget ended the search before anything was found, and before all was looked at; or it took so long to look at
+    /// all that the first looks say nothing of this picture.
     Unfinished,
 }
 

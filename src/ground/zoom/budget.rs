@@ -99,6 +99,18 @@ mod tests {
         assert_eq!(slow.afford(3, |n| n, now + Duration::from_millis(60)), (0, 0));
     }
 
+    #[test]
+    fn the_longest_time_there_is_overflows_nothing_and_limits_nothing() {
+        let budget = Budget { passes: 9, time: Duration::from_millis(u64::MAX) };
+        for pace in [Duration::ZERO, Duration::from_nanos(1), Duration::from_hours(1)] {
+            let now = Instant::now();
+            let mut meter = Meter::new(budget, now, Some(pace));
+            assert_eq!(meter.afford(12, |n| n, now + Duration::from_hours(5)), (9, 9));
+            meter.spend(4, Duration::from_millis(u64::MAX));
+            assert_eq!(meter.left(), 5);
+        }
+    }
+
     proptest! {
         #[test]
         fn passes_are_never_exceeded_and_time_only_by_a_slower_pass(

@@ -1,8 +1,11 @@
 //! What a search keeps from one frame to the next, for every camera and query.
 //!
 //! A search that its budget ended goes on with the next frame, so that a picture is looked through in time however small
-//! the budget; what was found is looked at first of all the next time. Both age: a search that takes too long began on
-//! pixels that are gone. Bounded: the camera and query not asked for longest makes room.
+//! the budget; what was found is looked at first of all the next time. Both are kept for as long as they are used now and
+//! then, however long the whole search takes: what it finds is located in the picture of the answer. That nothing is there
+//! rests on pictures that are gone, so a search that began too long ago does not say it.
+//!
+//! Times are when the pixels came. Bounded: the camera and query not asked for longest makes room.
 
 use std::{
     collections::HashMap,
@@ -21,8 +24,12 @@ pub const MOST_SEEDS: usize = 64;
 /// A place that was not looked at on so many frames says nothing of the next.
 const MOST_MISSED: u8 = 8;
 
-/// A search that has begun is dropped after this long, and seeds that were not renewed.
-const LASTS: Duration = Duration::from_secs(10);
+/// A search that was not gone on with for this long is dropped, and seeds that were not renewed. Both alike: a search does
+/// not look again where it found something, its seeds do.
+const LASTS: Duration = Duration::from_mins(1);
+
+/// Of a search that began longer ago than this the first looks say nothing any more.
+const TELLS: Duration = Duration::from_mins(2);
 
 /// A place to look first.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,25 +49,32 @@ impl Seed {
     }
 }
 
+/// A search under way.
+#[derive(Debug)]
+pub struct Search {
+    /// What is known so far, and what comes next.
+    pub plan: Plan,
+    began: Instant,
+    pursued: Instant,
+}
+
 /// What is kept for one camera and query.
 #[derive(Debug)]
 pub struct Trail {
-    /// The search under way, if one is.
-    pub plan: Option<Plan>,
+    search: Option<Search>,
     /// What the query is about, once the model was asked.
     pub cues: Option<Vec<String>>,
     /// Where the query was found last: looked at before anything else.
     seeds: Vec<Seed>,
     rev: u32,
     picture: Size,
-    began: Instant,
     seeded: Instant,
     used: u64,
 }
 
 impl Trail {
     fn new(rev: u32, picture: Size, now: Instant) -> Self {
-        Self { plan: None, cues: None, seeds: Vec::new(), rev, picture, began: now, seeded: now, used: 0 }
+        Self { search: None, cues: None, seeds: Vec::new(), rev, picture, seeded: now, used: 0 }
     }
 
     /// Where to look first.
@@ -76,18 +90,28 @@ impl Trail {
         self.seeded = now;
     }
 
-    /// The search under way, or the one that `begin` makes.
-    pub fn plan(&mut self, now: Instant, begin: impl FnOnce() -> Plan) -> Plan {
-        self.plan.take().unwrap_or_else(|| {
-            self.began = now;
-            begin()
-        })
+    /// The search under way, or the one that `begin` makes; to be pursued, and laid down again.
+    pub fn take_up(&mut self, now: Instant, begin: impl FnOnce() -> Plan) -> Search {
+        self.search.take().unwrap_or_else(|| Search { plan: begin(), began: now, pursued: now })
+    }
+
+    /// Keeps a search for the next time unless it is `over`. Whether what it has not found is not there: it is over, and
+    /// did not take too long for that.
+    pub fn lay_down(&mut self, search: Search, over: bool, now: Instant) -> bool {
+        let tells = now.saturating_duration_since(search.began) <= TELLS;
+        if !over {
+            self.search = Some(Search { pursued: now, ..search });
+        }
+        over && tells
+    }
+
+    /// Drops the search under way: the question is answered.
+    pub fn give_up(&mut self) {
+        self.search = None;
     }
 
     fn age(&mut self, now: Instant) {
-        if now.saturating_duration_since(self.began) > LASTS {
-            self.plan = None;
-        }
+        self.search.take_if(|search| now.saturating_duration_since(search.pursued) > LASTS);
         if now.saturating_duration_since(self.seeded) > LASTS {
             self.seeds.clear();
         }
@@ -129,7 +153,10 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::Method;
+    use crate::{
+        ground::zoom::{Rules, Split, Tree},
+        types::Method,
+    };
 
     const PICTURE: Size = Size { width: 100, height: 50 };
 
@@ -171,6 +198,29 @@ mod tests {
             memory.trail(&camera(), &query(0, 1), PICTURE, now).seed([at(0.0)], now);
             assert_eq!(seeds(&mut memory, rev, picture, now), 0);
         }
+    }
+
+    #[test]
+    fn a_search_is_kept_while_it_is_gone_on_with_and_says_what_is_absent_only_if_it_was_not_long() {
+        let (mut memory, start) = (Memory::default(), Instant::now());
+        // Whether the search is a new one, and whether it would tell if it were over by now.
+        let mut goes_on = |now: Instant| {
+            let trail = memory.trail(&camera(), &query(0, 1), PICTURE, now);
+            let mut is_new = false;
+            let search = trail.take_up(now, || {
+                is_new = true;
+                Plan::all(Tree::of(PICTURE, 50, Split::Four), Rules::llava_local(50), "car")
+            });
+            let tells = trail.lay_down(Search { plan: search.plan.clone(), ..search }, true, now);
+            assert!(!trail.lay_down(search, false, now), "it is not over");
+            (is_new, tells)
+        };
+        assert_eq!(goes_on(start), (true, true));
+        assert_eq!(goes_on(start + LASTS), (false, true));
+        assert_eq!(goes_on(start + LASTS * 2), (false, true), "it lasts as long as it is pursued");
+        assert_eq!(goes_on(start + LASTS * 3), (false, false), "its first looks are too old");
+        let later = start + LASTS * 4 + Duration::from_millis(1);
+        assert_eq!(goes_on(later), (true, true), "nobody went on with it");
     }
 
     #[test]

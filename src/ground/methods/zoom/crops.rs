@@ -113,30 +113,29 @@ pub fn answer<M: Selector>(
     let first = Look::of(whole, root.proposals, root.canvas, &root.scores, root.none, (bar, frame.canvas.size));
     let (text, exist, batch, exhaustive) = (query.text.as_str(), bars.exist, zoom.batch, zoom.exhaustive);
     let mut eye = Eye { model, frame, text, bar, exist, batch, exhaustive, looks: vec![(whole.crop, first)], crops };
-    let (now, mut meter) = (zoom.now, zoom.meter());
-    let trail = zoom.memory.trail(&frame.camera, query, frame.source(), now());
+    let (now, seen_at, mut meter) = (zoom.now, zoom.seen_at(frame), zoom.meter());
+    let trail = zoom.trail(ask);
     if frame.full.is_none() || eye.is_settled(&eye.looks[0].1) {
-        trail.plan = None;
-        trail.seed([], now());
+        trail.give_up();
+        trail.seed([], seen_at);
         return Ok(Ok(eye.hits()));
     }
-    let plan = trail.plan(now(), || eye.plan());
+    let mut search = trail.take_up(seen_at, || eye.plan());
     let seeds = zoom.seeds(ask);
-    let searched = eye.search(plan, &seeds, &mut meter, now);
+    let searched = eye.search(&mut search.plan, &seeds, &mut meter, now);
     zoom.remember(&meter);
-    let (plan, unseen) = match searched {
-        Ok(searched) => searched,
+    let trail = zoom.trail(ask);
+    let over = trail.lay_down(search, matches!(searched, Ok((true, _))), seen_at);
+    let unseen = match searched {
+        Ok((_, unseen)) => unseen,
         Err(stop) => return stop.told(),
     };
     let hits = eye.hits();
-    let unfinished = hits.is_empty() && plan.is_some();
-    let trail = zoom.memory.trail(&frame.camera, query, frame.source(), now());
-    trail.plan = plan;
     let near =
         hits.iter().filter(|hit| hit.crop.is_some()).map(|hit| Seed { bbox: hit.pick.bbox, crop: hit.crop, missed: 0 });
     // What there was no time for comes first the next time.
-    trail.seed(unseen.into_iter().filter_map(Seed::missed).chain(near), now());
-    if unfinished { Stop::Unfinished.told() } else { Ok(Ok(hits)) }
+    trail.seed(unseen.into_iter().filter_map(Seed::missed).chain(near), seen_at);
+    if hits.is_empty() && !over { Stop::Unfinished.told() } else { Ok(Ok(hits)) }
 }
 
 /// A model that looks at one frame for one query, and what it saw.
@@ -165,15 +164,15 @@ impl<M: Selector> Eye<'_, M> {
         Plan::all(Tree::of(self.frame.source(), patch, rules.split), rules, self.text)
     }
 
-    /// Looks at seeds and at what the plan asks, as far as the meter allows. The plan, unless it is over, and the seeds
-    /// that were left out.
+    /// Looks at seeds and at what the plan asks, as far as the meter allows. Whether the plan is over, and the seeds that
+    /// were left out.
     fn search(
         &mut self,
-        mut plan: Plan,
+        plan: &mut Plan,
         seeds: &[Seed],
         meter: &mut Meter,
         now: fn() -> Instant,
-    ) -> Result<(Option<Plan>, Vec<Seed>), Stop> {
+    ) -> Result<(bool, Vec<Seed>), Stop> {
         // A quarter of the passes look for what is not known to be anywhere: the rest go where something is.
         let most = meter.left().saturating_sub((meter.left() / 4).max(1)).max(1);
         let picture = self.frame.source();
@@ -189,11 +188,11 @@ impl<M: Selector> Eye<'_, M> {
             self.look(&some)?;
             meter.spend(cost, now().saturating_duration_since(began));
         }
-        let over = zoom::pursue(&mut plan, self, meter, &now)?;
+        let over = zoom::pursue(plan, self, meter, &now)?;
         let looked = self.looks.iter().skip(1).map(|(crop, _)| crop);
         let is_seen = |seed: &Seed| looked.clone().any(|crop| shows(crop, seed, picture));
         let unseen = seeds.iter().filter(|seed| !is_seen(seed)).copied().collect();
-        Ok(((!over).then_some(plan), unseen))
+        Ok((over, unseen))
     }
 
     /// Crops that may show seeds well: around each, around each two of the first that are near to each other, and wide

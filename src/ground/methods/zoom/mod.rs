@@ -6,7 +6,8 @@
 //! locate, by their own method, in what the search found.
 //!
 //! Both answer from the whole picture first. Both stop when a frame's budget is spent, and go on with the next frame; until
-//! all was looked at, that nothing was found is no answer.
+//! all was looked at, that nothing was found is no answer, nor if that took so long that the first looks say nothing of this
+//! picture ([`Trail::lay_down`]).
 
 use std::{
     sync::Arc,
@@ -21,10 +22,10 @@ use crate::{
         GroundError,
         zoom::{
             Budget, Meter,
-            memory::{MOST_SEEDS, Memory, Seed},
+            memory::{MOST_SEEDS, Memory, Seed, Trail},
         },
     },
-    types::Followed,
+    types::{Followed, Frame},
 };
 
 mod cover;
@@ -42,7 +43,8 @@ const SAME_SEED: f32 = 0.3;
 pub struct ZoomConfig {
     /// Passes of the model beyond the whole picture's: crops for a model with a canvas, questions for one that is asked.
     pub passes: usize,
-    /// Time, in milliseconds. The first pass is made however long it takes.
+    /// Time, in milliseconds. The first pass is made however long it takes. The largest number is no limit, and then nothing
+    /// depends on the clock: what is remembered ages by the frames' presentation times.
     pub milliseconds: u64,
     /// Looks at every area, as the search was published: without these limits, and without sparing areas that coarser
     /// looks say are not worth it.
@@ -65,6 +67,8 @@ pub struct Zoom {
     memory: Memory,
     /// Where tracked objects are.
     followed: Arc<Followed>,
+    /// Where stream time 0 lies, if what is remembered ages by the stream rather than by the clock.
+    stream_start: Option<Instant>,
     /// Reads the clock.
     now: fn() -> Instant,
 }
@@ -79,6 +83,7 @@ impl Zoom {
             batch: batch.max(1),
             memory: Memory::default(),
             followed: Arc::default(),
+            stream_start: (config.milliseconds == u64::MAX).then(Instant::now),
             now: Instant::now,
         }
     }
@@ -88,6 +93,18 @@ impl Zoom {
         self.followed = followed;
     }
 
+    /// When a frame's pixels came, on the clock that memories age by.
+    fn seen_at(&self, frame: &Frame) -> Instant {
+        self.stream_start.map_or_else(|| frame.arrived_at(), |start| start + frame.pts)
+    }
+
+    /// What is kept for a question.
+    fn trail(&mut self, ask: &Ask<'_>) -> &mut Trail {
+        let Ask { frame, query } = *ask;
+        let seen_at = self.seen_at(frame);
+        self.memory.trail(&frame.camera, query, frame.source(), seen_at)
+    }
+
     /// Where a query is looked for first: where it was found last, and where objects that answered it should be by now.
     fn seeds(&mut self, ask: &Ask<'_>) -> Vec<Seed> {
         let Ask { frame, query } = *ask;
@@ -95,7 +112,7 @@ impl Zoom {
         if self.exhaustive {
             return Vec::new();
         }
-        let mut seeds = self.memory.trail(&frame.camera, query, frame.source(), (self.now)()).seeds().to_vec();
+        let mut seeds = self.trail(ask).seeds().to_vec();
         for bbox in self.followed.of(&frame.camera, &query.id) {
             if let Some(bbox) = bbox.clipped(frame.source())
                 && seeds.len() < MOST_SEEDS
@@ -127,7 +144,7 @@ enum Stop {
     Model(GroundError),
     /// The picture could not be cut; says why, for people.
     Picture(String),
-    /// The budget was spent, and nothing found.
+    /// The budget was spent, or the search took too long to say so, and nothing found.
     Unfinished,
 }
 

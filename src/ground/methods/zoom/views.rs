@@ -11,7 +11,6 @@ use crate::{
         GroundError,
         methods::{
             Hit, Told,
-            regions::Pick,
             retrieve::Ask,
             written::{self, Writer},
         },
@@ -28,6 +27,8 @@ use crate::{
     },
     types::{BBox, Frame, FullFrame, Rgb, Size},
 };
+
+mod locate;
 
 /// Words that a phrase about several things has at least: `car left of the van`.
 const RELATES: usize = 4;
@@ -71,43 +72,31 @@ fn one<W: Judge>(
     whole: &mut Option<Rc<W::Seen>>,
 ) -> Result<Vec<Hit>, Stop> {
     let Ask { frame, query } = *ask;
-    let threshold = query.threshold.unwrap_or(0.0);
-    let rules = model.search_rules();
-    let mut eye = Eye { model, frame, rules, colour: Colour::of(&query.text), whole, shown: Vec::new() };
-    let Searched { found, unseen, over } = match &frame.full {
+    let (rules, colour) = (model.search_rules(), Colour::of(&query.text));
+    let mut eye = Eye { model, frame, rules, colour, whole, shown: Vec::new() };
+    let Searched { mut hits, unseen, over } = match &frame.full {
         Some(full) => eye.search(zoom, ask, full.as_ref())?,
-        None => Searched { found: Vec::new(), unseen: Vec::new(), over: true },
+        None => Searched { hits: Vec::new(), unseen: Vec::new(), over: true },
     };
-    // An area as large as the picture is the picture.
-    let all = Area::whole(frame.source());
-    let crops: Vec<Corners> = found.iter().filter(|area| **area != all).map(|area| eye.shown(area)).collect();
-    // Things that are related have to be seen together.
-    let related = zoom.memory.trail(&frame.camera, query, frame.source(), (zoom.now)());
-    let crops = match crops.iter().copied().reduce(|a, b| crop::union(&a, &b)) {
-        Some(all) if related.cues.as_ref().is_some_and(|cues| cues.len() > 1) => vec![all],
-        _ => crop::merged(&crops),
-    };
-    let mut hits = eye.locate_in(&crops, &query.text, threshold)?;
     if hits.is_empty() {
-        hits = eye.locate_in_all(&query.text, threshold)?;
+        hits = eye.locate_in_all(query)?;
     }
     hits.sort_by(|a, b| b.pick.score.total_cmp(&a.pick.score));
-    let now = (zoom.now)();
-    let trail = zoom.memory.trail(&frame.camera, query, frame.source(), now);
+    let seen_at = zoom.seen_at(frame);
     let near = hits.iter().filter(|hit| hit.crop.is_some());
     let near = near.map(|hit| Seed { bbox: hit.pick.bbox, crop: hit.crop, missed: 0 });
     // What there was no time for comes first the next time.
-    trail.seed(unseen.into_iter().filter_map(Seed::missed).chain(near), now);
+    zoom.trail(ask).seed(unseen.into_iter().filter_map(Seed::missed).chain(near), seen_at);
     if hits.is_empty() && !over { Err(Stop::Unfinished) } else { Ok(hits) }
 }
 
 /// What came of a search on one frame.
 struct Searched {
-    /// Areas that show what is asked for.
-    found: Vec<Area>,
+    /// What was located in the areas that show what is asked for.
+    hits: Vec<Hit>,
     /// Seeds that there was no time for.
     unseen: Vec<Seed>,
-    /// Whether it is at its end, or was not needed.
+    /// Whether what was not found is not there, or the search was not needed.
     over: bool,
 }
 
@@ -126,23 +115,38 @@ struct Eye<'a, W: Judge> {
 }
 
 impl<W: Judge> Eye<'_, W> {
-    /// Looks as far as the budget goes.
+    /// Looks as far as the budget goes, and locates in what it finds.
     fn search(&mut self, zoom: &mut Zoom, ask: &Ask<'_>, full: &dyn FullFrame) -> Result<Searched, Stop> {
-        let Ask { frame, query } = *ask;
-        let (now, mut meter) = (zoom.now, zoom.meter());
-        let question = cues::question_about(&query.text);
-        let source = frame.source();
+        let mut meter = zoom.meter();
         let cues = self.cues(zoom, ask, &mut meter)?;
+        let (renewed, unseen) = self.revisit(zoom, ask, full, &mut meter)?;
+        // Things that are related have to be seen together.
+        let related = cues.len() > 1;
+        let located = self.locate_near(&renewed, ask.query, related)?;
+        // A place that is said to show it, and in which nothing is located, is no find.
+        let (hits, over) = if located.is_empty() {
+            let (found, over) = self.pursue(zoom, ask, full, &cues, &mut meter)?;
+            (self.locate_near(&found, ask.query, related)?, over)
+        } else {
+            (located, true)
+        };
+        zoom.remember(&meter);
+        Ok(Searched { hits, unseen, over })
+    }
+
+    /// Asks first where it should be by now: the places that show it, and the seeds that there was no time for.
+    fn revisit(
+        &mut self,
+        zoom: &mut Zoom,
+        ask: &Ask<'_>,
+        full: &dyn FullFrame,
+        meter: &mut Meter,
+    ) -> Result<(Vec<Area>, Vec<Seed>), Stop> {
+        let (now, source) = (zoom.now, ask.frame.source());
+        let question = cues::question_about(&ask.query.text);
         let mut seeds = zoom.seeds(ask);
         // Each has its turn.
         seeds.sort_by_key(|seed| Reverse(seed.missed));
-        let trail = zoom.memory.trail(&frame.camera, query, source, now());
-        let rules = self.rules.clone();
-        let begin = || {
-            let tree = Tree::of(source, rules.patch, rules.split);
-            Plan::new(tree, rules, &question, &cues)
-        };
-        let mut plan = trail.plan(now(), begin);
         let mut asking = Asking { eye: self, full };
         // Where it was found last it may still be: one question, and the search is spared. Unless it is, a third of the
         // passes is for what is not where it was.
@@ -163,27 +167,45 @@ impl<W: Judge> Eye<'_, W> {
                 renewed.push(area);
             }
         }
-        let over = if renewed.is_empty() { zoom::pursue(&mut plan, &mut asking, &mut meter, &now)? } else { true };
-        zoom.remember(&meter);
+        Ok((renewed, unseen))
+    }
+
+    /// Goes on with the search as far as the meter allows: the areas that show it, and whether nothing else does.
+    fn pursue(
+        &mut self,
+        zoom: &mut Zoom,
+        ask: &Ask<'_>,
+        full: &dyn FullFrame,
+        cues: &[String],
+        meter: &mut Meter,
+    ) -> Result<(Vec<Area>, bool), Stop> {
+        let (now, seen_at) = (zoom.now, zoom.seen_at(ask.frame));
+        let (source, rules) = (ask.frame.source(), self.rules.clone());
+        let begin = || {
+            let tree = Tree::of(source, rules.patch, rules.split);
+            Plan::new(tree, rules, &cues::question_about(&ask.query.text), cues)
+        };
+        let trail = zoom.trail(ask);
+        let mut search = trail.take_up(seen_at, begin);
+        let pursued = zoom::pursue(&mut search.plan, &mut Asking { eye: self, full }, meter, &now);
+        let plan = &search.plan;
         let found = plan.found().into_iter().map(|at| plan.tree().node(at).area).collect();
-        if !over {
-            zoom.memory.trail(&frame.camera, query, source, now()).plan = Some(plan);
-        }
-        Ok(Searched { found: if renewed.is_empty() { found } else { renewed }, unseen, over })
+        let over = trail.lay_down(search, matches!(pursued, Ok(true)), seen_at);
+        pursued.map(|_| (found, over))
     }
 
     /// What the query is about. A phrase that relates things to one another is about several; the model is asked once.
     fn cues(&mut self, zoom: &mut Zoom, ask: &Ask<'_>, meter: &mut Meter) -> Result<Vec<String>, Stop> {
-        let Ask { frame, query } = *ask;
-        let text = &query.text;
+        let text = &ask.query.text;
         if cues::is_all(text) || text.split_whitespace().count() < RELATES {
             return Ok(vec![text.clone()]);
         }
-        let trail = zoom.memory.trail(&frame.camera, query, frame.source(), (zoom.now)());
+        let now = zoom.now;
+        let trail = zoom.trail(ask);
         if trail.cues.is_none() {
-            let began = (zoom.now)();
+            let began = now();
             let mut named = self.model.cues(&cues::question_where(text))?;
-            meter.spend(1, (zoom.now)().saturating_duration_since(began));
+            meter.spend(1, now().saturating_duration_since(began));
             named.truncate(MOST_CUES);
             trail.cues = Some(if named.is_empty() { vec![text.clone()] } else { named });
         }
@@ -193,33 +215,6 @@ impl<W: Judge> Eye<'_, W> {
     /// What is shown of an area.
     fn shown(&self, area: &Area) -> Corners {
         crop::shown(area, self.frame.source(), &self.rules)
-    }
-
-    fn locate_in_all(&mut self, text: &str, threshold: f32) -> Result<Vec<Hit>, Stop> {
-        let seen = self.whole()?;
-        let raw = self.model.locate(&[(&seen, text)])?.concat();
-        let found = written::chosen(&raw, self.frame.source(), threshold);
-        Ok(found.into_iter().map(|(pick, kind)| Hit { pick, kind, crop: None }).collect())
-    }
-
-    fn locate_in(&mut self, crops: &[Corners], text: &str, threshold: f32) -> Result<Vec<Hit>, Stop> {
-        let Some(full) = &self.frame.full else { return Ok(Vec::new()) };
-        let crops: Vec<_> = crops.iter().filter_map(|corners| Some((bbox(*corners)?, size(*corners)))).collect();
-        let cut = |(crop, size): &(BBox, Size)| full.crop(crop, *size).map_err(Stop::Picture);
-        let pictures = crops.iter().map(cut).collect::<Result<Vec<_>, _>>()?;
-        let seen = self.look(&pictures.iter().collect::<Vec<_>>())?;
-        let raw = self.model.locate(&seen.iter().map(|seen| (seen, text)).collect::<Vec<_>>())?;
-        let mut hits = Vec::new();
-        for ((crop, size), raw) in crops.into_iter().zip(raw) {
-            let [left, top, ..] = crop.corners();
-            let found = written::chosen(&raw, size, threshold).into_iter();
-            hits.extend(found.filter_map(|(pick, kind)| {
-                let [x1, y1, x2, y2] = pick.bbox.corners();
-                let bbox = BBox::new(x1 + left, y1 + top, x2 + left, y2 + top)?;
-                Some(Hit { pick: Pick { bbox, ..pick }, kind, crop: Some(crop) })
-            }));
-        }
-        Ok(hits)
     }
 
     /// Looks at pictures, all of which must be fit to be looked at.

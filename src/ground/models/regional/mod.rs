@@ -26,7 +26,10 @@ use super::{
 use crate::{
     ground::{
         GroundError,
-        codec::regions::{self, Dialect, Regions, answered},
+        codec::{
+            RawBox,
+            regions::{self, Dialect, Regions, answered},
+        },
         engine::{Data, Tensor},
         manifest::{Manifest, Positions, Regions as Shown, Selection},
         methods::{
@@ -214,15 +217,7 @@ impl Regional {
         // The codec hands back what it was given for an index: here, the index.
         let codec = Box::new(Regions::new(self.form.dialect, (0..regions).map(|index| [index as f32; 4]).collect()));
         let written = answer::all(&mut self.decoder, &self.vocabulary, &self.rules, vec![(talk, codec)])?;
-        let mut found = vec![Vec::new(); queries.len()];
-        for raw in written.into_iter().flatten() {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index, as it was put in")]
-            let index = raw.fractions[0] as usize;
-            if let Some(query) = answered(&raw.label, queries) {
-                found[query].push((index, raw.score.unwrap_or(0.0)));
-            }
-        }
-        Ok(found)
+        Ok(by_query(written.into_iter().flatten(), queries))
     }
 
     /// What of a share answers each of some texts.
@@ -244,6 +239,24 @@ impl Regional {
         }
         Ok(found)
     }
+}
+
+/// What was named for each of some queries: places in the share, as the boxes say, and scores. Where several labels answer a
+/// query, a region that they all name counts once, by the surest of them.
+fn by_query(named: impl Iterator<Item = RawBox>, queries: &[&str]) -> Vec<Vec<(usize, f32)>> {
+    let mut found: Vec<Vec<(usize, f32)>> = vec![Vec::new(); queries.len()];
+    for raw in named {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index, as it was put in")]
+        let index = raw.fractions[0] as usize;
+        let score = raw.score.unwrap_or(0.0);
+        for query in answered(&raw.label, queries) {
+            match found[query].iter_mut().find(|(known, _)| *known == index) {
+                Some((_, best)) => *best = best.max(score),
+                None => found[query].push((index, score)),
+            }
+        }
+    }
+    found
 }
 
 fn region(candidate: &Candidate) -> Option<Region> {
@@ -335,6 +348,19 @@ impl Finder for Regional {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn queries_with_the_same_words_get_the_same_regions_once_each() {
+        let named = |label: &str, index: f32, score| RawBox { label: label.into(), fractions: [index; 4], score };
+        let said = [
+            named("red car", 3.0, Some(0.5)),
+            named("red car", 7.0, Some(0.4)),
+            named("Red car", 3.0, Some(0.7)),
+            named("dog", 1.0, None),
+        ];
+        let found = by_query(said.into_iter(), &["red car", "dog", "Red car"]);
+        assert_eq!(found, [vec![(3, 0.7), (7, 0.4)], vec![(1, 0.0)], vec![(3, 0.7), (7, 0.4)]]);
+    }
 
     #[test]
     fn nothing_is_named_where_that_is_the_likelier() {

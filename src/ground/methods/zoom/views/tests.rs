@@ -57,6 +57,8 @@ struct Shows {
 struct Oracle {
     thing: [f32; 4],
     within: f32,
+    /// Says that the thing is there, and writes no box.
+    is_mute: bool,
     asked: Vec<String>,
     /// The part that each question was about.
     shown: Vec<[f32; 4]>,
@@ -67,7 +69,7 @@ struct Oracle {
 
 impl Oracle {
     fn new(thing: [f32; 4], within: f32) -> Self {
-        Self { thing, within, asked: Vec::new(), shown: Vec::new(), located: 0, looks: Vec::new() }
+        Self { thing, within, is_mute: false, asked: Vec::new(), shown: Vec::new(), located: 0, looks: Vec::new() }
     }
 
     /// How much of the thing lies inside.
@@ -77,10 +79,15 @@ impl Oracle {
         across * (d.min(y2) - b.max(y1)).max(0.0) / (d - b)
     }
 
+    /// Searches that were begun: each asks first whether the whole picture answers.
+    fn begun(&self) -> usize {
+        self.asked.iter().filter(|words| words.starts_with("Question:")).count()
+    }
+
     fn locate_in(&mut self, seen: &Shows) -> Vec<RawBox> {
         self.located += 1;
         let [x1, y1, x2, y2] = seen.area;
-        if self.share(seen.area) < 0.9 || x2 - x1 > self.within {
+        if self.is_mute || self.share(seen.area) < 0.9 || x2 - x1 > self.within {
             return Vec::new();
         }
         let [left, top, right, bottom] = self.thing;
@@ -203,8 +210,13 @@ fn zoom(passes: usize) -> Zoom {
 }
 
 fn ask(zoom: &mut Zoom, model: &mut Oracle, text: &str) -> Told {
+    ask_at(zoom, model, text, (Instant::now(), Duration::ZERO))
+}
+
+/// Asks about a picture that came at that time of the clock and of the stream.
+fn ask_at(zoom: &mut Zoom, model: &mut Oracle, text: &str, (decoded_at, pts): (Instant, Duration)) -> Told {
     let (map, query) = (Arc::new(Map::default()), query(text));
-    let frame = frame(Arc::clone(&map));
+    let frame = Frame { pts, decoded_at, ..Arc::into_inner(frame(Arc::clone(&map))).unwrap() };
     let told = answer(zoom, model, &[Ask { frame: &frame, query: &query }]).unwrap().remove(0);
     for cut in map.cuts.lock().unwrap().iter() {
         let [x1, y1, x2, y2] = cut.corners();
@@ -267,6 +279,58 @@ fn a_budget_is_kept_and_the_next_frames_go_on() {
     model.thing = [-50.0, -50.0, -20.0, -20.0];
     assert_eq!(ask(&mut zoom, &mut model, "kite"), Err(Unanswered::Unfinished));
     assert_eq!(ask(&mut self::zoom(400), &mut model, "all kites"), Ok(Vec::new()));
+}
+
+#[test]
+fn a_search_goes_on_however_seldom_it_is_asked() {
+    let (mut model, mut zoom, start) = (Oracle::new(THING, 1000.0), zoom(3), Instant::now());
+    let mut at = |i: u32| ask_at(&mut zoom, &mut model, "kite", (start + Duration::from_secs(45) * i, Duration::ZERO));
+    let found = (0..40).map(&mut at).find(Result::is_ok);
+    is_at_the_thing(&found.expect("the search begins anew all the time"));
+    assert_eq!(model.begun(), 1);
+}
+
+#[test]
+fn what_is_remembered_ages_by_the_clock_or_without_a_limit_of_time_by_the_stream() {
+    let (soon, late) = (Duration::from_millis(100), Duration::from_hours(1));
+    for (milliseconds, clock, stream, begun) in
+        [(60_000, late, soon, 2), (60_000, soon, late, 1), (u64::MAX, late, soon, 1), (u64::MAX, soon, late, 2)]
+    {
+        let config = ZoomConfig { passes: 3, milliseconds, ..ZoomConfig::default() };
+        let (mut model, mut zoom, start) = (Oracle::new(THING, 1000.0), Zoom::new(config, 1), Instant::now());
+        for at in [(start, Duration::ZERO), (start + clock, stream)] {
+            assert_eq!(ask_at(&mut zoom, &mut model, "kite", at), Err(Unanswered::Unfinished));
+        }
+        assert_eq!(model.begun(), begun, "{milliseconds} {clock:?} {stream:?}");
+    }
+}
+
+#[test]
+fn a_place_that_is_said_to_show_it_and_holds_no_box_is_no_answer() {
+    let (mut model, mut zoom) = (Oracle::new(THING, 1000.0), zoom(6));
+    let found = (0..40).map(|_| ask(&mut zoom, &mut model, "kite")).find(Result::is_ok);
+    is_at_the_thing(&found.expect("the search gets nowhere"));
+    model.is_mute = true;
+    let before = model.asked.len();
+    assert_eq!(ask(&mut zoom, &mut model, "kite"), Err(Unanswered::Unfinished));
+    // What is left of the passes goes to a search.
+    assert_eq!((model.asked.len() - before, model.begun()), (6, 2));
+}
+
+#[test]
+fn a_search_that_was_spared_is_gone_on_with_later() {
+    let (mut model, mut zoom, followed) = (Oracle::new(THING, 1000.0), zoom(6), Arc::new(Followed::default()));
+    let camera = CameraId::new("cam0").unwrap();
+    zoom.follow(Arc::clone(&followed));
+    assert_eq!(ask(&mut zoom, &mut model, "kite"), Err(Unanswered::Unfinished));
+    let [x1, y1, x2, y2] = THING;
+    followed.set(&camera, vec![(QueryId::new("q").unwrap(), BBox::new(x1, y1, x2, y2).unwrap())]);
+    is_at_the_thing(&ask(&mut zoom, &mut model, "kite"));
+    // It has gone.
+    followed.set(&camera, Vec::new());
+    model.thing = [-50.0, -50.0, -20.0, -20.0];
+    assert_eq!(ask(&mut zoom, &mut model, "kite"), Err(Unanswered::Unfinished));
+    assert_eq!(model.begun(), 1);
 }
 
 #[test]
