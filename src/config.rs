@@ -122,7 +122,7 @@ fn fraction<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f32>, D
     if (0.0..=1.0).contains(&value) {
         Ok(Some(value))
     } else {
-        Err(de::Error::custom(format!("{value} is not a score; use a number from 0 to 1")))
+        Err(de::Error::custom(format!("{value} is out of range; use a number from 0 to 1")))
     }
 }
 
@@ -201,6 +201,12 @@ impl Config {
         let text = std::str::from_utf8(&bytes)
             .map_err(|e| ConfigError::NotUtf8 { path: path.to_owned(), line: line_of(&bytes, e.valid_up_to()) })?;
         let mut config = Self::parse(text, path)?;
+        if let Some(folder) = config.pipelines.as_ref().filter(|folder| !folder.is_dir()) {
+            let line = line_of(&bytes, text.find("pipelines").unwrap_or(0));
+            let message =
+                format!("[ingest] `pipelines`: there is no folder {}; make it or name another", folder.display());
+            return Err(ConfigError::Invalid { path: path.to_owned(), line, message });
+        }
         if config.mqtt.spool_dir.is_none() {
             // The folder that systemd keeps for a service, as in `StateDirectory=`.
             config.mqtt.spool_dir =
@@ -212,18 +218,22 @@ impl Config {
     /// Checks `text`, which came from `path`.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let raw: Raw = toml::from_str(text)
-            .map_err(|e| ConfigError::Toml { path: path.to_owned(), message: e.to_string().trim_end().to_owned() })?;
+            .map_err(|e| ConfigError::Toml { path: path.to_owned(), message: toml_error(text, &e) })?;
         let invalid = |span: Range<usize>, message: String| ConfigError::Invalid {
             path: path.to_owned(),
             line: line_of(text.as_bytes(), span.start),
             message,
         };
-        raw.ask.check().map_err(|message| invalid(text.find("[ask]").unwrap_or(0)..0, message))?;
+        for (table, checked) in
+            [("[ask]", raw.ask.check()), ("[track]", raw.track.check()), ("[schedule]", raw.schedule.check())]
+        {
+            checked.map_err(|message| invalid(text.find(table).unwrap_or(0)..0, message))?;
+        }
         let mut cameras = BTreeMap::new();
         for camera in raw.cameras {
             let span = camera.span();
             let camera = camera.into_inner();
-            check_camera(&camera).map_err(|message| invalid(span.clone(), message))?;
+            camera.check().map_err(|error| invalid(span.clone(), error.to_string()))?;
             let id = camera.id.clone();
             if cameras.insert(id.clone(), camera).is_some() {
                 return Err(invalid(span, format!("two cameras have the id `{id}`; give each its own")));
@@ -268,9 +278,11 @@ impl Config {
         let mqtt = &mut self.mqtt;
         let files = [&mut mqtt.password_file, &mut mqtt.ca_file, &mut mqtt.cert_file, &mut mqtt.key_file];
         let others = [&mut mqtt.spool_dir, &mut self.pipelines, &mut self.model.library];
-        let cameras = self.cameras.values_mut().flat_map(|c| [&mut c.password_file, &mut c.ca_file]);
-        for path in files.into_iter().chain(others).chain(cameras).flatten() {
+        for path in files.into_iter().chain(others).flatten() {
             *path = folder.join(&*path);
+        }
+        for camera in self.cameras.values_mut() {
+            camera.anchor(folder);
         }
         if self.model.path.components().count() > 1 {
             self.model.path = folder.join(&self.model.path);
@@ -278,18 +290,21 @@ impl Config {
     }
 }
 
-fn check_camera(camera: &CameraConfig) -> Result<(), String> {
-    let id = &camera.id;
-    if camera.uri.trim().is_empty() {
-        return Err(format!("camera `{id}` has an empty `uri`"));
-    }
-    if camera.fps.is_some_and(|fps| !(fps > 0.0 && fps <= 1000.0)) {
-        return Err(format!("camera `{id}`: `fps` must be above 0 and at most 1000; leave it out for no limit"));
-    }
-    if !(camera.stall_seconds >= 0.5 && camera.stall_seconds <= 3600.0) {
-        return Err(format!("camera `{id}`: `stall_seconds` must be from 0.5 to 3600"));
-    }
-    Ok(())
+/// What `toml` says about `text`, and where. It would also show the line, which may hold a password.
+fn toml_error(text: &str, error: &toml::de::Error) -> String {
+    let before = &text[..error.span().map_or(0, |span| text.floor_char_boundary(span.start))];
+    let start = before.rfind('\n').map_or(0, |at| at + 1);
+    let (line, column) = (line_of(text.as_bytes(), before.len()), before[start..].chars().count() + 1);
+    let key = text[start..].lines().next().and_then(|line| line.split_once('=')).map(|(key, _)| key.trim());
+    let is_key = |key: &&str| key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
+    let key = key.filter(is_key).map_or(String::new(), |key| format!(", `{key}`"));
+    let said = error.message();
+    let said = if said.contains('@') || said.contains("://") {
+        "a value of the wrong kind, or not as TOML has it"
+    } else {
+        said
+    };
+    format!("line {line}, column {column}{key}: {said}")
 }
 
 /// Line of byte `offset`, counting from 1.
@@ -330,6 +345,25 @@ mod tests {
         assert!(error(&format!("{CAMERA}fps = 0\n")).contains("`fps`"));
         let rate = error(&format!("{CAMERA}[ask]\nrate = 0\n"));
         assert!(rate.starts_with("g.toml:4:") && rate.contains("`rate`"), "{rate}");
+        for (line, key) in [
+            ("[track]\nlost_seconds = inf", "`lost_seconds`"),
+            ("[track]\nupdate_seconds = -1", "`update_seconds`"),
+            ("[track]\nconfirm_frames = 0", "`confirm_frames`"),
+            ("[schedule]\nstaleness_ms = 0", "`staleness_ms`"),
+        ] {
+            let error = error(&format!("{CAMERA}{line}\n"));
+            assert!(error.starts_with("g.toml:4:") && error.contains(key), "{error}");
+        }
+        let host = error(&format!("{CAMERA}[http]\nlisten = \"localhost:8787\"\n"));
+        assert!(host.contains("line 5") && host.contains("127.0.0.1:8787"), "{host}");
+    }
+
+    #[test]
+    fn no_error_shows_what_was_written_as_a_value() {
+        for line in ["ur = \"rtsp://me:hush@h/s\"", "fps = \"me:hush@h\"", "fps = rtsp://me:hush@h", "user = hush"] {
+            let error = error(&format!("{CAMERA}{line}\n"));
+            assert!(error.contains("line 4") && !error.contains("hush"), "{error}");
+        }
     }
 
     #[test]
@@ -338,6 +372,10 @@ mod tests {
         let config = Config::parse(&text, Path::new("/etc/groundd/groundd.toml")).unwrap();
         let camera = config.cameras.values().next().unwrap();
         assert_eq!(camera.password_file.as_deref(), Some(Path::new("/etc/groundd/secret")));
+        assert_eq!(camera.uri, "test://");
         assert_eq!(config.model.path, Path::new("nano"));
+        let text = CAMERA.replace("test://", "clip.mp4");
+        let config = Config::parse(&text, Path::new("/etc/groundd/groundd.toml")).unwrap();
+        assert_eq!(config.cameras.values().next().unwrap().uri, "/etc/groundd/clip.mp4");
     }
 }

@@ -128,7 +128,7 @@ fn read<T: serde::de::DeserializeOwned>(kind: &str, id: &str, mut settings: Map<
     serde_path_to_error::deserialize(Value::Object(settings)).map_err(|error| match error.path().to_string().as_str() {
         "." => format!("{kind} `{id}`: {}", error.inner()),
         // What stands in the wrong place may be an address with a password.
-        key if error.inner().to_string().contains("://") => {
+        key if ["@", "://"].iter().any(|sign| error.inner().to_string().contains(sign)) => {
             format!("{kind} `{id}`: `{key}`: this value has no place here")
         }
         key => format!("{kind} `{id}`: `{key}`: {}", error.inner()),

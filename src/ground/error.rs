@@ -19,6 +19,9 @@ pub enum GroundError {
         /// The folders that were tried.
         looked: Vec<PathBuf>,
     },
+    /// A setting cannot be meant.
+    #[error("{0}")]
+    Setting(String),
     /// The folder's manifest or files are not as they should be.
     #[error(transparent)]
     Manifest(#[from] ManifestError),

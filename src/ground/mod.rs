@@ -90,6 +90,9 @@ impl Default for ModelConfig {
     }
 }
 
+/// More threads than any machine has cores: the runtime would start them all, and take minutes to do so.
+const MOST_THREADS: usize = 1024;
+
 /// An ONNX Runtime execution provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -204,6 +207,14 @@ pub trait Grounder: Send {
 /// Loads the configured model: finds it in `folders` or where the path says, verifies its files, loads the runtime,
 /// opens a session a file, and runs each once, so that what can fail fails now.
 pub fn load(config: &ModelConfig, folders: &[PathBuf]) -> Result<Box<dyn Grounder>, GroundError> {
+    if config.threads > MOST_THREADS {
+        let text = format!(
+            "{} threads are too many for one model (model.threads, --threads); use 0, which is one a core, or at most \
+             {MOST_THREADS}",
+            config.threads
+        );
+        return Err(GroundError::Setting(text));
+    }
     let meter = Meter::default();
     let grounder = open(config, folders, &meter)?;
     Ok(meter.grounder(grounder))

@@ -22,7 +22,7 @@ mod server;
 
 use std::net::SocketAddr;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 
 pub use hub::Hub;
 pub use metrics::{Broker, Metrics, Stage};
@@ -34,9 +34,18 @@ pub use server::{Options, bind, serve, serve_with};
 pub struct HttpConfig {
     /// Address to listen on, as in `127.0.0.1:8787`; unset is off. There is no login: keep it on loopback or behind
     /// a proxy that has one.
+    #[serde(deserialize_with = "address")]
     pub listen: Option<SocketAddr>,
     /// Names besides `localhost` under which a loopback address is asked for: those a proxy in front passes on.
     pub hosts: Vec<String>,
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map(Some).map_err(|_| {
+        let problem = format!("`{text}` is not a numeric address with a port; write it as in \"127.0.0.1:8787\"");
+        de::Error::custom(problem)
+    })
 }
 
 /// Why the HTTP server could not start.

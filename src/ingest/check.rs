@@ -5,25 +5,25 @@ use std::{fs, path::Path, sync::Arc, thread, time::Duration};
 use gstreamer as gst;
 use gstreamer_rtsp_server::gio;
 use tokio::time::timeout;
-use url::Url;
 
 use super::{
-    CameraConfig, End, GstOpener, IngestError, Opener, Outlet, Policy, Slot, diagnose, pipeline, public_uri,
-    secrets::{Access, file_path},
-    template::{Kind, Template},
+    CameraConfig, End, GstOpener, IngestError, Opener, Outlet, Policy, Slot,
+    address::{Kind, file_path},
+    diagnose, pipeline,
+    secrets::Access,
+    template::Template,
 };
 use crate::types::{Ledger, Size};
 
 /// The canvas used where the model's is not known; no result depends on it.
 const ANY_CANVAS: Size = Size { width: 512, height: 288 };
 
-/// Checks a camera without touching the network: its URI, the files it names, its template and the elements that
+/// Checks a camera without touching the network: its settings, the files it names, its template and the elements that
 /// must be installed. `pipelines` is the folder of user templates.
 pub fn check(config: &CameraConfig, pipelines: Option<&Path>) -> Result<(), IngestError> {
     super::init()?;
+    config.check()?;
     let kind = Kind::of(config)?;
-    check_numbers(config)?;
-    check_address(config, kind)?;
     check_files(config, kind)?;
     if config.pipeline.is_none() {
         for (element, package) in kind.needs().iter().copied() {
@@ -74,36 +74,6 @@ async fn first_picture(config: &CameraConfig, pipelines: Option<&Path>, limit: D
     answer
 }
 
-fn check_numbers(config: &CameraConfig) -> Result<(), IngestError> {
-    let wrong = |reason: &str| {
-        Err(IngestError::Uri { camera: config.id.clone(), uri: public_uri(&config.uri), reason: reason.to_owned() })
-    };
-    if !(config.stall_seconds.is_finite() && config.stall_seconds > 0.0) {
-        return wrong("stall_seconds must be more than 0");
-    }
-    if config.fps.is_some_and(|f| !(f.is_finite() && f > 0.0)) {
-        return wrong("fps must be more than 0; leave it out for every frame");
-    }
-    Ok(())
-}
-
-fn check_address(config: &CameraConfig, kind: Kind) -> Result<(), IngestError> {
-    if !matches!(kind, Kind::Rtsp | Kind::Http) {
-        return Ok(());
-    }
-    let wrong = |reason: String| IngestError::Uri {
-        camera: config.id.clone(),
-        // A URL that cannot be read may have its password anywhere.
-        uri: "its uri".to_owned(),
-        reason,
-    };
-    let url = Url::parse(&config.uri).map_err(|e| wrong(format!("{e}; write scheme://host:port/path")))?;
-    if url.host_str().is_none_or(str::is_empty) {
-        return Err(wrong("no host name; write scheme://host:port/path".to_owned()));
-    }
-    Ok(())
-}
-
 fn check_files(config: &CameraConfig, kind: Kind) -> Result<(), IngestError> {
     let wrong = |what, path: &Path, reason: String| {
         Err(IngestError::File { camera: config.id.clone(), what, path: path.to_path_buf(), reason })
@@ -111,10 +81,10 @@ fn check_files(config: &CameraConfig, kind: Kind) -> Result<(), IngestError> {
     Access::of(config)?;
     if let Some(path) = &config.ca_file {
         if let Err(e) = fs::read(path) {
-            return wrong("CA file", path, e.to_string());
+            return wrong("ca_file: cannot read", path, e.to_string());
         }
         if let Err(e) = gio::TlsCertificate::from_file(path) {
-            return wrong("CA file", path, format!("it holds no PEM certificate: {}", e.message()));
+            return wrong("ca_file", path, format!("it holds no PEM certificate: {}", e.message()));
         }
     }
     match kind {
@@ -123,7 +93,7 @@ fn check_files(config: &CameraConfig, kind: Kind) -> Result<(), IngestError> {
             match fs::File::open(&path).and_then(|f| f.metadata()) {
                 Ok(meta) if meta.is_file() => Ok(()),
                 Ok(_) => wrong("video", &path, "it is not a file".to_owned()),
-                Err(e) => wrong("video", &path, e.to_string()),
+                Err(e) => wrong("cannot read the video", &path, format!("{e}; {}", diagnose::UNREADABLE)),
             }
         }
         Kind::V4l2 if !Path::new(&config.uri).exists() => {

@@ -14,9 +14,14 @@ use native_tls::{Certificate, TlsConnector};
 use url::Url;
 
 use super::{
-    CameraConfig, End, RestartReason, Transport, public_uri, secrets::file_path, source::off_thread, template::Kind,
+    CameraConfig, End, RestartReason, Transport,
+    address::{Kind, file_path},
+    public_uri,
+    source::off_thread,
 };
 
+/// What to do about a file that cannot be had.
+pub(super) const UNREADABLE: &str = "check the path and that this user may read it";
 /// Longest wait for each step of a diagnosis.
 const STEP: Duration = Duration::from_secs(2);
 
@@ -24,7 +29,7 @@ const STEP: Duration = Duration::from_secs(2);
 pub(super) fn classify(config: &CameraConfig, error: &glib::Error, debug: Option<&str>) -> End {
     let uri = public_uri(&config.uri);
     let detail = detail(debug);
-    let said = format!("{} {detail}", error.message());
+    let said = format!("{} {detail}", told(error.message()));
     let has = |words: &[&str]| words.iter().any(|w| said.contains(w));
     if error.matches(gst::ResourceError::NotAuthorized) || has(&["Unauthorized", "(401)", "Forbidden", "(403)"]) {
         return unauthorized(config, &uri);
@@ -38,7 +43,7 @@ pub(super) fn classify(config: &CameraConfig, error: &glib::Error, debug: Option
     if error.matches(gst::CoreError::MissingPlugin) || error.matches(gst::StreamError::CodecNotFound) {
         let text = format!(
             "{uri}: no decoder for this stream ({}); install gstreamer1.0-libav and gstreamer1.0-plugins-bad",
-            trimmed(error.message())
+            told(error.message())
         );
         return End::new(RestartReason::Open, text);
     }
@@ -50,7 +55,7 @@ pub(super) fn classify(config: &CameraConfig, error: &glib::Error, debug: Option
         let text = format!(
             "{} is not a video that can be played: {}; is it whole?",
             file_path(config).display(),
-            trimmed(error.message())
+            told(error.message())
         );
         return End::new(RestartReason::Open, text);
     }
@@ -60,7 +65,8 @@ pub(super) fn classify(config: &CameraConfig, error: &glib::Error, debug: Option
         || error.matches(gst::ResourceError::Busy);
     let reason = if opening { RestartReason::Open } else { RestartReason::Stream };
     let more = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
-    End::new(reason, format!("{uri}: {}{more}", trimmed(error.message())))
+    let remedy = if file && opening { format!("; {UNREADABLE}") } else { String::new() };
+    End::new(reason, format!("{uri}: {}{more}{remedy}", told(error.message())))
 }
 
 /// Finds out by hand why a network source could not be opened; other ends pass.
@@ -147,7 +153,7 @@ fn unauthorized(config: &CameraConfig, uri: &str) -> End {
 
 fn not_found(config: &CameraConfig, uri: &str) -> End {
     let text = match Kind::of(config) {
-        Ok(Kind::File) => format!("there is no file {}", file_path(config).display()),
+        Ok(Kind::File) => format!("there is no file {}; {UNREADABLE}", file_path(config).display()),
         Ok(Kind::V4l2) => format!("there is no device {uri}; is the camera plugged in?"),
         _ => format!("{uri}: the server has no such path; check the part after the host name"),
     };
@@ -167,9 +173,56 @@ fn tls(config: &CameraConfig, uri: &str, detail: &str) -> End {
 /// The part of GStreamer's debug text that is for people: its last line, without source positions.
 fn detail(debug: Option<&str>) -> String {
     let last = debug.and_then(|d| d.lines().skip(1).last()).unwrap_or_default();
-    trimmed(last).to_owned()
+    told(last).to_owned()
 }
 
-fn trimmed(text: &str) -> &str {
-    text.trim().trim_end_matches('.')
+/// What GStreamer says, up to the first address in it. HTTP sources tell theirs with its query, where passwords are
+/// kept too, and the one they were redirected to.
+fn told(text: &str) -> &str {
+    let address = text.find("://").map(|at| text[..at].rfind(char::is_whitespace).unwrap_or(0));
+    let end = text.find("URL:").into_iter().chain(address).min().unwrap_or(text.len());
+    text[..end].trim().trim_end_matches(['.', ','])
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{ingest::secrets::Access, types::CameraId};
+
+    #[test]
+    fn what_gstreamer_says_is_told_up_to_its_first_address() {
+        for (said, kept) in [
+            ("Could not connect.", "Could not connect"),
+            ("Bad Gateway (502), URL: http://h/?pwd=x, Redirect to: http://h/y", "Bad Gateway (502)"),
+            ("The location (\"http://h/?pwd=x\") set, is not valid", "The location"),
+            ("http://h/?pwd=x is gone", ""),
+        ] {
+            assert_eq!(told(said), kept);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_password_in_a_query_does_not_come_back_from_gstreamer(
+            password in "([/?#:]|[ -~]|\\PC){0,8}Zq7x([/?#:]|[ -~]|\\PC){0,8}",
+        ) {
+            let uri = format!("http://camera/s.cgi?user=me&pwd={password}");
+            let camera = CameraConfig::new(CameraId::new("gate").unwrap(), &uri);
+            let location = Access::of(&camera).map(|access| access.location).unwrap();
+            let debug = format!("a.c(1): f (): /Source:source:\nFault (500), URL: {location}, Redirect to: {location}");
+            let message = format!("Cannot open {location}.");
+            for error in [
+                glib::Error::new(gst::ResourceError::NotAuthorized, &message),
+                glib::Error::new(gst::ResourceError::NotFound, &message),
+                glib::Error::new(gst::ResourceError::OpenRead, &message),
+                glib::Error::new(gst::StreamError::CodecNotFound, &message),
+                glib::Error::new(gst::StreamError::Failed, &message),
+            ] {
+                let end = classify(&camera, &error, Some(&debug));
+                prop_assert!(!end.text.to_lowercase().contains("zq7x"), "{}", end.text);
+            }
+        }
+    }
 }

@@ -8,6 +8,7 @@
 //! A [`Source`] runs one connection and says why it ended; the [`supervisor`] owns all retrying; the [`Slot`] owns the
 //! overflow policy. Nothing here knows models, queries or brokers.
 
+mod address;
 pub mod bare;
 mod canvas;
 mod check;
@@ -38,9 +39,9 @@ use std::{
 
 use gstreamer as gst;
 use serde::Deserialize;
-use url::Url;
 
 pub use self::{
+    address::{anchored, is_remote, public_uri},
     check::{check, probe},
     outlet::{Outlet, Picture},
     rtsp_server::{RtspServer, RtspServerOptions},
@@ -105,12 +106,22 @@ pub enum IngestError {
         /// What is wrong and what to do.
         reason: String,
     },
+    /// A setting is missing or out of its range.
+    #[error("camera `{camera}`: `{key}` {problem}")]
+    Setting {
+        /// The camera.
+        camera: CameraId,
+        /// The setting.
+        key: &'static str,
+        /// What is wrong with it and what to do; continues a sentence that the key begins.
+        problem: &'static str,
+    },
     /// A file that the camera's configuration names cannot be used.
-    #[error("camera `{camera}`: {what} {}: {reason}", path.display())]
+    #[error("camera `{camera}`: {what} `{}`: {reason}", path.display())]
     File {
         /// The camera.
         camera: CameraId,
-        /// What the file is for.
+        /// What the file is for, and what was tried with it.
         what: &'static str,
         /// The file.
         path: PathBuf,
@@ -143,7 +154,7 @@ pub enum IngestError {
 impl IngestError {
     /// Whether something outside the configuration is missing: the camera, a file, a plug-in.
     pub fn is_unavailable(&self) -> bool {
-        !matches!(self, Self::Uri { .. } | Self::Template { .. })
+        !matches!(self, Self::Uri { .. } | Self::Setting { .. } | Self::Template { .. })
     }
 }
 
@@ -166,7 +177,7 @@ pub fn init() -> Result<(), IngestError> {
 pub struct CameraConfig {
     /// Its name in topics.
     pub id: CameraId,
-    /// `rtsp(s)://`, `http(s)://`, `file://` or a path, `/dev/videoN`, `test://`.
+    /// `rtsp(s)://`, `http(s)://`, `file://` or a path, `/dev/videoN`, `test://`. A login in it is percent-encoded.
     pub uri: String,
     /// Analyse at most this many frames a second; unset is every frame the model has time for.
     #[serde(default)]
@@ -210,6 +221,32 @@ impl CameraConfig {
             pipeline: None,
         }
     }
+
+    /// Whether its settings can be meant, whatever the machine. Nothing is looked up.
+    pub fn check(&self) -> Result<(), IngestError> {
+        let wrong = |key, problem| Err(IngestError::Setting { camera: self.id.clone(), key, problem });
+        if self.uri.trim().is_empty() {
+            return wrong("uri", "is empty; say where the camera is");
+        }
+        if self.fps.is_some_and(|fps| !(fps > 0.0 && fps <= 1000.0)) {
+            return wrong("fps", "must be above 0 and at most 1000; leave it out for no limit");
+        }
+        if !(0.5..=3600.0).contains(&self.stall_seconds) {
+            return wrong("stall_seconds", "must be from 0.5 to 3600");
+        }
+        if self.latency_ms > 10_000 {
+            return wrong("latency_ms", "must be at most 10000");
+        }
+        Ok(())
+    }
+
+    /// Makes the relative paths among its settings start at `folder`.
+    pub fn anchor(&mut self, folder: &Path) {
+        for path in [&mut self.password_file, &mut self.ca_file].into_iter().flatten() {
+            *path = folder.join(&*path);
+        }
+        self.uri = anchored(&self.uri, folder);
+    }
 }
 
 fn latency_ms() -> u32 {
@@ -229,22 +266,4 @@ pub enum Transport {
     Tcp,
     /// RTP over UDP: lower latency on a clean network.
     Udp,
-}
-
-/// Whether `uri` names something across the network, rather than something of this machine.
-pub fn is_remote(uri: &str) -> bool {
-    Url::parse(uri).is_ok_and(|url| matches!(url.scheme(), "rtsp" | "rtsps" | "http" | "https"))
-}
-
-/// `uri` without user name, password and query string: what may be logged and published.
-pub fn public_uri(uri: &str) -> String {
-    match Url::parse(uri) {
-        Ok(mut url) if url.has_host() => {
-            let bare = url.set_username("").and_then(|()| url.set_password(None));
-            url.set_query(None);
-            // A URL that cannot lose its credentials is not shown at all.
-            bare.map_or_else(|()| "<url withheld>".to_owned(), |()| url.to_string())
-        }
-        _ => uri.to_owned(),
-    }
 }

@@ -18,9 +18,10 @@ use tokio::sync::oneshot;
 
 use super::{
     CameraConfig, End, Flow, Outlet, Picture, RestartReason, Transport,
+    address::file_path,
     canvas::Painter,
     clock::{Arrivals, SenderReport},
-    secrets::{Access, file_path},
+    secrets::Access,
     template::Template,
 };
 use crate::types::{Capture, Clock};
@@ -180,9 +181,9 @@ fn set_source(source: &gst::Element, config: &CameraConfig) -> Result<(), String
     if let Some(path) = &config.ca_file
         && source.find_property("tls-database").is_some()
     {
-        let path = std::path::absolute(path).map_err(|e| format!("CA file {}: {e}", path.display()))?;
+        let path = std::path::absolute(path).map_err(|e| format!("ca_file `{}`: {e}", path.display()))?;
         let database = gio::TlsFileDatabase::new(&path)
-            .map_err(|e| format!("CA file {} holds no usable certificate: {}", path.display(), e.message()))?;
+            .map_err(|e| format!("ca_file `{}` holds no usable certificate: {}", path.display(), e.message()))?;
         source.set_property("tls-database", &database);
     }
     Ok(())

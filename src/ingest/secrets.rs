@@ -35,6 +35,10 @@ impl Access {
             user.clone_from(&config.username);
         }
         if let Some(path) = &config.password_file {
+            if user.is_none() {
+                let problem = "is missing: `password_file` is set, so a user name is needed too";
+                return Err(IngestError::Setting { camera: config.id.clone(), key: "username", problem });
+            }
             password = Some(read_password(config, path)?);
         }
         Ok(Self { location, user, password })
@@ -44,23 +48,15 @@ impl Access {
 fn read_password(config: &CameraConfig, path: &PathBuf) -> Result<String, IngestError> {
     let text = fs::read_to_string(path).map_err(|e| IngestError::File {
         camera: config.id.clone(),
-        what: "password file",
+        what: "password_file: cannot read",
         path: path.clone(),
         reason: e.to_string(),
     })?;
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
-/// The file a `file://` URI or a path names.
-pub(super) fn file_path(config: &CameraConfig) -> PathBuf {
-    let parsed = Url::parse(&config.uri).ok().filter(|url| url.scheme() == "file");
-    parsed.and_then(|url| url.to_file_path().ok()).unwrap_or_else(|| PathBuf::from(&config.uri))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     fn config(uri: &str) -> CameraConfig {
@@ -88,15 +84,17 @@ mod tests {
 
     #[test]
     fn an_unreadable_password_file_is_named() {
-        let mut camera = config("rtsp://host/");
+        let mut camera = config("rtsp://root@host/");
         camera.password_file = Some("/nowhere/password".into());
         let error = Access::of(&camera).map(|_| ()).unwrap_err().to_string();
-        assert!(error.contains("`gate`") && error.contains("/nowhere/password"), "{error}");
+        assert!(error.contains("`gate`: password_file: cannot read `/nowhere/password`: "), "{error}");
     }
 
     #[test]
-    fn paths_and_file_uris_name_files() {
-        assert_eq!(file_path(&config("file:///tmp/a%20b.mp4")), Path::new("/tmp/a b.mp4"));
-        assert_eq!(file_path(&config("clips/a.mp4")), Path::new("clips/a.mp4"));
+    fn a_password_needs_a_user() {
+        let mut camera = config("rtsp://host/");
+        camera.password_file = Some("/nowhere/password".into());
+        let error = Access::of(&camera).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("`username`") && error.contains("`password_file`"), "{error}");
     }
 }

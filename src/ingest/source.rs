@@ -11,10 +11,12 @@ use tokio::{sync::oneshot, time::timeout};
 use tracing::{debug, info, warn};
 
 use super::{
-    BoxFuture, CameraConfig, End, Opener, Outlet, RestartReason, Source, diagnose,
+    BoxFuture, CameraConfig, End, Opener, Outlet, RestartReason, Source,
+    address::Kind,
+    diagnose,
     pipeline::{self, Facts},
     public_uri,
-    template::{Kind, Template},
+    template::Template,
 };
 use crate::types::CameraId;
 

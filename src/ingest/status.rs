@@ -94,14 +94,16 @@ impl RestartReason {
         }
     }
 
+    /// Whether a person must put it right. It is tried rarely from the first failure on, because cameras lock accounts
+    /// after a few wrong passwords.
+    pub fn needs_a_person(self) -> bool {
+        matches!(self, Self::Unauthorized | Self::Tls)
+    }
+
     /// The longest wait before the next attempt. A camera that comes back must be live within two seconds and a
-    /// keyframe, so almost everything is tried every second; what a person must put right is tried rarely, because
-    /// cameras lock accounts after repeated wrong passwords.
+    /// keyframe, so all but what needs a person is tried every second.
     pub fn longest_wait(self) -> Duration {
-        match self {
-            Self::Unauthorized | Self::Tls => Duration::from_secs(10),
-            _ => Duration::from_secs(1),
-        }
+        Duration::from_secs(if self.needs_a_person() { 10 } else { 1 })
     }
 }
 

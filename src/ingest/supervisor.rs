@@ -22,7 +22,8 @@ use crate::{
     types::{Ledger, Size},
 };
 
-/// First wait before trying again; it doubles up to [`RestartReason::longest_wait`].
+/// First wait before trying again; it doubles up to [`RestartReason::longest_wait`], or is that at once for what
+/// [needs a person](RestartReason::needs_a_person).
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// Opening and the first keyframe may take this long, besides the camera's own stall time.
 const FIRST_FRAME: Duration = Duration::from_secs(10);
@@ -318,11 +319,10 @@ impl Supervisor {
     }
 }
 
-/// The next wait, shortened to what the reason allows but still jittered.
+/// The next wait, jittered: it grows to the longest that the reason allows, or is that from the first.
 fn wait(backoff: &mut Backoff, reason: RestartReason, unit: f32) -> Duration {
-    let most = reason.longest_wait();
-    let wait = backoff.next(unit);
-    if wait <= most { wait } else { most.mul_f32(0.5 + 0.5 * unit.clamp(0.0, 1.0)) }
+    let (grown, most) = (backoff.next(unit), reason.longest_wait());
+    if grown <= most && !reason.needs_a_person() { grown } else { most.mul_f32(0.5 + 0.5 * unit.clamp(0.0, 1.0)) }
 }
 
 fn stalled(config: &CameraConfig, limit: Duration) -> End {
@@ -334,4 +334,58 @@ fn stalled(config: &CameraConfig, limit: Duration) -> End {
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     // An error means that the camera was dropped.
     drop(stop.wait_for(|stop| *stop).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        path::Path,
+        sync::atomic::{AtomicU32, Ordering::SeqCst},
+    };
+
+    use super::*;
+    use crate::{ingest::BoxFuture, types::CameraId};
+
+    /// A camera that gives the same answer to everybody, and counts how often it was asked.
+    struct Refuses(RestartReason, AtomicU32);
+
+    impl Opener for Refuses {
+        fn open<'a>(
+            &'a self,
+            _: &'a CameraConfig,
+            _: Option<&'a Path>,
+            _: Outlet,
+        ) -> BoxFuture<'a, Result<Box<dyn Source>, End>> {
+            self.1.fetch_add(1, SeqCst);
+            let end = End::new(self.0, "no");
+            Box::pin(async move { Err(end) })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_camera_that_refuses_a_password_is_asked_rarely_from_the_first() {
+        let options = Options {
+            canvas: Size::new(32, 32),
+            policy: Policy::Latest,
+            restart: Restart::Forever,
+            ready: Arc::default(),
+            pipelines: None,
+            decoder_threads: 1,
+        };
+        for (reason, asked) in [
+            (RestartReason::Unauthorized, [1..=1u32, 4..=7]),
+            (RestartReason::Tls, [1..=1, 4..=7]),
+            (RestartReason::Unreachable, [5..=20, 30..=70]),
+        ] {
+            let opener = Arc::new(Refuses(reason, AtomicU32::new(0)));
+            let config = CameraConfig::new(CameraId::new("gate").unwrap(), "rtsp://h/s");
+            let camera = start(config, &options, Arc::clone(&opener) as Arc<dyn Opener>, Arc::default());
+            for (seconds, asked) in [4, 26].into_iter().zip(asked) {
+                sleep(Duration::from_secs(seconds)).await;
+                let times = opener.1.load(SeqCst);
+                assert!(asked.contains(&times), "{reason:?}: {times} times");
+            }
+            camera.stop().await;
+        }
+    }
 }

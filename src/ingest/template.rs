@@ -7,7 +7,7 @@ use std::{path::Path, sync::OnceLock};
 
 use gstreamer::{self as gst, prelude::*};
 
-use super::{CameraConfig, IngestError, public_uri};
+use super::{CameraConfig, IngestError, address::Kind};
 use crate::types::Size;
 
 const EMBEDDED: [(&str, &str); 7] = [
@@ -20,37 +20,7 @@ const EMBEDDED: [(&str, &str); 7] = [
     ("test", include_str!("../../pipelines/test.launch")),
 ];
 
-/// What a URI stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Rtsp,
-    Http,
-    File,
-    V4l2,
-    Test,
-}
-
 impl Kind {
-    /// Reads a camera's URI.
-    pub(super) fn of(config: &CameraConfig) -> Result<Self, IngestError> {
-        let uri = config.uri.as_str();
-        let scheme = uri.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
-        match scheme.as_deref() {
-            Some("rtsp" | "rtsps") => Ok(Self::Rtsp),
-            Some("http" | "https") => Ok(Self::Http),
-            Some("file") => Ok(Self::File),
-            Some("test") => Ok(Self::Test),
-            None if uri.starts_with("/dev/video") => Ok(Self::V4l2),
-            None if !uri.is_empty() => Ok(Self::File),
-            _ => Err(IngestError::Uri {
-                camera: config.id.clone(),
-                uri: public_uri(uri),
-                reason: "not a kind of camera; use rtsp(s)://, http(s)://, file:// or a path, /dev/videoN, or test://"
-                    .to_owned(),
-            }),
-        }
-    }
-
     /// The elements a camera of this kind cannot do without, and the Debian packages that have them.
     pub(super) fn needs(self) -> &'static [(&'static str, &'static str)] {
         const DECODE: (&str, &str) = ("decodebin", "gstreamer1.0-plugins-base");

@@ -28,6 +28,16 @@ pub struct ScheduleConfig {
     pub max_batch: usize,
 }
 
+impl ScheduleConfig {
+    /// Says what cannot be meant; the text names the key.
+    pub fn check(&self) -> Result<(), String> {
+        match self.staleness_ms {
+            0 => Err("[schedule] `staleness_ms` is 0: every picture would be too old; at least 1".to_owned()),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Default for ScheduleConfig {
     fn default() -> Self {
         Self { staleness_ms: 1000, max_batch: 0 }

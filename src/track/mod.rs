@@ -23,6 +23,20 @@ pub struct TrackConfig {
     pub update_seconds: f32,
 }
 
+impl TrackConfig {
+    /// Says what cannot be meant; the text names the key.
+    pub fn check(&self) -> Result<(), String> {
+        let spans = [("lost_seconds", self.lost_seconds, 0.1), ("update_seconds", self.update_seconds, 0.0)];
+        if let Some((key, value, least)) = spans.iter().find(|(_, value, least)| !(*least..=86_400.0).contains(value)) {
+            return Err(format!("[track] `{key}` is {value}; use seconds from {least} to 86400"));
+        }
+        if self.confirm_frames == 0 {
+            return Err("[track] `confirm_frames` is 0; at least 1: what was never seen cannot be announced".to_owned());
+        }
+        Ok(())
+    }
+}
+
 impl Default for TrackConfig {
     fn default() -> Self {
         Self { lost_seconds: 2.0, confirm_frames: 2, update_seconds: 5.0 }

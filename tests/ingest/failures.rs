@@ -212,19 +212,28 @@ fn check_says_beforehand_what_would_fail_later() {
     for (uri, more, words) in [
         ("gopher://x/", "", "not a kind of camera"),
         ("rtsp://", "", "host"),
+        ("rtsp://admin:20/hunter@127.0.0.1/", "", "%2F"),
+        ("admin:hunter@127.0.0.1/", "", "percent-encoded"),
         ("/nowhere/clip.mp4", "", "/nowhere/clip.mp4"),
+        ("/nowhere/clip.mp4", "", "check the path and that this user may read it"),
         (here, "", "not a file"),
         ("/dev/video99", "", "plugged in"),
-        ("rtsp://h/", "password_file = \"/nowhere/pw\"", "/nowhere/pw"),
+        ("rtsp://h/", "password_file = \"/nowhere/pw\"", "`username`"),
+        ("rtsp://me@h/", "password_file = \"/nowhere/pw\"", "password_file: cannot read `/nowhere/pw`"),
         ("rtsps://h/", &format!("ca_file = {clip:?}"), "no PEM certificate"),
-        ("rtsp://h/", "fps = 0.0", "fps"),
-        ("rtsp://h/", "stall_seconds = -1.0", "stall_seconds"),
+        (" ", "", "`uri`"),
+        ("rtsp://h/", "fps = 0.0", "`fps`"),
+        ("rtsp://h/", "fps = 1001.0", "`fps`"),
+        ("rtsp://h/", "stall_seconds = -1.0", "`stall_seconds`"),
+        ("rtsp://h/", "stall_seconds = nan", "`stall_seconds`"),
+        ("rtsp://h/", "latency_ms = 10001", "`latency_ms`"),
         (clip, "pipeline = \"broken\"", "nosuchelement"),
         (clip, "pipeline = \"sinkless\"", "`out`"),
         (clip, "pipeline = \"absent\"", "absent"),
     ] {
         let error = check(uri, more).unwrap_err();
         assert!(error.contains(words) && error.contains("`gate`"), "{uri}: {error}");
+        assert!(!error.contains("hunter"), "{error}");
     }
 }
 

@@ -51,7 +51,10 @@ async fn demo(args: &args::Demo, clip: std::path::PathBuf, folder: &Path) -> Res
     let mut broker = Broker::start(folder).await?;
     let http = free_port()?;
     let config = folder.join("groundd.toml");
-    std::fs::write(&config, configuration(&camera.url("street"), args.camera.as_deref(), broker.port(), http))
+    // A file is meant from here, not from beside the demo's own configuration.
+    let here = std::env::current_dir().unwrap_or_default();
+    let own = args.camera.as_deref().map(|uri| ingest::anchored(uri, &here));
+    std::fs::write(&config, configuration(&camera.url("street"), own.as_deref(), broker.port(), http))
         .map_err(|e| Failure::new(Exit::Unavailable, format!("cannot write {}: {e}", config.display())))?;
 
     let stop = CancellationToken::new();
