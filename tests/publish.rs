@@ -16,12 +16,10 @@ use groundd::{
 
 #[path = "support/broker.rs"]
 mod broker;
-#[path = "support/proxy.rs"]
-mod proxy;
 mod refusals;
 
+use crate::support::proxy::{Mode, Proxy};
 use broker::{Broker, Subscriber, free_port, until};
-use proxy::{Mode, Proxy};
 
 fn config(url: String) -> MqttConfig {
     MqttConfig { url, client_id: Some("groundd-test".into()), keep_alive_seconds: 5, ..MqttConfig::default() }
@@ -32,7 +30,7 @@ fn will() -> Will {
 }
 
 fn start(config: &MqttConfig) -> Publisher {
-    connect(config, will(), Pulse::new("publish")).unwrap()
+    connect(config, Some(will()), Pulse::new("publish")).unwrap()
 }
 
 async fn started(config: &MqttConfig) -> Publisher {

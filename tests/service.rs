@@ -293,6 +293,30 @@ fn systemd_hears_ready_reloading_watchdog_and_stopping() {
 }
 
 #[test]
+fn a_watch_at_the_same_broker_leaves_the_service_alone_and_nothing_behind() {
+    let world = World::new();
+    let config = world.configure(&[("gate", "test://")], &[("person", "person"), ("odd", "purple xylophone")], "");
+    let daemon = world.run(&config);
+    world.await_live("gate", &daemon);
+    wait_for("an answer", PATIENCE, || world.broker.retained("groundd/gate/person/present"));
+    let heard = world.broker.subscribe("heard", &["groundd/status", "groundd/cam0/+/present"]);
+    let mut watch = groundd();
+    let broker = format!("mqtt://127.0.0.1:{}", world.broker.port);
+    watch.args(["watch", "test://", "--query", "person", "--seconds", "4", "--broker", &broker]);
+    let mut watch = Process::start(watch, world.path(), "watch");
+    assert!(watch.wait(PATIENCE).success(), "{}", watch.log());
+    let lines = heard.lines();
+    assert!(lines.contains(&"groundd/cam0/person/present OFF".to_owned()), "{lines:?}");
+    let told: Vec<_> = lines.iter().filter(|line| line.starts_with("groundd/status")).collect();
+    assert_eq!(told, ["groundd/status online"], "{}", daemon.log());
+    for topic in ["groundd/cam0/person/present", "groundd/cam0/person/count", "groundd/cam0/status"] {
+        assert_eq!(world.broker.retained(topic), None, "{topic}");
+    }
+    // Nobody can say that a thing is not there which nobody can look for.
+    assert_eq!(world.broker.retained("groundd/gate/odd/present"), None);
+}
+
+#[test]
 fn every_frame_is_accounted_for_in_the_statistics() {
     let world = World::new();
     let server = world.server(0);

@@ -1,10 +1,19 @@
 //! `groundd watch` on real video files, as a user runs it.
 
-use std::{path::Path, process::Output};
+use std::{
+    path::Path,
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
-use crate::support::{h264, process::groundd};
+use crate::support::{
+    alone, h264,
+    process::{Mosquitto, Process, groundd},
+    proxy::{Mode, Proxy},
+    wait_for,
+};
 
 fn watch(arguments: &[&str]) -> Output {
     groundd().arg("watch").args(arguments).output().unwrap()
@@ -102,9 +111,70 @@ fn pictures_older_than_is_allowed_are_told_of_instead_of_silence() {
 #[test]
 fn a_reader_that_leaves_ends_the_watch_quietly() {
     let pipe = format!("{} watch test://ball --query person --seconds 20 | head -n 2", env!("CARGO_BIN_EXE_groundd"));
-    let started = std::time::Instant::now();
-    let output = std::process::Command::new("bash").args(["-o", "pipefail", "-c", &pipe]).output().unwrap();
+    let started = Instant::now();
+    let output = Command::new("bash").args(["-o", "pipefail", "-c", &pipe]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(messages(&output).len(), 2);
     assert!(started.elapsed().as_secs() < 15, "it went on without a reader");
+}
+
+#[test]
+fn a_reader_that_does_not_read_cannot_keep_the_watch_from_ending() {
+    let _alone = alone();
+    let mut command = groundd();
+    command.args(["watch", "test://ball", "--seconds", "3"]);
+    for word in ["person", "car", "bus", "truck", "dog", "cat", "bottle", "ball", "bag", "chair", "cup", "bench"] {
+        command.args(["--query", word]);
+    }
+    let mut watch = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let started = Instant::now();
+    let status = wait_for("the end", Duration::from_secs(20), || watch.try_wait().unwrap());
+    assert_eq!(status.code(), Some(69), "after {:?}", started.elapsed());
+    let told = std::io::read_to_string(watch.stderr.take().unwrap()).unwrap();
+    assert!(told.contains("cannot write the output"), "{told}");
+}
+
+#[test]
+fn every_frame_waits_for_a_broker_and_a_full_log_stops_nothing() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("clip.mp4");
+    h264(&file, "320x240", 10, 25);
+    let broker = Mosquitto::start(folder.path());
+    let subscriber = broker.subscribe("heard", &["groundd/cam0/detections"]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let proxy = runtime.block_on(Proxy::to(broker.port));
+    proxy.set(Mode::Refuse);
+    // What is logged cannot be written, and there is something to log: that there is no broker yet.
+    let line = format!(
+        "exec {} watch {} --query person --every-frame --broker {} 2>/dev/full",
+        env!("CARGO_BIN_EXE_groundd"),
+        file.display(),
+        proxy.url()
+    );
+    let mut command = Command::new("bash");
+    command.args(["-c", &line]);
+    let mut watch = Process::start(command, folder.path(), "watch");
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(watch.is_running(), "it did not wait");
+    proxy.set(Mode::Pass);
+    assert!(watch.wait(Duration::from_secs(20)).success());
+    assert_eq!(watch.lines().len(), 25);
+    wait_for("all frames at the broker", Duration::from_secs(5), || (subscriber.lines().len() == 25).then_some(()));
+    for topic in ["groundd/status", "groundd/cam0/status", "groundd/cam0/person/present", "groundd/cam0/person/count"] {
+        assert_eq!(broker.retained(topic), None, "{topic}");
+    }
+}
+
+#[test]
+fn a_broker_that_was_never_there_is_said_at_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("clip.mp4");
+    h264(&file, "320x240", 10, 5);
+    let broker = format!("mqtt://127.0.0.1:{}", crate::support::free_port());
+    let output = watch(&[file.to_str().unwrap(), "--query", "person", "--broker", &broker]);
+    assert_eq!(output.status.code(), Some(69));
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("nothing was published") && told.contains("127.0.0.1"), "{told}");
+    assert!(!messages(&output).is_empty(), "the lines come all the same");
 }

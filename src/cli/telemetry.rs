@@ -27,7 +27,10 @@ pub(super) fn init(filter: Option<&str>, default: &str) -> Result<(), Failure> {
             format!("the log filter `{text}` is wrong ({e}); use `debug` or `groundd::ingest=debug,warn`"),
         )
     })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A line that cannot be written is lost, and nobody can be told: to report it on stderr as well would end the task
+    // that logs in a panic.
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     if under_journal() {
         let lines = Format::default().without_time().with_level(false).with_ansi(false);
         builder.with_ansi(false).event_format(JournalLines(lines)).init();

@@ -18,7 +18,7 @@ use crate::{
     daemon::{Pipeline, PipelineError, Plan, Revisions, Sinks, new_epoch},
     ground::{self, AskConfig, Grounder, ModelConfig},
     ingest::{self, CameraConfig},
-    publish::{self, MqttConfig, Password, Will},
+    publish::{self, MqttConfig, Password, Publisher},
     schedule::ScheduleConfig,
     track::TrackConfig,
     types::{CameraId, Pulse, QueryId},
@@ -57,12 +57,16 @@ pub(super) fn run(args: &args::Watch) -> Result<(), Failure> {
 }
 
 fn load(args: &args::Watch) -> Result<Box<dyn Grounder>, Failure> {
-    let config = ModelConfig {
+    let mut config = ModelConfig {
         path: args.model.clone(),
         provider: args.provider,
         threads: args.threads,
         ..ModelConfig::default()
     };
+    if args.every_frame {
+        // A file's answers must not depend on how fast the machine is.
+        config.zoom.milliseconds = u64::MAX;
+    }
     Ok(ground::load(&config, &model_folders())?)
 }
 
@@ -78,9 +82,11 @@ fn cameras(args: &args::Watch) -> Result<BTreeMap<CameraId, CameraConfig>, Failu
     args.uris.iter().enumerate().map(camera).collect()
 }
 
-/// The broker at `url`. There is no configuration to keep a login out of the command line, so the URL may have one.
+/// The broker at `url`. There is no configuration to keep a login out of the command line, so the URL may have one. A service
+/// of this machine may be at the same broker: it is not to be thrown out.
 fn broker(url: &str) -> MqttConfig {
-    let mut config = MqttConfig { url: url.to_owned(), ..MqttConfig::default() };
+    let client_id = format!("{}-watch-{}", publish::default_client_id(), std::process::id());
+    let mut config = MqttConfig { url: url.to_owned(), client_id: Some(client_id), ..MqttConfig::default() };
     if let Ok(mut parsed) = Url::parse(url)
         && !parsed.username().is_empty()
     {
@@ -133,7 +139,8 @@ async fn watch(
         Some(url) => {
             let config = broker(url);
             let topics = publish::topics(&config)?;
-            Some((publish::connect(&config, Will::status(&topics), Pulse::new("publish"))?, topics))
+            // No will: `groundd/status` is the service's.
+            Some((publish::connect(&config, None, Pulse::new("publish"))?, topics))
         }
         None => None,
     };
@@ -161,15 +168,31 @@ async fn watch(
     for (id, ledger) in &accounts {
         info!(camera = %id, decoded = ledger.decoded(), published = ledger.published(), "frames");
     }
-    if let Some((publisher, _)) = publisher {
-        publisher.close(GOODBYE).await;
-    }
+    let told = match publisher {
+        Some((publisher, _)) => leave(publisher).await,
+        None => Ok(()),
+    };
     stopped?;
     ended?;
+    told?;
     match failures.first() {
         Some((id, reason)) => Err(Failure::new(Exit::Unavailable, format!("camera {id}: {reason}"))),
         None => Ok(()),
     }
+}
+
+/// Leaves the broker; says what it never got.
+async fn leave(publisher: Publisher) -> Result<(), Failure> {
+    let reason = publisher.connection().borrow().reason.clone();
+    let stats = publisher.close(GOODBYE).await;
+    if stats.connects == 0 {
+        let reason = reason.unwrap_or_else(|| "there was no time to connect".to_owned());
+        return Err(Failure::new(Exit::Unavailable, format!("nothing was published: {reason}")));
+    }
+    if stats.dropped_live > 0 {
+        warn!(frames = stats.dropped_live, "the broker did not take these in time; --every-frame waits for it");
+    }
+    Ok(())
 }
 
 /// Waits for the end of the files, the time, a signal, or a camera that does not come up at all.

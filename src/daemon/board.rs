@@ -158,7 +158,7 @@ impl Board {
         let stats = self.publisher.stats();
         self.hub.metrics().broker(Broker {
             connected: stats.up,
-            connects: stats.reconnects + u64::from(stats.up),
+            connects: stats.connects,
             messages: stats.sent_live + stats.states_acked + stats.events_acked,
             outbox: stats.events_waiting,
             outbox_dropped: stats.events_lost,

@@ -1,6 +1,6 @@
 //! The running cameras: started, stopped and replaced one by one, so that a change of one never touches another.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -17,6 +17,9 @@ use crate::{
     schedule::Inlet,
     types::{CameraId, Frame, Ledger},
 };
+
+/// How often restarts are counted.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
 
 /// A camera's slot, as the scheduler sees it.
 struct SlotInlet {
@@ -73,7 +76,7 @@ impl Cameras {
     }
 
     /// Makes `wanted` true: stops what is gone, starts what is new, restarts what changed, leaves the rest alone.
-    /// Returns the ids that are gone for good.
+    /// Returns the ids of which nothing known holds any more: those that are gone, and those that look elsewhere now.
     pub(super) async fn apply(&mut self, wanted: &BTreeMap<CameraId, CameraConfig>) -> Vec<CameraId> {
         let outdated: Vec<CameraId> = self
             .running
@@ -81,6 +84,11 @@ impl Cameras {
             .filter(|(id, running)| wanted.get(*id) != Some(running.camera.config()))
             .map(|(id, _)| id.clone())
             .collect();
+        let elsewhere = |id: &CameraId| {
+            let (old, new) = (self.running.get(id).map(|r| &r.camera.config().uri), wanted.get(id).map(|c| &c.uri));
+            old != new
+        };
+        let strange: Vec<CameraId> = outdated.iter().filter(|id| elsewhere(id)).cloned().collect();
         let mut stops = JoinSet::new();
         for id in &outdated {
             if let Some(running) = self.running.remove(id) {
@@ -102,11 +110,10 @@ impl Cameras {
             }
         }
         self.publish_inlets();
-        let gone: Vec<CameraId> = outdated.into_iter().filter(|id| !wanted.contains_key(id)).collect();
-        for id in &gone {
+        for id in outdated.iter().filter(|id| !wanted.contains_key(*id)) {
             self.announce.gone(id);
         }
-        gone
+        strange
     }
 
     fn publish_inlets(&self) {
@@ -141,18 +148,25 @@ impl Cameras {
     }
 }
 
+/// Tells every change of a camera's status, and counts its restarts, which change nothing while it stays away.
 async fn announce(camera: CameraId, mut status: watch::Receiver<CameraStatus>, to: Announce) {
-    let mut restarts = 0;
+    let (mut restarts, mut count) = (0, tokio::time::interval(COUNT_EVERY));
+    to.status(&camera, &status.borrow_and_update().clone());
     loop {
-        let now = status.borrow_and_update().clone();
+        tokio::select! {
+            changed = status.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                to.status(&camera, &status.borrow_and_update().clone());
+            }
+            _ = count.tick() => {}
+        }
+        let now = status.borrow().restarts;
         if let Some(hub) = &to.hub {
-            (restarts..now.restarts).for_each(|_| hub.metrics().camera_restart(&camera));
+            (restarts..now).for_each(|_| hub.metrics().camera_restart(&camera));
         }
-        restarts = now.restarts;
-        to.status(&camera, &now);
-        if status.changed().await.is_err() {
-            return;
-        }
+        restarts = now;
     }
 }
 
@@ -187,7 +201,7 @@ impl Announce {
 mod tests {
     use std::{
         path::Path,
-        time::{Duration, Instant, SystemTime},
+        time::{Instant, SystemTime},
     };
 
     use super::*;

@@ -1,7 +1,7 @@
 //! Groundings -> tracks -> messages -> everyone who listens. One task, so that a camera's messages keep their order.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -9,14 +9,15 @@ use std::{
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::snapshot::Snapshots;
+use super::snapshot::{Snapshot, Snapshots};
 use crate::{
     http::Hub,
     publish::{Publisher, Topics, payload},
     track::{TrackConfig, Tracker},
-    types::{CameraId, DropReason, Followed, Grounding, Pulse, QueryId, QuerySet, Reminder, TrackEvent},
+    types::{CameraId, DropReason, Followed, Grounding, Pulse, QueryId, QuerySet, Reminder, Status, TrackEvent},
 };
 
 /// Prints one detections message; an error ends the delivery (nobody reads any more).
@@ -42,6 +43,12 @@ pub(super) struct Delivery {
     /// their arrival.
     pub(super) stream_start: Option<Instant>,
     pub(super) snapshot_every: Option<Duration>,
+    /// Waits for a broker that is away rather than drop a frame.
+    pub(super) every_frame: bool,
+    /// Nobody comes after: retained topics are taken back at the end.
+    pub(super) passing: bool,
+    /// Ends the delivery at once: the model is still at work and will not be waited for.
+    pub(super) leave: CancellationToken,
     pub(super) epoch: String,
     /// Events sent since the start; numbers them.
     pub(super) events: u64,
@@ -58,8 +65,24 @@ pub(super) struct Delivery {
 /// What is known of one camera between its frames.
 struct View {
     tracker: Tracker,
+    /// Queries that were answered: of others nobody can say that nothing is there.
+    answered: BTreeSet<QueryId>,
     /// What the present and count topics say now.
     counts: BTreeMap<QueryId, usize>,
+    /// How long after its arrival the latest frame was delivered. The camera is silent only if nothing came for so much
+    /// longer: a slow model is no silence.
+    delay: Duration,
+}
+
+impl View {
+    fn new(track: &TrackConfig) -> Self {
+        Self {
+            tracker: Tracker::new(track.clone()),
+            answered: BTreeSet::new(),
+            counts: BTreeMap::new(),
+            delay: Duration::ZERO,
+        }
+    }
 }
 
 /// How often tracks are looked at when no frame comes.
@@ -78,7 +101,8 @@ impl Delivery {
         let mut written = Ok(());
         let mut views: BTreeMap<CameraId, View> = BTreeMap::new();
         let mut removed: BTreeMap<CameraId, Instant> = BTreeMap::new();
-        let mut snapshots = self.snapshot_every.map(Snapshots::new);
+        let mut snapshots = Snapshots::new(self.snapshot_every);
+        let leave = self.leave.clone();
         let mut expiry = tokio::time::interval(EXPIRE_EVERY);
         expiry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
@@ -100,11 +124,9 @@ impl Delivery {
                         grounding.frame.ticket.drop_for(DropReason::Shutdown);
                         continue;
                     }
-                    let view = views.entry(grounding.frame.camera.clone()).or_insert_with(|| View {
-                        tracker: Tracker::new(self.track.clone()),
-                        counts: BTreeMap::new(),
-                    });
-                    if let Err(error) = self.deliver(grounding, view, snapshots.as_mut()) {
+                    let camera = grounding.frame.camera.clone();
+                    let view = views.entry(camera).or_insert_with(|| View::new(&self.track));
+                    if let Err(error) = self.deliver(grounding, view, &mut snapshots).await {
                         // Who closes a pipe has seen enough; anything else is a loss.
                         if error.kind() == io::ErrorKind::BrokenPipe {
                             info!("nobody reads the output any more");
@@ -114,10 +136,18 @@ impl Delivery {
                         break;
                     }
                 }
+                () = leave.cancelled() => break,
+                Some(snapshot) = snapshots.made() => {
+                    let wanted = views.get(&snapshot.camera).is_some_and(|v| v.counts.contains_key(&snapshot.query));
+                    if wanted {
+                        self.show(snapshot);
+                    }
+                }
                 _ = expiry.tick(), if self.stream_start.is_none() => {
                     removed.retain(|_, at| at.elapsed() < IN_FLIGHT);
+                    let now = Instant::now();
                     for (camera, view) in &mut views {
-                        let events = view.tracker.expire(Instant::now());
+                        let events = view.tracker.expire(now.checked_sub(view.delay).unwrap_or(now));
                         self.announce(camera, view, &events);
                     }
                 }
@@ -125,8 +155,17 @@ impl Delivery {
         }
         for (camera, view) in &mut views {
             self.end(camera, view);
+            if self.passing {
+                self.clear(camera, view.counts.keys());
+            }
         }
         written
+    }
+
+    fn show(&self, Snapshot { camera, query, jpeg }: Snapshot) {
+        if let Some((publisher, topics)) = &self.sinks.publisher {
+            publisher.state(topics.snapshot(&camera, &query), jpeg);
+        }
     }
 
     /// Ends every open event: nobody looks at this camera any more.
@@ -149,11 +188,11 @@ impl Delivery {
         }
     }
 
-    fn deliver(
+    async fn deliver(
         &mut self,
         mut grounding: Grounding,
         view: &mut View,
-        snapshots: Option<&mut Snapshots>,
+        snapshots: &mut Snapshots,
     ) -> io::Result<()> {
         let now = Instant::now();
         let captured = grounding.frame.capture.at;
@@ -161,6 +200,9 @@ impl Delivery {
         let seen_at = self.stream_start.map_or_else(|| frame.arrived_at(), |start| start + frame.pts);
         let events = view.tracker.update(&mut grounding.answers, seen_at, captured);
         self.followed.set(&frame.camera, view.tracker.predicted(seen_at));
+        view.delay = now.saturating_duration_since(seen_at);
+        let answered = grounding.answers.iter().filter(|answer| answer.status == Status::Ok);
+        view.answered.extend(answered.map(|answer| answer.query.id.clone()));
         self.announce(&frame.camera, view, &events);
         let age = now.saturating_duration_since(frame.arrived_at());
         if let Some(limit) = self.staleness.filter(|limit| age > *limit) {
@@ -169,12 +211,19 @@ impl Delivery {
             return Ok(());
         }
         let message = payload::detections(&grounding, &self.epoch, SystemTime::now(), now);
+        // Of queries that were removed while the model was at work nothing else is kept or counted.
+        let wanted = self.queries.borrow().for_camera(&frame.camera);
+        grounding.answers.retain(|answer| wanted.iter().any(|query| query.id == answer.query.id));
         let mut sent = self.sinks.publisher.is_none();
         if let Some((publisher, topics)) = &self.sinks.publisher {
-            sent = publisher.live(topics.detections(&frame.camera), message.clone()).is_ok();
-            if let Some(snapshots) = snapshots {
-                snapshots.consider(&grounding, publisher, topics);
-            }
+            let (topic, message) = (topics.detections(&frame.camera), message.clone());
+            let taken = if self.every_frame {
+                publisher.live_in_time(topic, message).await
+            } else {
+                publisher.live(topic, message)
+            };
+            sent = taken.is_ok();
+            snapshots.consider(&grounding);
         }
         if let Some(print) = &mut self.sinks.lines {
             print(&message)?;
@@ -205,7 +254,8 @@ impl Delivery {
             publisher.event(topics.events(camera), payload::event(camera, event, &self.epoch, self.events));
         }
         let queries = self.queries.borrow().for_camera(camera);
-        let mut counts: BTreeMap<QueryId, usize> = queries.iter().map(|q| (q.id.clone(), 0)).collect();
+        view.answered.retain(|id| queries.iter().any(|query| query.id == *id));
+        let mut counts: BTreeMap<QueryId, usize> = view.answered.iter().map(|id| (id.clone(), 0)).collect();
         for (query, count) in view.tracker.presence() {
             if let Some(entry) = counts.get_mut(&query) {
                 *entry = count;

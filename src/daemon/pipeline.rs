@@ -11,8 +11,10 @@ use std::{
 use tokio::{
     sync::{Notify, mpsc, watch},
     task::{JoinError, JoinHandle},
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::{
     Sinks,
@@ -66,6 +68,11 @@ pub enum PipelineError {
 /// Frames kept for a consumer that is slower than the decoder, with `every_frame`.
 const EVERY_FRAME_QUEUE: usize = 4;
 
+/// How long the batch in hand may take at the end, and then the last words: a model that looks for longer at one picture
+/// is not waited for, and neither is a reader of the lines that does not read.
+const LAST_BATCH: Duration = Duration::from_secs(4);
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// A running pipeline.
 pub struct Pipeline {
     cameras: Cameras,
@@ -73,6 +80,8 @@ pub struct Pipeline {
     gone: mpsc::Sender<CameraId>,
     pulses: Vec<Pulse>,
     shutdown: CancellationToken,
+    /// Ends the delivery before the model has.
+    leave: CancellationToken,
     scheduler: JoinHandle<()>,
     delivery: JoinHandle<io::Result<()>>,
     /// Cancelled when the delivery has ended, however it ended.
@@ -122,12 +131,16 @@ impl Pipeline {
             grounder.follow(Arc::clone(&followed));
         }
         let worker = worker::spawn(grounder, grounding.clone());
+        let leave = CancellationToken::new();
         let delivery = Delivery {
             sinks,
             track: plan.track,
             staleness,
             stream_start: plan.every_frame.then(Instant::now),
             snapshot_every: plan.snapshot_every,
+            every_frame: plan.every_frame,
+            passing: plan.finite,
+            leave: leave.clone(),
             epoch,
             events: 0,
             late: Reminder::default(),
@@ -151,6 +164,7 @@ impl Pipeline {
             queries,
             gone,
             shutdown,
+            leave,
         }
     }
 
@@ -197,10 +211,19 @@ impl Pipeline {
     pub async fn stop(&mut self) -> Result<(), PipelineError> {
         self.cameras.stop().await;
         self.shutdown.cancel();
-        (&mut self.scheduler).await?;
-        let written = (&mut self.delivery).await?;
-        self.worker.join().await?;
-        written.map_err(PipelineError::Output)
+        let flow = async {
+            (&mut self.scheduler).await?;
+            (&mut self.delivery).await
+        };
+        if let Ok(written) = timeout(LAST_BATCH, flow).await {
+            self.worker.join().await?;
+            return written?.map_err(PipelineError::Output);
+        }
+        warn!("the last pictures are given up: the model is still at work on them, or nobody reads the output");
+        self.leave.cancel();
+        let unread = || io::Error::new(io::ErrorKind::TimedOut, "whoever reads it does not");
+        let written = timeout(LAST_WORDS, &mut self.delivery).await.map_err(|_| PipelineError::Output(unread()))?;
+        written?.map_err(PipelineError::Output)
     }
 }
 

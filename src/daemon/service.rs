@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -24,12 +24,13 @@ use crate::{
     ground::{self, GroundError, Grounder},
     http::{self, Hub},
     ingest,
-    publish::{self, Order, Publisher, Target, Topics, Will},
+    publish::{self, Connection, Order, Publisher, Target, Topics, Will},
     types::Pulse,
 };
 
 const STATS_EVERY: Duration = Duration::from_secs(30);
-/// After this long, what is still not told is no longer true: queries, cameras and entities of an earlier start.
+/// This long after the first connection, what is still not told is no longer true: queries, cameras and entities of an
+/// earlier start.
 const SETTLED: Duration = Duration::from_secs(10);
 const METRICS_EVERY: Duration = Duration::from_secs(1);
 /// How long the broker may take to acknowledge the last messages.
@@ -85,7 +86,7 @@ pub async fn serve(path: &Path, models: Vec<PathBuf>, stop: CancellationToken) -
     let _stop_helpers = shutdown.clone().drop_guard();
     let publishing = Pulse::new("publish");
     let topics = publish::topics(&config.mqtt)?;
-    let publisher = publish::connect(&config.mqtt, Will::status(&topics), publishing.clone())?;
+    let publisher = publish::connect(&config.mqtt, Some(Will::status(&topics)), publishing.clone())?;
     let epoch = new_epoch();
     let hub = Hub::new(env!("CARGO_PKG_VERSION"), &epoch);
     if let Some(address) = config.http.listen {
@@ -96,7 +97,14 @@ pub async fn serve(path: &Path, models: Vec<PathBuf>, stop: CancellationToken) -
     }
     let model = config.model.clone();
     let loading = tokio::task::spawn_blocking(move || ground::load(&model, &models));
-    let grounder = loading.await.map_err(PipelineError::from)??;
+    let grounder = tokio::select! {
+        loaded = loading => loaded.map_err(PipelineError::from)??,
+        () = ended_early(&mut signals, &stop) => {
+            info!("stopping before the model is loaded");
+            publisher.close(GOODBYE).await;
+            return Ok(());
+        }
+    };
     let mut service = Service::start(config, grounder, publisher, topics, hub, epoch).await;
     let pulses: Vec<Pulse> = service.pipeline.pulses().into_iter().chain([publishing]).collect();
     service.board.watch_pulses(&pulses);
@@ -107,7 +115,7 @@ pub async fn serve(path: &Path, models: Vec<PathBuf>, stop: CancellationToken) -
     info!("stopping");
     tokio::select! {
         biased;
-        () = signals.stop_again() => {
+        () = signals.stop() => {
             warn!("second signal: leaving at once");
             Ok(())
         }
@@ -165,7 +173,7 @@ impl Service {
         let mut stats = tokio::time::interval(STATS_EVERY);
         let mut metrics = tokio::time::interval(METRICS_EVERY);
         let publisher = self.board.publisher.clone();
-        let settled = tokio::time::sleep(SETTLED);
+        let settled = settled(publisher.connection());
         tokio::pin!(settled);
         let mut tidy = false;
         loop {
@@ -256,6 +264,21 @@ impl Service {
         self.board.publisher.close(GOODBYE).await;
         ended
     }
+}
+
+/// Waits for a signal to stop, or `stop`.
+async fn ended_early(signals: &mut Signals, stop: &CancellationToken) {
+    tokio::select! {
+        () = signals.stop() => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+/// Resolves when all that the broker keeps for us must have come.
+async fn settled(mut connection: watch::Receiver<Connection>) {
+    // An error means that the publisher is gone; then there is nothing to take back either.
+    drop(connection.wait_for(|connection| connection.up).await);
+    tokio::time::sleep(SETTLED).await;
 }
 
 /// Tables that a reload cannot change, where they differ.

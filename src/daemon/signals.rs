@@ -34,8 +34,8 @@ impl Signals {
         }
     }
 
-    /// Waits for a signal to stop while stopping; a reload is too late then.
-    pub(super) async fn stop_again(&mut self) {
+    /// Waits for a signal to stop; a reload is too early or too late.
+    pub(super) async fn stop(&mut self) {
         while self.next().await != Wanted::Stop {}
     }
 }

@@ -7,52 +7,73 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
+use tokio::sync::mpsc;
 use tracing::warn;
 
-use crate::{
-    publish::{Publisher, Topics},
-    types::{BBox, CameraId, Frame, Grounding, QueryId, Rgb, Size},
-};
+use crate::types::{BBox, CameraId, Frame, Grounding, QueryId, Rgb, Size};
 
 /// Part of the box added on every side, so that one sees where the object is.
 const MARGIN: f32 = 0.15;
 /// Longest side of a snapshot, in pixels.
 const LONGEST: f32 = 640.0;
 const QUALITY: u8 = 85;
+/// Snapshots that are made and wait to be published.
+const MADE: usize = 16;
 
-/// Remembers when each snapshot was last made.
+/// A picture of the best match.
+pub(super) struct Snapshot {
+    pub(super) camera: CameraId,
+    pub(super) query: QueryId,
+    pub(super) jpeg: Bytes,
+}
+
+/// Remembers when each snapshot was last made, and hands over those that are done.
 pub(super) struct Snapshots {
-    every: Duration,
+    /// `None` is never.
+    every: Option<Duration>,
     last: HashMap<(CameraId, QueryId), Instant>,
+    done: mpsc::Sender<Snapshot>,
+    made: mpsc::Receiver<Snapshot>,
 }
 
 impl Snapshots {
-    pub(super) fn new(every: Duration) -> Self {
-        Self { every, last: HashMap::new() }
+    pub(super) fn new(every: Option<Duration>) -> Self {
+        let (done, made) = mpsc::channel(MADE);
+        Self { every, last: HashMap::new(), done, made }
     }
 
-    /// Publishes the best match of each query whose last snapshot is old enough.
-    pub(super) fn consider(&mut self, grounding: &Grounding, publisher: &Publisher, topics: &Topics) {
-        let frame = &grounding.frame;
+    /// Begins to make a snapshot of the best match of each query whose last one is old enough.
+    pub(super) fn consider(&mut self, grounding: &Grounding) {
+        let Some(every) = self.every else { return };
         for answer in &grounding.answers {
             let Some(best) = answer.matches.first() else { continue };
-            if !self.due(&frame.camera, &answer.query.id) {
+            let (frame, query) = (Arc::clone(&grounding.frame), answer.query.id.clone());
+            if !self.due(&frame.camera, &query, every) {
                 continue;
             }
-            let topic = topics.snapshot(&frame.camera, &answer.query.id);
-            let (frame, bbox, publisher) = (Arc::clone(frame), best.bbox, publisher.clone());
+            let (bbox, done) = (best.bbox, self.done.clone());
             tokio::task::spawn_blocking(move || match jpeg(&frame, &bbox) {
-                Ok(bytes) => publisher.state(topic, bytes.into()),
+                Ok(jpeg) => {
+                    let snapshot = Snapshot { camera: frame.camera.clone(), query, jpeg: jpeg.into() };
+                    // Nobody takes it any more at the end.
+                    done.blocking_send(snapshot).ok();
+                }
                 Err(error) => warn!(camera = %frame.camera, %error, "no snapshot"),
             });
         }
     }
 
-    fn due(&mut self, camera: &CameraId, query: &QueryId) -> bool {
+    /// The next one that is done: whoever publishes it looks whether it is still wanted.
+    pub(super) async fn made(&mut self) -> Option<Snapshot> {
+        self.made.recv().await
+    }
+
+    fn due(&mut self, camera: &CameraId, query: &QueryId, every: Duration) -> bool {
         let now = Instant::now();
         let key = (camera.clone(), query.clone());
-        let due = self.last.get(&key).is_none_or(|at| now.saturating_duration_since(*at) >= self.every);
+        let due = self.last.get(&key).is_none_or(|at| now.saturating_duration_since(*at) >= every);
         if due {
             self.last.insert(key, now);
         }

@@ -41,6 +41,7 @@ pub use self::{
     control::{ControlConfig, Order, Target},
     error::PublishError,
     message::{Delivery, Message},
+    settings::default_client_id,
     sink::{Boxed, Dial, Receipt, Refused, Session, Sink, Verdict},
     spool::SpoolError,
     topic::{TopicError, Topics},
@@ -169,6 +170,8 @@ pub struct PublishStats {
     pub up: bool,
     /// How many times it was made again.
     pub reconnects: u64,
+    /// How many times it was made.
+    pub connects: u64,
     /// Live messages handed to the connection.
     pub sent_live: u64,
     /// Live messages refused because there was no connection or it was backed up.
@@ -214,8 +217,9 @@ impl Drop for Inner {
 }
 
 /// Checks `config`, reads its files, takes over what the spool holds, and starts connecting. The broker need not be
-/// there: a wrong password or a missing broker shows in [`Publisher::connection`].
-pub fn connect(config: &MqttConfig, will: Will, pulse: Pulse) -> Result<Publisher, PublishError> {
+/// there: a wrong password or a missing broker shows in [`Publisher::connection`]. Without a `will` the broker is told
+/// nothing about the daemon itself.
+pub fn connect(config: &MqttConfig, will: Option<Will>, pulse: Pulse) -> Result<Publisher, PublishError> {
     let settings = Settings::new(config)?;
     let runtime = tokio::runtime::Handle::try_current().map_err(|_| PublishError::NoRuntime)?;
     let (outbox, spool, kept) = match &config.spool_dir {
@@ -237,7 +241,7 @@ pub fn connect(config: &MqttConfig, will: Will, pulse: Pulse) -> Result<Publishe
     let (expiry, ack_timeout, broker) = (settings.expiry, settings.keep_alive, settings.broker());
     let (inbox, topics) = (Arc::<Inbox>::default(), topics(config)?);
     let listen = config.control.filters(&topics);
-    let dial = Mqtt { settings, will: Some(will.clone()), listen, inbox: Arc::clone(&inbox) };
+    let dial = Mqtt { settings, will: will.clone(), listen, inbox: Arc::clone(&inbox) };
     let task = Task { shared: Arc::clone(&shared), dial, will, pulse, broker, ack_timeout };
     let task = Mutex::new(Some(runtime.spawn(task.run())));
     let control = config.control.clone();
@@ -250,6 +254,13 @@ impl Publisher {
     pub fn live(&self, topic: String, payload: Bytes) -> Result<(), Refused> {
         let delivery = Delivery::Live { expiry: self.inner.expiry };
         self.inner.shared.live(&Message { topic, payload, delivery })
+    }
+
+    /// Sends what must not be dropped, as soon as there is a connection that takes it, however long that is. On `Err` the
+    /// broker does not take such messages.
+    pub async fn live_in_time(&self, topic: String, payload: Bytes) -> Result<(), Refused> {
+        let delivery = Delivery::Live { expiry: self.inner.expiry };
+        self.inner.shared.live_in_time(&Message { topic, payload, delivery }).await
     }
 
     /// Sets a retained value: the broker gets the latest, now or when it is back, and again whenever it comes back. An
@@ -278,7 +289,7 @@ impl Publisher {
         letters.iter().filter_map(|l| control.read(topics, &l.topic, &l.payload, &l.properties)).collect()
     }
 
-    /// The connection's state, as it changes. The channel closes if the publisher's task dies, which is a bug.
+    /// The connection's state, as it changes.
     pub fn connection(&self) -> watch::Receiver<Connection> {
         self.inner.shared.connection.subscribe()
     }
@@ -289,7 +300,7 @@ impl Publisher {
     }
 
     /// Sends what waits, says `offline` and goodbye; at most `limit`. Without a connection it ends at once, and events
-    /// stay in the spool, if there is one. The counters afterwards say what did not go out.
+    /// stay in the spool, if there is one. What did not go out is logged; the counters say it too.
     pub async fn close(self, limit: Duration) -> PublishStats {
         let now = Instant::now();
         let until = now + limit;
@@ -302,7 +313,15 @@ impl Publisher {
         {
             task.abort();
         }
-        self.stats()
+        let stats = self.stats();
+        match (stats.events_waiting, self.inner.shared.has_spool()) {
+            (0, _) => {}
+            (events, true) => tracing::info!(events, "events wait in the spool for the next start"),
+            (events, false) => {
+                tracing::warn!(events, "events never reached the broker; with a spool_dir they would wait");
+            }
+        }
+        stats
     }
 }
 

@@ -87,11 +87,14 @@ fn address(text: &str) -> Result<(String, u16, bool), PublishError> {
     Ok((host, port, encrypted))
 }
 
+/// The client id of the daemon on this machine if nobody chooses one.
+pub fn default_client_id() -> String {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("groundd-{}", host.trim())
+}
+
 fn client_id(config: &MqttConfig) -> Result<String, PublishError> {
-    let Some(id) = &config.client_id else {
-        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        return Ok(format!("groundd-{}", host.trim()));
-    };
+    let Some(id) = &config.client_id else { return Ok(default_client_id()) };
     if id.is_empty() || id.len() > 256 || id.chars().any(char::is_control) {
         return Err(wrong("client_id", "give 1 to 256 printable characters, unique on the broker"));
     }

@@ -6,13 +6,13 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 use tokio::{
     sync::{Notify, watch},
-    time::Instant,
+    time::{Instant, sleep},
 };
 
 use super::{
@@ -23,6 +23,9 @@ use super::{
     spool::Spool,
     states::States,
 };
+
+/// How long a message that must not be dropped waits before it is offered again.
+const ROOM: Duration = Duration::from_millis(5);
 
 /// See the module.
 pub(super) struct Shared {
@@ -106,8 +109,29 @@ impl Shared {
     }
 
     pub(super) fn live(&self, message: &Message) -> Result<(), Refused> {
+        self.count(self.offer(message))
+    }
+
+    /// Tries until the connection takes it.
+    pub(super) async fn live_in_time(&self, message: &Message) -> Result<(), Refused> {
+        let mut connection = self.connection.subscribe();
+        loop {
+            match self.offer(message) {
+                // The sender lives in `self`, so waiting cannot fail.
+                Err(Refused::Offline) => drop(connection.wait_for(|connection| connection.up).await),
+                Err(Refused::Backlogged) => {}
+                result => return self.count(result),
+            }
+            sleep(ROOM).await;
+        }
+    }
+
+    fn offer(&self, message: &Message) -> Result<(), Refused> {
         let sink = lock(&self.sink).clone();
-        let result = sink.map_or(Err(Refused::Offline), |sink| sink.offer(message));
+        sink.map_or(Err(Refused::Offline), |sink| sink.offer(message))
+    }
+
+    fn count(&self, result: Result<(), Refused>) -> Result<(), Refused> {
         let counter = if result.is_ok() { &self.counters.sent_live } else { &self.counters.dropped_live };
         counter.fetch_add(1, Relaxed);
         result
@@ -203,6 +227,11 @@ impl Shared {
         self.done(item, Some(why));
     }
 
+    /// Whether events that wait outlive the process.
+    pub(super) fn has_spool(&self) -> bool {
+        lock(&self.waiting).spool.is_some()
+    }
+
     /// Whether nothing waits and nothing is on its way.
     pub(super) fn is_idle(&self) -> bool {
         let waiting = lock(&self.waiting);
@@ -258,6 +287,7 @@ impl Shared {
         PublishStats {
             up,
             reconnects,
+            connects: get(&c.connections),
             sent_live: get(&c.sent_live),
             dropped_live: get(&c.dropped_live),
             states_acked: get(&c.states_acked),

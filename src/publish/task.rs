@@ -32,7 +32,7 @@ const SUSPECTS: usize = 16;
 pub(super) struct Task<D> {
     pub(super) shared: Arc<Shared>,
     pub(super) dial: D,
-    pub(super) will: Will,
+    pub(super) will: Option<Will>,
     pub(super) pulse: Pulse,
     /// Host and port, for people.
     pub(super) broker: String,
@@ -150,7 +150,9 @@ impl<D: Dial> Task<D> {
     async fn serve(&self, sink: &dyn Sink, mut ended: oneshot::Receiver<PublishError>) -> End {
         let mut flying = VecDeque::new();
         let mut acked = 0;
-        self.send(sink, &mut flying, Item::Status, self.status(true)).await;
+        if let Some(online) = self.status(true) {
+            self.send(sink, &mut flying, Item::Status, online).await;
+        }
         loop {
             self.fill(sink, &mut flying).await;
             let closing = *self.shared.closing.borrow();
@@ -231,7 +233,9 @@ impl<D: Dial> Task<D> {
         deadline: Instant,
     ) {
         let goodbye = async {
-            self.send(sink, &mut flying, Item::Status, self.status(false)).await;
+            if let Some(offline) = self.status(false) {
+                self.send(sink, &mut flying, Item::Status, offline).await;
+            }
             while let Some(flown) = flying.pop_front() {
                 match flown.receipt.0.await {
                     Ok(verdict) => self.settle(&flown.item, &verdict),
@@ -246,9 +250,11 @@ impl<D: Dial> Task<D> {
         }
     }
 
-    fn status(&self, online: bool) -> Message {
-        let payload = if online { &self.will.online } else { &self.will.offline };
-        Message { topic: self.will.topic.clone(), payload: payload.clone(), delivery: Delivery::State }
+    /// What the broker is told about the daemon itself, if anything.
+    fn status(&self, online: bool) -> Option<Message> {
+        let will = self.will.as_ref()?;
+        let payload = if online { &will.online } else { &will.offline };
+        Some(Message { topic: will.topic.clone(), payload: payload.clone(), delivery: Delivery::State })
     }
 
     fn lost(&self, problem: &str) -> PublishError {

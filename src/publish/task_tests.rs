@@ -96,7 +96,7 @@ async fn scenario(lives: Vec<(usize, bool)>, events: u64) -> (Vec<(String, Bytes
     let task = Task {
         shared: Arc::clone(&shared),
         dial,
-        will: will(),
+        will: Some(will()),
         pulse: Pulse::new("publish"),
         broker: "test".into(),
         ack_timeout: Duration::from_secs(5),

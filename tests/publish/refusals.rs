@@ -8,10 +8,9 @@ use rumqttc::v5::MqttOptions;
 
 use super::{
     broker::{Broker, Certificates, Subscriber, free_port, until},
-    config, number,
-    proxy::Proxy,
-    reason, start, started, up,
+    config, number, reason, start, started, up,
 };
+use crate::support::proxy::Proxy;
 
 fn with_password(dir: &Path, password: &str, url: String) -> MqttConfig {
     let file = dir.join("client-password");

@@ -3,6 +3,7 @@
 pub mod ground;
 pub mod hub;
 pub mod process;
+pub mod proxy;
 pub mod vlm;
 pub mod watched;
 
