@@ -7,14 +7,14 @@ GROUNDD = target/release/groundd
 
 help:
 	@echo 'make demo [SECONDS=n] [CAMERA=rtsp://…]   see it work: camera, broker, daemon, live view'
-	@echo 'make test                                 every test, on real cameras and brokers'
+	@echo 'make test                                 every test, on real RTSP servers, brokers and a browser'
 	@echo 'make build                                target/release/groundd'
 	@echo 'make deb                                  target/debian/groundd_….deb, with the runtime and the model inside'
 	@echo 'make bench                                throughput, delay and cost, beside other systems (14 GB of packages)'
 	@echo 'make bench-gpu                            the same on a CUDA device, after make setup-gpu'
-	@echo 'make soak                                 fuzzing, overload for half an hour, and the tests of cameras and brokers again and again'
+	@echo 'make soak                                 fuzzing, overload for half an hour, and the tests of RTSP and brokers again and again'
 	@echo 'make parity                               exported models against transformers, kind by kind (fetches torch)'
-	@echo 'make setup-gpu                            ONNX Runtime with CUDA and TensorRT'
+	@echo 'make setup-gpu                            ONNX Runtime with CUDA and TensorRT, instead of the CPU one'
 
 demo: build
 	$(GROUNDD) demo $(SECONDS_ARG) $(if $(CAMERA),'$(CAMERA)')

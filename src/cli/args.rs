@@ -20,13 +20,17 @@ use crate::{
     version,
     max_term_width = 110,
     after_help = "\
-Exit codes: 0 done, 64 usage, 69 a camera, broker, port or library cannot be had, 70 internal fault, 78 bad
-configuration or model.
+Exit codes:
+   0  done
+  64  usage
+  69  a camera, broker, port or library cannot be had
+  70  internal fault
+  78  wrong configuration or model
 
 Start here:
-  groundd demo                                        see it work, with nothing but this machine
-  groundd watch rtsp://camera/stream --query 'red car'   your own camera, boxes as JSON lines
-  groundd check --config groundd.toml                 what would fail, before it does"
+  groundd demo                                          see it work here
+  groundd watch rtsp://camera/stream --query 'red car'  your camera, JSON lines
+  groundd check --config groundd.toml                   what would fail later"
 )]
 pub(super) struct Args {
     /// What to log, as in `info` or `groundd::ingest=debug,warn`; default `info`, or the `RUST_LOG` environment
@@ -37,24 +41,18 @@ pub(super) struct Args {
     pub(super) command: Command,
 }
 
+// A variant has no documentation of its own, which would take the place of its struct's: of that the first line is shown in
+// the list of commands, and all of it in `--help`.
 #[derive(Subcommand)]
 pub(super) enum Command {
-    /// Run the service
     Run(Run),
-    /// Watch cameras or files without a configuration: JSON lines on stdout
     Watch(Box<Watch>),
-    /// See it work: a camera, a broker, the daemon and the live view, all on this machine
     Demo(Demo),
-    /// Say now what would fail later: keys, files, codecs, runtime, model, cameras, broker
     Check(Check),
-    /// Accuracy and cost of a model's methods on a data set of yours
     Eval(Box<Eval>),
-    /// Measure throughput, delay and cost on this machine, beside the bare engine and other systems
     Bench(Box<Bench>),
-    /// One of the benchmark's cameras
     #[command(hide = true)]
     Play(Play),
-    /// List, inspect, verify and fetch models
     Models(Models),
 }
 
@@ -65,6 +63,7 @@ impl Command {
     }
 }
 
+/// One of the benchmark's cameras
 #[derive(ClapArgs, Clone)]
 pub(super) struct Play {
     /// What it plays
@@ -77,6 +76,7 @@ pub(super) struct Play {
     pub(super) speed: u32,
 }
 
+/// Run the service
 #[derive(ClapArgs)]
 pub(super) struct Run {
     /// The configuration, TOML; `config/groundd.toml` of the sources has every key
@@ -84,7 +84,7 @@ pub(super) struct Run {
     pub(super) config: PathBuf,
 }
 
-/// Watch cameras or files without a configuration.
+/// Watch cameras or files without a configuration: JSON lines on stdout.
 ///
 /// Prints one JSON line per analysed frame, the very message `groundd/<camera>/detections` carries; nothing else goes to
 /// stdout. Cameras are named cam0, cam1, … in the order given. Ends with the file.
@@ -103,6 +103,9 @@ pub(super) struct Watch {
     #[arg(long, default_value = "nano", value_name = "DIR|NAME")]
     pub(super) model: PathBuf,
     /// Publish to this broker as well, as in `mqtt://user:password@host:1883`
+    ///
+    /// This has a client id of its own and no status topic, so that a service at the same broker goes on undisturbed; what was
+    /// retained is cleared at the end. With --every-frame, frames wait for the broker.
     #[arg(long, value_name = "URL")]
     pub(super) broker: Option<String>,
     /// Analyse every frame, in order, however long it takes; for files, evaluation and tests
@@ -128,7 +131,7 @@ pub(super) struct Watch {
     pub(super) provider: Provider,
 }
 
-/// See it work, with nothing but this machine.
+/// See it work: a camera, a broker, the daemon and the live view, all on this machine.
 ///
 /// Starts an RTSP camera that plays a bundled clip, a mosquitto broker on a free port, the daemon with a live view, and
 /// shows what a subscriber receives.
@@ -142,6 +145,7 @@ pub(super) struct Demo {
     pub(super) seconds: Option<f64>,
 }
 
+/// Say now what would fail later: keys, files, codecs, runtime, model, cameras, broker
 #[derive(ClapArgs)]
 pub(super) struct Check {
     /// The configuration to check
@@ -158,7 +162,7 @@ pub(super) struct Check {
 /// The methods that can be tried: all but `auto`, which is one of the others.
 const METHODS: &[Method] = Method::ALL.split_at(1).1;
 
-/// Accuracy and cost of a model's methods on a data set.
+/// Accuracy and cost of a model's methods on a data set of yours.
 ///
 /// Asks every phrase of every image, prints a table, and on request writes JSON, a plot and drawn examples. Pictures are put
 /// on the model's canvas as those of cameras are.
@@ -248,7 +252,7 @@ pub(super) struct Eval {
     pub(super) provider: Provider,
 }
 
-/// Measure throughput, delay and cost on this machine.
+/// Measure throughput, delay and cost on this machine, beside the bare engine and other systems.
 ///
 /// RTSP servers play a clip with a number in every picture; the service runs as a process of its own, as do other systems if
 /// named; a subscriber at a broker sees when the answer to which picture comes. The table goes to stdout, progress to stderr.
@@ -301,6 +305,7 @@ pub(super) struct Bench {
     pub(super) plot: Option<PathBuf>,
 }
 
+/// List, inspect, verify and fetch models
 #[derive(ClapArgs)]
 pub(super) struct Models {
     #[command(subcommand)]
@@ -315,14 +320,15 @@ pub(super) enum ModelsCommand {
     Info(ModelName),
     /// Compare every file of a model with its SHA-256
     Verify(ModelName),
-    /// Fetch a model from a hub; without a name: what can be fetched by one
+    // Documented as the commands above are.
     Pull(Pull),
 }
 
-/// Fetch a model from a hub, verify it, and put it where `--model NAME` finds it.
+/// Fetch a model from a hub; without a name: what can be fetched by one.
 ///
-/// What is fetched lies in the hub's own cache and is resumed when it was interrupted. The environment says where from and
-/// how: `HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME`, `HF_HUB_CACHE`, `HF_HUB_OFFLINE`, `HTTPS_PROXY`, `NO_PROXY`.
+/// It is verified, and put where `--model NAME` finds it. What is fetched lies in the hub's own cache and is resumed when it
+/// was interrupted. The environment says where from and how: `HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME`, `HF_HUB_CACHE`,
+/// `HF_HUB_OFFLINE`, `HTTPS_PROXY`, `NO_PROXY`.
 #[derive(ClapArgs)]
 pub(super) struct Pull {
     /// A name of the catalog, or a repository as `owner/name` or `owner/name@revision`
@@ -398,10 +404,38 @@ fn score(text: &str) -> Result<f32, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{CommandFactory, Parser};
+
+    use super::Args;
 
     #[test]
     fn the_command_line_is_consistent() {
-        super::Args::command().debug_assert();
+        Args::command().debug_assert();
+    }
+
+    /// What `groundd` prints when it is asked for the help on a command.
+    fn help(command: &[&str]) -> String {
+        let words = [&["groundd"][..], command, &["--help"]].concat();
+        Args::try_parse_from(words).err().expect("help ends the parsing").to_string()
+    }
+
+    #[test]
+    fn help_has_the_whole_manual_of_each_command() {
+        let only_in_the_manual = [
+            (&["watch"][..], "cam0"),
+            (&["demo"], "mosquitto"),
+            (&["eval"], "canvas"),
+            (&["bench"], "subscriber"),
+            (&["models", "pull"], "HF_ENDPOINT"),
+        ];
+        for (command, word) in only_in_the_manual {
+            assert!(help(command).contains(word), "`{word}` is missing from:\n{}", help(command));
+        }
+    }
+
+    #[test]
+    fn what_stands_below_the_commands_fits_a_narrow_terminal() {
+        let below = Args::command().get_after_help().expect("there is some").to_string();
+        assert!(below.lines().all(|line| line.len() < 80), "{below}");
     }
 }

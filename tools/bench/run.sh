@@ -4,6 +4,11 @@
 # installed is named in the table with the reason. Needs the network the first time, and about 14 GB of disk for all.
 #
 #   BENCH_STREAMS=1,2,4,8   BENCH_SECONDS=10   BENCH_PEERS="plain roboflow ultralytics"   BENCH_OUT=.runtime/bench
+#
+# What else is given goes on to `groundd bench`, as in `tools/bench/run.sh --warm-up 3 --model models/yolox-nano`; by the default,
+# nano, the other systems run nano's `vision.onnx`. Run it after `make build`. Rows: `groundd` reuses answers as the service does,
+# `groundd, asking always` asks every query on every frame, `plain` is a loop of OpenCV, ONNX Runtime and paho, `roboflow` its
+# InferencePipeline, `ultralytics` its loop over several streams.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

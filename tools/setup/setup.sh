@@ -64,12 +64,13 @@ onnx_runtime() {
 
 mode=${1:-run}
 case $mode in
+    # Who has the GPU library keeps it, `run` or `test`: it computes on the CPU as well.
     # shellcheck disable=SC2086 # the lists are words
-    # Who has the GPU library keeps it: it computes on the CPU as well.
     run) debian_packages $BUILD $RUN; rust_toolchain
          [ -e ".runtime/onnxruntime/onnxruntime-gpu-$ORT_VERSION" ] || onnx_runtime onnxruntime ;;
     # shellcheck disable=SC2086
-    test) debian_packages $BUILD $RUN $TEST; rust_toolchain; onnx_runtime onnxruntime ;;
+    test) debian_packages $BUILD $RUN $TEST; rust_toolchain
+          [ -e ".runtime/onnxruntime/onnxruntime-gpu-$ORT_VERSION" ] || onnx_runtime onnxruntime ;;
     # shellcheck disable=SC2086
     gpu) debian_packages $BUILD $RUN; rust_toolchain; onnx_runtime onnxruntime-gpu
          say "CUDA and cuDNN must be on the loader's path; without system packages: pip install 'onnxruntime-gpu$CUDA_EXTRA==$ORT_VERSION'" ;;
