@@ -1,7 +1,7 @@
 //! Groundings -> tracks -> messages -> everyone who listens. One task, so that a camera's messages keep their order.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -15,7 +15,7 @@ use tracing::info;
 use super::snapshot::{Snapshot, Snapshots};
 use crate::{
     http::Hub,
-    publish::{Publisher, Topics, payload},
+    publish::{Publisher, Refused, Topics, payload},
     track::{TrackConfig, Tracker},
     types::{CameraId, DropReason, Followed, Grounding, Pulse, QueryId, QuerySet, Reminder, Status, TrackEvent},
 };
@@ -65,8 +65,8 @@ pub(super) struct Delivery {
 /// What is known of one camera between its frames.
 struct View {
     tracker: Tracker,
-    /// Queries that were answered: of others nobody can say that nothing is there.
-    answered: BTreeSet<QueryId>,
+    /// Queries that were answered, and in which revision: of others nobody can say that nothing is there.
+    answered: BTreeMap<QueryId, u32>,
     /// What the present and count topics say now.
     counts: BTreeMap<QueryId, usize>,
     /// How long after its arrival the latest frame was delivered. The camera is silent only if nothing came for so much
@@ -78,7 +78,7 @@ impl View {
     fn new(track: &TrackConfig) -> Self {
         Self {
             tracker: Tracker::new(track.clone()),
-            answered: BTreeSet::new(),
+            answered: BTreeMap::new(),
             counts: BTreeMap::new(),
             delay: Duration::ZERO,
         }
@@ -202,7 +202,7 @@ impl Delivery {
         self.followed.set(&frame.camera, view.tracker.predicted(seen_at));
         view.delay = now.saturating_duration_since(seen_at);
         let answered = grounding.answers.iter().filter(|answer| answer.status == Status::Ok);
-        view.answered.extend(answered.map(|answer| answer.query.id.clone()));
+        view.answered.extend(answered.map(|answer| (answer.query.id.clone(), answer.query.rev)));
         self.announce(&frame.camera, view, &events);
         let age = now.saturating_duration_since(frame.arrived_at());
         if let Some(limit) = self.staleness.filter(|limit| age > *limit) {
@@ -218,7 +218,11 @@ impl Delivery {
         if let Some((publisher, topics)) = &self.sinks.publisher {
             let (topic, message) = (topics.detections(&frame.camera), message.clone());
             let taken = if self.every_frame {
-                publisher.live_in_time(topic, message).await
+                tokio::select! {
+                    biased;
+                    () = self.leave.cancelled() => Err(Refused::Offline),
+                    taken = publisher.live_in_time(topic, message) => taken,
+                }
             } else {
                 publisher.live(topic, message)
             };
@@ -254,8 +258,8 @@ impl Delivery {
             publisher.event(topics.events(camera), payload::event(camera, event, &self.epoch, self.events));
         }
         let queries = self.queries.borrow().for_camera(camera);
-        view.answered.retain(|id| queries.iter().any(|query| query.id == *id));
-        let mut counts: BTreeMap<QueryId, usize> = view.answered.iter().map(|id| (id.clone(), 0)).collect();
+        view.answered.retain(|id, rev| queries.iter().any(|query| query.id == *id && query.rev == *rev));
+        let mut counts: BTreeMap<QueryId, usize> = view.answered.keys().map(|id| (id.clone(), 0)).collect();
         for (query, count) in view.tracker.presence() {
             if let Some(entry) = counts.get_mut(&query) {
                 *entry = count;

@@ -216,7 +216,8 @@ impl Pipeline {
             (&mut self.delivery).await
         };
         if let Ok(written) = timeout(LAST_BATCH, flow).await {
-            self.worker.join().await?;
+            // The delivery may have ended before the model: then nobody wants what it is at work on.
+            timeout(LAST_BATCH, self.worker.join()).await.unwrap_or(Ok(()))?;
             return written?.map_err(PipelineError::Output);
         }
         warn!("the last pictures are given up: the model is still at work on them, or nobody reads the output");

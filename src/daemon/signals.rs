@@ -34,8 +34,11 @@ impl Signals {
         }
     }
 
-    /// Waits for a signal to stop; a reload is too early or too late.
+    /// Waits for a signal to stop. A reload stays to be taken by [`Signals::next`].
     pub(super) async fn stop(&mut self) {
-        while self.next().await != Wanted::Stop {}
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }

@@ -4,13 +4,14 @@
 //! server alike, so after such a failure the address is tried once more by hand.
 
 use std::{
+    error::Error,
     fs, io,
     net::{TcpStream, ToSocketAddrs},
     time::Duration,
 };
 
 use gstreamer::{self as gst, glib};
-use native_tls::{Certificate, TlsConnector};
+use native_tls::{Certificate, HandshakeError, TlsConnector};
 use url::Url;
 
 use super::{
@@ -124,8 +125,24 @@ fn handshake(config: &CameraConfig, uri: &str, host: &str, stream: TcpStream) ->
     }
     match builder.build().ok()?.connect(host, stream) {
         Ok(_) => None,
-        Err(e) => Some(tls(config, uri, &e.to_string())),
+        Err(HandshakeError::Failure(e)) if !is_cut(&e) => Some(tls(config, uri, &e.to_string())),
+        Err(_) => {
+            let text = format!("{uri}: the camera broke off the encrypted connection; is it just starting?");
+            Some(End::new(RestartReason::Unreachable, text))
+        }
     }
+}
+
+/// Whether the connection ended, rather than one side refusing the other.
+fn is_cut(error: &native_tls::Error) -> bool {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<io::Error>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    error.to_string().contains("unexpected EOF")
 }
 
 /// The source opened, and then nothing.

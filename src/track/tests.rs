@@ -118,6 +118,21 @@ fn one_object_has_one_id_for_all_queries() {
 }
 
 #[test]
+fn boxes_of_two_queries_that_come_to_lie_on_each_other_are_one_object_then() {
+    let (mut bench, a, b) = (Bench::new(), query("a"), query("b"));
+    let seen = |upper| [ok(&a, vec![found(BOX, 0.9)]), ok(&b, vec![found(upper, 0.8)])];
+    for ms in [0, 100] {
+        let mut answers = seen([100.0, 100.0, 160.0, 180.0]);
+        bench.update(ms, &mut answers);
+        assert_eq!(answers.map(|answer| answer.matches[0].track), [Some(1), Some(2)], "they overlap by two thirds");
+    }
+    let events = bench.update(200, &mut seen([100.0, 100.0, 160.0, 190.0]));
+    assert_eq!(kinds(&events), [(EventKind::End, 2, "b"), (EventKind::New, 1, "b")]);
+    assert_eq!((bench.count("a"), bench.count("b")), (Some(1), Some(1)));
+    assert_eq!(events[1].first_seen, SystemTime::UNIX_EPOCH, "it was there before");
+}
+
+#[test]
 fn two_matches_of_one_query_are_two_objects_however_close() {
     let (mut bench, q) = (Bench::new(), query("q"));
     let close = [105.0, 100.0, 165.0, 220.0];

@@ -20,6 +20,8 @@ use crate::types::{Answer, BBox, EventKind, Match, Query, QueryId, ScoreKind, St
 
 /// Boxes of different queries that overlap this much are one object.
 const SAME: f32 = 0.7;
+/// A box that overlaps this much what a track has for its query is what that track has lost.
+const MET: f32 = 0.5;
 /// An object and its prediction overlap at least this much.
 const OVERLAP: f32 = 0.2;
 /// The same where box and object have no query in common: a bicycle is not its rider.
@@ -103,10 +105,11 @@ impl Tracker {
         let mut events = self.drop_queries(answers);
         let objects = objects(answers);
         let owners = self.associate(&objects, answers, now);
-        for (object, owner) in objects.iter().zip(owners) {
+        for (object, owner) in objects.iter().zip(&owners) {
             let sighted = object.members.iter().any(|(answer, _)| answers[*answer].status == Status::Ok);
             let begin = || sighted.then(|| self.begin(object, answers, now)).flatten();
             let Some(index) = owner.or_else(begin) else { continue };
+            events.extend(self.merge(index, object, answers, &owners, now));
             let track = &mut self.tracks[index];
             track.motion.correct(object.bbox, now);
             for (answer, place) in &object.members {
@@ -223,6 +226,37 @@ impl Tracker {
         round(&|object| !object.sure, &overlap);
         round(&|_| true, &near);
         owners
+    }
+
+    /// Gives the track at `index` what others still hold of its object: boxes of two queries that were taken for two
+    /// objects may come to lie on each other, and then one thing would count twice until the other track is lost.
+    fn merge(
+        &mut self,
+        index: usize,
+        object: &Object,
+        answers: &[Answer],
+        owners: &[Option<usize>],
+        now: Instant,
+    ) -> Vec<TrackEvent> {
+        let mut events = Vec::new();
+        for (answer, place) in object.members.iter().filter(|(answer, _)| answers[*answer].status == Status::Ok) {
+            let (query, bbox) = (&answers[*answer].query.id, &answers[*answer].matches[*place].bbox);
+            if self.tracks[index].links.contains_key(query) {
+                continue;
+            }
+            let holds = |(other, track): &(usize, &mut Track)| {
+                !owners.contains(&Some(*other))
+                    && track.links.get(query).is_some_and(|link| link.seen_at < now)
+                    && track.motion.predict(now).iou(bbox) >= MET
+            };
+            let held = self.tracks.iter_mut().enumerate().find(holds);
+            if let Some((track, mut link)) = held.and_then(|(_, track)| Some((track.id, track.links.remove(query)?))) {
+                events.extend(link.announced.then(|| link.event(EventKind::End, track)));
+                link.announced = false;
+                self.tracks[index].links.insert(query.clone(), link);
+            }
+        }
+        events
     }
 
     /// Begins a track; `None` if there are too many.

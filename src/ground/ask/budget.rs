@@ -18,6 +18,9 @@ const BUSY: f32 = 0.9;
 /// Time for questions that may be saved up, as a span of which the share is taken.
 const SAVED: Duration = Duration::from_millis(500);
 
+/// Who makes room for others in a hurry for this long has its turn, though they are late then.
+const TURN: Duration = Duration::from_secs(1);
+
 /// The purse of a query that does not ask for this long is forgotten; it would be full by then.
 const FORGET: Duration = Duration::from_mins(1);
 
@@ -125,12 +128,14 @@ pub struct Budget {
     purse: Option<Purse>,
     /// Of the queries that have a budget of their own.
     queries: BTreeMap<QueryId, Purse>,
+    /// Queries that made room for others in a hurry, since when they were not asked, and when they last wanted to be.
+    yielding: BTreeMap<QueryId, (Instant, Instant)>,
 }
 
 impl Budget {
     /// `share` is the most of a busy device's time that goes to questions.
     pub fn new(share: f32) -> Self {
-        Self { share, load: 0.0, ended_at: None, purse: None, queries: BTreeMap::new() }
+        Self { share, load: 0.0, ended_at: None, purse: None, queries: BTreeMap::new(), yielding: BTreeMap::new() }
     }
 
     /// Whether the device has been at work nearly all the time lately.
@@ -156,14 +161,20 @@ impl Budget {
         let mut order: Vec<usize> = (0..items.len()).collect();
         order.sort_by_key(|i| {
             let item = &items[*i];
+            let turn =
+                self.yielding.get(item.query).is_some_and(|(since, _)| now.saturating_duration_since(*since) >= TURN);
             // What takes place anyway comes first: whoever is in a hurry must know of it.
-            (!item.is_look(), item.class, Reverse(item.worth.priority), Reverse(item.waited))
+            (!item.is_look(), !turn, item.class, Reverse(item.worth.priority), Reverse(item.waited))
         });
         let mut verdicts = vec![None; items.len()];
         let mut taken = Taken::nothing();
         for i in order {
             let item = &items[i];
-            verdicts[i] = self.lacks(item, busy, now).or_else(|| taken.take(i, item, now).err());
+            verdicts[i] = self.lacks(item, busy, now);
+            if verdicts[i].is_none() {
+                verdicts[i] = taken.take(i, item, now).err();
+                self.note(item, verdicts[i], now);
+            }
             if verdicts[i].is_none() && item.pass.is_none() {
                 self.spend(item, item.cost, busy);
             }
@@ -188,6 +199,7 @@ impl Budget {
         }
         // Of a query that is gone nothing is kept; one that comes back later begins anew.
         self.queries.retain(|_, purse| now.saturating_duration_since(purse.at) < FORGET);
+        self.yielding.retain(|_, (_, wanted)| now.saturating_duration_since(*wanted) < FORGET);
     }
 
     /// Whose time is used up that `item` would need, if any is.
@@ -199,6 +211,15 @@ impl Budget {
         let purse = self.queries.entry(item.query.clone()).or_insert(Purse { seconds: part, at: now });
         purse.refill(part, part, now);
         (purse.seconds <= 0.0).then_some(ShedReason::Budget)
+    }
+
+    /// Remembers who makes room for others in a hurry, so that it has its turn.
+    fn note(&mut self, item: &Item<'_>, verdict: Option<ShedReason>, now: Instant) {
+        match verdict {
+            None => drop(self.yielding.remove(item.query)),
+            Some(ShedReason::Busy) => self.yielding.entry(item.query.clone()).or_insert((now, now)).1 = now,
+            Some(_) => {}
+        }
     }
 
     /// Takes `cost` out of the purse of the query that asks, if it has one; `of_all` also out of that of all questions.

@@ -224,6 +224,8 @@ proptest! {
                 query: &ids[a.query], worth: &worths[a.query], class: a.class, waited: ms(a.age), cost: ms(a.cost),
                 pass: None, arrived: now.checked_sub(ms(a.age)).unwrap(),
             }).collect();
+            let patient = budget.yielding.iter().filter(|(_, (since, _))| now - *since >= TURN);
+            let turns: Vec<QueryId> = patient.map(|(query, _)| query.clone()).collect();
             let verdicts = budget.decide(&items, now);
             let worth = |item: &Item<'_>| (std::cmp::Reverse(item.class), item.worth.priority, item.waited);
             let round: Duration =
@@ -238,10 +240,11 @@ proptest! {
                         }
                     }
                     Some(ShedReason::Busy) => {
-                        // Nothing worth less went ahead, unless this would have made an answer late.
+                        // Nothing worth less went ahead, unless it had its turn or this would have made an answer late.
                         let asked = || items.iter().zip(&verdicts).filter(|(_, v)| v.is_none()).map(|(other, _)| other);
                         let late = asked().any(|other| other.left(now).is_some_and(|left| left < round + item.cost));
-                        prop_assert!(late || asked().all(|other| worth(other) >= worth(item)), "{item:?} {items:?}");
+                        let ahead = |other: &Item<'_>| worth(other) >= worth(item) || turns.contains(other.query);
+                        prop_assert!(late || asked().all(ahead), "{item:?} {items:?}");
                     }
                     Some(ShedReason::Budget) => prop_assert!(item.worth.budget.is_some()),
                     Some(ShedReason::Deadline) => prop_assert!(item.worth.deadline.is_some()),
@@ -293,4 +296,28 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn who_makes_room_for_a_hurried_query_has_its_turn_once_a_second() {
+    let (mut budget, start, ids) = (Budget::new(0.5), Instant::now(), [id(0), id(1)]);
+    let hurried = Worth { priority: 1, deadline: Some(ms(100)), ..PLAIN };
+    let (mut asked, mut late) = ([0; 2], 0);
+    for frame in 0..50 {
+        let now = start + ms(frame * 200);
+        let item = |i: usize, worth| Item {
+            query: &ids[i],
+            worth,
+            class: Class::Ask,
+            waited: ms(200),
+            cost: ms(60),
+            pass: None,
+            arrived: now,
+        };
+        for (i, verdict) in budget.decide(&[item(0, &hurried), item(1, &PLAIN)], now).into_iter().enumerate() {
+            asked[i] += u32::from(verdict.is_none());
+            late += u32::from(verdict == Some(ShedReason::Deadline));
+        }
+    }
+    assert_eq!((asked, late), ([42, 8], 8), "in ten seconds");
 }

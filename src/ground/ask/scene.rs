@@ -1,6 +1,9 @@
 //! One camera between its pictures: what is remembered, and which queries are due.
 
-use std::time::{Duration, Instant};
+use std::{
+    cmp::Reverse,
+    time::{Duration, Instant},
+};
 
 use super::{
     AskConfig,
@@ -28,6 +31,9 @@ const CLEAR: f32 = 0.35;
 const UNCLEAR: Duration = Duration::from_millis(300);
 /// Questions that may be asked at once after a time without any, for each query.
 const BURST: f32 = 2.0;
+/// A query that has something to ask and was not asked for this long has its turn, whatever its priority: or one that always
+/// has something to ask would leave nothing to the others.
+const TURN: Duration = Duration::from_secs(1);
 
 /// A query on this camera.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,12 +176,14 @@ impl Scene {
     pub fn due(&self, wanted: &[Wanted], kept: bool, config: &AskConfig, now: Instant) -> (Vec<Due>, Vec<Due>) {
         let due = |wanted: &Wanted| {
             let reason = self.reason(wanted, kept, config, now)?;
-            Some((wanted.priority, Due { query: wanted.query, reason }))
+            let turn = self.asked_at[wanted.query].is_none_or(|at| now.saturating_duration_since(at) >= TURN);
+            // Less comes first.
+            let worth = (!turn, reason.class, Reverse(wanted.priority));
+            Some((worth, Due { query: wanted.query, reason }))
         };
-        let mut all: Vec<(i32, Due)> = wanted.iter().filter_map(due).collect();
-        all.sort_by(|(a_priority, Due { reason: a, .. }), (b_priority, Due { reason: b, .. })| {
-            let worth = a.class.cmp(&b.class).then(b_priority.cmp(a_priority));
-            worth.then(b.urgency.total_cmp(&a.urgency))
+        let mut all: Vec<_> = wanted.iter().filter_map(due).collect();
+        all.sort_by(|(a_worth, a), (b_worth, b)| {
+            a_worth.cmp(b_worth).then(b.reason.urgency.total_cmp(&a.reason.urgency))
         });
         let mut left = self.allowance;
         all.into_iter().map(|(_, due)| due).partition(|due| {

@@ -102,3 +102,22 @@ fn what_is_on_a_still_picture_is_not_gone_however_seldom_it_is_looked_at() {
     see(&mut scene, 140, &[(HERE, CAR)], start + ms(8100));
     assert_eq!(scene.remembered(0), [0.0]);
 }
+
+#[test]
+fn a_query_that_always_has_something_to_ask_leaves_the_others_their_turn() {
+    let (mut scene, start) = (scene(2), Instant::now());
+    (0..2).for_each(|query| scene.answered(query, &[], start));
+    let mut asked = [0; 2];
+    for step in 1..=150u64 {
+        // Something else every time, and a fifth of a question to spend.
+        let now = start + ms(66 * step);
+        let (shade, look) = if step % 2 == 0 { (40, CAR) } else { (90, BUS) };
+        see(&mut scene, shade, &[(HERE, look)], now);
+        scene.allowance = if step % 6 == 0 { 1.0 } else { 0.0 };
+        for query in due(&scene, &[1, 0], false, now).0 {
+            scene.answered(query, &[0.4], now);
+            asked[query] += 1;
+        }
+    }
+    assert!(asked[1] >= 3 && asked[0] > asked[1], "{asked:?} in ten seconds");
+}

@@ -29,7 +29,7 @@ const MOST_MISSED: u8 = 8;
 const LASTS: Duration = Duration::from_mins(1);
 
 /// Of a search that began longer ago than this the first looks say nothing any more.
-const TELLS: Duration = Duration::from_mins(2);
+const TELLS: Duration = Duration::from_secs(30);
 
 /// A place to look first.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -216,10 +216,10 @@ mod tests {
             (is_new, tells)
         };
         assert_eq!(goes_on(start), (true, true));
-        assert_eq!(goes_on(start + LASTS), (false, true));
-        assert_eq!(goes_on(start + LASTS * 2), (false, true), "it lasts as long as it is pursued");
-        assert_eq!(goes_on(start + LASTS * 3), (false, false), "its first looks are too old");
-        let later = start + LASTS * 4 + Duration::from_millis(1);
+        assert_eq!(goes_on(start + TELLS), (false, true));
+        assert_eq!(goes_on(start + TELLS + LASTS), (false, false), "it lasts, but its first looks are too old");
+        assert_eq!(goes_on(start + TELLS + LASTS * 2), (false, false), "it lasts as long as it is pursued");
+        let later = start + TELLS + LASTS * 3 + Duration::from_millis(1);
         assert_eq!(goes_on(later), (true, true), "nobody went on with it");
     }
 
