@@ -140,7 +140,7 @@ impl Delivery {
                 Some(snapshot) = snapshots.made() => {
                     let wanted = views.get(&snapshot.camera).is_some_and(|v| v.counts.contains_key(&snapshot.query));
                     if wanted {
-                        self.show(snapshot);
+                        self.publish(snapshot);
                     }
                 }
                 _ = expiry.tick(), if self.stream_start.is_none() => {
@@ -162,7 +162,7 @@ impl Delivery {
         written
     }
 
-    fn show(&self, Snapshot { camera, query, jpeg }: Snapshot) {
+    fn publish(&self, Snapshot { camera, query, jpeg }: Snapshot) {
         if let Some((publisher, topics)) = &self.sinks.publisher {
             publisher.state(topics.snapshot(&camera, &query), jpeg);
         }
@@ -195,10 +195,9 @@ impl Delivery {
         snapshots: &mut Snapshots,
     ) -> io::Result<()> {
         let now = Instant::now();
-        let captured = grounding.frame.capture.at;
         let frame = Arc::clone(&grounding.frame);
         let seen_at = self.stream_start.map_or_else(|| frame.arrived_at(), |start| start + frame.pts);
-        let events = view.tracker.update(&mut grounding.answers, seen_at, captured);
+        let events = view.tracker.update(&mut grounding.answers, seen_at, frame.capture.at);
         self.followed.set(&frame.camera, view.tracker.predicted(seen_at));
         view.delay = now.saturating_duration_since(seen_at);
         let answered = grounding.answers.iter().filter(|answer| answer.status == Status::Ok);
@@ -214,9 +213,23 @@ impl Delivery {
         // Of queries that were removed while the model was at work nothing else is kept or counted.
         let wanted = self.queries.borrow().for_camera(&frame.camera);
         grounding.answers.retain(|answer| wanted.iter().any(|query| query.id == answer.query.id));
+        if self.sinks.publisher.is_some() {
+            snapshots.consider(&grounding);
+        }
+        if self.send(&frame.camera, &message).await? {
+            frame.ticket.publish();
+        } else {
+            frame.ticket.drop_for(DropReason::Broker);
+        }
+        self.show(&grounding, message);
+        Ok(())
+    }
+
+    /// Hands a frame's message to the broker and to whoever reads the lines. Whether anybody has it.
+    async fn send(&mut self, camera: &CameraId, message: &Bytes) -> io::Result<bool> {
         let mut sent = self.sinks.publisher.is_none();
         if let Some((publisher, topics)) = &self.sinks.publisher {
-            let (topic, message) = (topics.detections(&frame.camera), message.clone());
+            let (topic, message) = (topics.detections(camera), message.clone());
             let taken = if self.every_frame {
                 tokio::select! {
                     biased;
@@ -227,27 +240,24 @@ impl Delivery {
                 publisher.live(topic, message)
             };
             sent = taken.is_ok();
-            snapshots.consider(&grounding);
         }
         if let Some(print) = &mut self.sinks.lines {
-            print(&message)?;
+            print(message)?;
             sent = true;
         }
-        if sent {
-            frame.ticket.publish();
-        } else {
-            frame.ticket.drop_for(DropReason::Broker);
+        Ok(sent)
+    }
+
+    /// Shows a frame in the live view and counts it.
+    fn show(&mut self, grounding: &Grounding, message: Bytes) {
+        let Some(hub) = &self.sinks.hub else { return };
+        let age = SystemTime::now().duration_since(grounding.frame.capture.at).unwrap_or_default();
+        hub.metrics().grounding(grounding, age);
+        // The frames of one batch share the moment it was done.
+        if self.last_batch.replace(grounding.timings.done_at) != Some(grounding.timings.done_at) {
+            hub.metrics().batch(grounding.timings.batch);
         }
-        if let Some(hub) = &self.sinks.hub {
-            let age = SystemTime::now().duration_since(captured).unwrap_or_default();
-            hub.metrics().grounding(&grounding, age);
-            // The frames of one batch share the moment it was done.
-            if self.last_batch.replace(grounding.timings.done_at) != Some(grounding.timings.done_at) {
-                hub.metrics().batch(grounding.timings.batch);
-            }
-            hub.frame(&frame, message);
-        }
-        Ok(())
+        hub.frame(&grounding.frame, message);
     }
 
     /// Publishes events, and what they changed about who is present.
