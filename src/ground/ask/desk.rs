@@ -236,14 +236,14 @@ impl Desk {
         let item = |due: &Due| {
             let (method, ask) = &asks[due.ask];
             let scene = self.places.get(&ask.frame.camera).map(|place| &place.scene);
-            let first = asks.iter().position(|(_, other)| std::ptr::eq(other.frame, ask.frame));
+            let first = || asks.iter().position(|(_, other)| std::ptr::eq(other.frame, ask.frame));
             Item {
                 query: &ask.query.id,
                 worth: &ask.query.worth,
                 class: due.class,
                 waited: scene.map_or(Duration::MAX, |scene| scene.waited(due.place, self.now(ask.frame))),
                 cost: self.costs.of(*method),
-                pass: first.filter(|_| model.at_once()),
+                pass: model.at_once().then(first).flatten(),
                 arrived: ask.frame.arrived_at(),
             }
         };
