@@ -16,7 +16,7 @@ use toml::Spanned;
 use crate::{
     ground::{AskConfig, ModelConfig},
     http::HttpConfig,
-    ingest::CameraConfig,
+    ingest::{CameraConfig, may_be_address},
     publish::MqttConfig,
     schedule::ScheduleConfig,
     track::TrackConfig,
@@ -299,11 +299,7 @@ fn toml_error(text: &str, error: &toml::de::Error) -> String {
     let is_key = |key: &&str| key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
     let key = key.filter(is_key).map_or(String::new(), |key| format!(", `{key}`"));
     let said = error.message();
-    let said = if said.contains('@') || said.contains("://") {
-        "a value of the wrong kind, or not as TOML has it"
-    } else {
-        said
-    };
+    let said = if may_be_address(said) { "a value of the wrong kind, or not as TOML has it" } else { said };
     format!("line {line}, column {column}{key}: {said}")
 }
 

@@ -16,7 +16,7 @@ use super::{Exit, Failure, args, model_folders, progress, runtime};
 use crate::{
     config::QueryConfig,
     daemon::{Pipeline, PipelineError, Plan, Revisions, Sinks, new_epoch},
-    ground::{self, AskConfig, Grounder, ModelConfig},
+    ground::{self, AskConfig, Grounder, ModelConfig, methods::zoom::ZoomConfig},
     ingest::{self, CameraConfig},
     publish::{self, MqttConfig, Password, Publisher},
     schedule::ScheduleConfig,
@@ -65,7 +65,7 @@ fn load(args: &args::Watch) -> Result<Box<dyn Grounder>, Failure> {
     };
     if args.every_frame {
         // A file's answers must not depend on how fast the machine is.
-        config.zoom.milliseconds = u64::MAX;
+        config.zoom.milliseconds = ZoomConfig::TIMELESS;
     }
     Ok(ground::load(&config, &model_folders())?)
 }

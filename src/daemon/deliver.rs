@@ -211,8 +211,7 @@ impl Delivery {
         }
         let message = payload::detections(&grounding, &self.epoch, SystemTime::now(), now);
         // Of queries that were removed while the model was at work nothing else is kept or counted.
-        let wanted = self.queries.borrow().for_camera(&frame.camera);
-        grounding.answers.retain(|answer| wanted.iter().any(|query| query.id == answer.query.id));
+        grounding.answers.retain(|answer| self.queries.borrow().of(&answer.query.id, &frame.camera).is_some());
         if self.sinks.publisher.is_some() {
             snapshots.consider(&grounding);
         }
@@ -267,8 +266,7 @@ impl Delivery {
             self.events += 1;
             publisher.event(topics.events(camera), payload::event(camera, event, &self.epoch, self.events));
         }
-        let queries = self.queries.borrow().for_camera(camera);
-        view.answered.retain(|id, rev| queries.iter().any(|query| query.id == *id && query.rev == *rev));
+        view.answered.retain(|id, rev| self.queries.borrow().of(id, camera).is_some_and(|query| query.rev == *rev));
         let mut counts: BTreeMap<QueryId, usize> = view.answered.keys().map(|id| (id.clone(), 0)).collect();
         for (query, count) in view.tracker.presence() {
             if let Some(entry) = counts.get_mut(&query) {

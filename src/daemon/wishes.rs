@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     config::{Config, QueryConfig},
-    ingest::{CameraConfig, is_remote},
+    ingest::{CameraConfig, is_remote, may_be_address},
     publish::{Order, Target},
     types::{CameraId, QueryId},
 };
@@ -128,7 +128,7 @@ fn read<T: serde::de::DeserializeOwned>(kind: &str, id: &str, mut settings: Map<
     serde_path_to_error::deserialize(Value::Object(settings)).map_err(|error| match error.path().to_string().as_str() {
         "." => format!("{kind} `{id}`: {}", error.inner()),
         // What stands in the wrong place may be an address with a password.
-        key if ["@", "://"].iter().any(|sign| error.inner().to_string().contains(sign)) => {
+        key if may_be_address(&error.inner().to_string()) => {
             format!("{kind} `{id}`: `{key}`: this value has no place here")
         }
         key => format!("{kind} `{id}`: `{key}`: {}", error.inner()),

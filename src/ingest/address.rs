@@ -93,6 +93,11 @@ pub fn public_uri(uri: &str) -> String {
     shown.unwrap_or_else(|| WITHHELD.to_owned())
 }
 
+/// Whether `text` may be an address, or a part of one, and so may have a password in it.
+pub fn may_be_address(text: &str) -> bool {
+    text.contains('@') || text.contains("://")
+}
+
 /// `uri`, starting at `folder` if it is a relative path.
 pub fn anchored(uri: &str, folder: &Path) -> String {
     if is_path(uri) { folder.join(uri).to_string_lossy().into_owned() } else { uri.to_owned() }

@@ -41,7 +41,7 @@ use gstreamer as gst;
 use serde::Deserialize;
 
 pub use self::{
-    address::{anchored, is_remote, public_uri},
+    address::{anchored, is_remote, may_be_address, public_uri},
     check::{check, probe},
     outlet::{Outlet, Picture},
     rtsp_server::{RtspServer, RtspServerOptions},

@@ -318,7 +318,10 @@ impl Publisher {
             (0, _) => {}
             (events, true) => tracing::info!(events, "events wait in the spool for the next start"),
             (events, false) => {
-                tracing::warn!(events, "events never reached the broker; with a spool_dir they would wait");
+                tracing::warn!(
+                    events,
+                    "events never reached the broker and are lost; a service keeps them in mqtt.spool_dir"
+                );
             }
         }
         stats

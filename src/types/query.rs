@@ -130,6 +130,11 @@ impl QuerySet {
         self.0.values()
     }
 
+    /// The query named `id`, if it runs on `camera`.
+    pub fn of(&self, id: &QueryId, camera: &CameraId) -> Option<&Arc<Query>> {
+        self.get(id).filter(|query| query.covers(camera))
+    }
+
     /// The query named `id`.
     pub fn get(&self, id: &QueryId) -> Option<&Arc<Query>> {
         self.0.get(id)

@@ -42,7 +42,11 @@ pub(super) fn run(args: &args::Eval) -> Result<(), Failure> {
         provider: args.provider,
         threads: args.threads,
         // By passes alone, so that what is found does not depend on how fast this machine is.
-        zoom: ZoomConfig { passes: args.zoom_passes, milliseconds: u64::MAX, exhaustive: args.zoom_exhaustive },
+        zoom: ZoomConfig {
+            passes: args.zoom_passes,
+            milliseconds: ZoomConfig::TIMELESS,
+            exhaustive: args.zoom_exhaustive,
+        },
         ..ModelConfig::default()
     };
     let folders = model_folders();

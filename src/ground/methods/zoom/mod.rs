@@ -43,12 +43,16 @@ const SAME_SEED: f32 = 0.3;
 pub struct ZoomConfig {
     /// Passes of the model beyond the whole picture's: crops for a model with a canvas, questions for one that is asked.
     pub passes: usize,
-    /// Time, in milliseconds. The first pass is made however long it takes. The largest number is no limit, and then nothing
-    /// depends on the clock: what is remembered ages by the frames' presentation times.
+    /// Time, in milliseconds. The first pass is made however long it takes.
     pub milliseconds: u64,
     /// Looks at every area, as the search was published: without these limits, and without sparing areas that coarser
     /// looks say are not worth it.
     pub exhaustive: bool,
+}
+
+impl ZoomConfig {
+    /// As `milliseconds`: no limit, and nothing depends on the clock. What is remembered ages by the frames' presentation times.
+    pub const TIMELESS: u64 = u64::MAX;
 }
 
 impl Default for ZoomConfig {
@@ -83,7 +87,7 @@ impl Zoom {
             batch: batch.max(1),
             memory: Memory::default(),
             followed: Arc::default(),
-            stream_start: (config.milliseconds == u64::MAX).then(Instant::now),
+            stream_start: (config.milliseconds == ZoomConfig::TIMELESS).then(Instant::now),
             now: Instant::now,
         }
     }

@@ -293,9 +293,12 @@ fn a_search_goes_on_however_seldom_it_is_asked() {
 #[test]
 fn what_is_remembered_ages_by_the_clock_or_without_a_limit_of_time_by_the_stream() {
     let (soon, late) = (Duration::from_millis(100), Duration::from_hours(1));
-    for (milliseconds, clock, stream, begun) in
-        [(60_000, late, soon, 2), (60_000, soon, late, 1), (u64::MAX, late, soon, 1), (u64::MAX, soon, late, 2)]
-    {
+    for (milliseconds, clock, stream, begun) in [
+        (60_000, late, soon, 2),
+        (60_000, soon, late, 1),
+        (ZoomConfig::TIMELESS, late, soon, 1),
+        (ZoomConfig::TIMELESS, soon, late, 2),
+    ] {
         let config = ZoomConfig { passes: 3, milliseconds, ..ZoomConfig::default() };
         let (mut model, mut zoom, start) = (Oracle::new(THING, 1000.0), Zoom::new(config, 1), Instant::now());
         for at in [(start, Duration::ZERO), (start + clock, stream)] {
