@@ -39,6 +39,10 @@ pub(super) trait Able: Send {
     fn at_once(&self) -> bool {
         false
     }
+    /// Whether words mean one thing: only the best match is reported then.
+    fn means_one(&self, _text: &str) -> bool {
+        false
+    }
     /// Answers questions, each by one of its methods; those about the same frame stand next to each other.
     fn answer(&mut self, asks: &[Asked<'_>]) -> Result<Vec<Told>, GroundError>;
     /// The same on looks that are kept between frames, if it can.
@@ -75,6 +79,10 @@ where
 {
     fn words(&self) -> TextCheck {
         self.model.checker()
+    }
+
+    fn means_one(&self, text: &str) -> bool {
+        self.model.means_one(text)
     }
 
     fn tokens(&self) -> Option<u64> {
@@ -290,8 +298,9 @@ impl Grounder for Router {
             self.model.answer(&routed)?.into_iter().map(Reply::fresh).collect()
         };
         let replies = GroundError::unless_all(replies, routed.len())?;
-        for (((j, q), (method, _)), Reply { status, hits, fresh }) in places.into_iter().zip(&routed).zip(replies) {
-            answers[j][q].matches = hits.iter().map(|hit| self.report(*method, hit, fresh)).collect();
+        for (((j, q), (method, ask)), Reply { status, hits, fresh }) in places.into_iter().zip(&routed).zip(replies) {
+            let most = if self.model.means_one(&ask.query.text) { 1 } else { usize::MAX };
+            answers[j][q].matches = hits.iter().take(most).map(|hit| self.report(*method, hit, fresh)).collect();
             answers[j][q].status = status;
         }
         Ok(answers)
@@ -299,115 +308,4 @@ impl Grounder for Router {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        path::PathBuf,
-        time::{Duration, SystemTime},
-    };
-
-    use super::*;
-    use crate::{
-        ground::{Provider, methods::find::Want},
-        types::{BBox, CameraId, Capture, Clock, Job, Ledger, Letterbox, QueryId, Rgb, Worth},
-    };
-
-    const SIZE: Size = Size { width: 64, height: 64 };
-
-    /// Finds something for as many texts as it likes.
-    struct Counts(usize);
-
-    impl Finder for Counts {
-        fn checker(&self) -> TextCheck {
-            Arc::new(|_| Ok(()))
-        }
-
-        fn score_kind(&self) -> ScoreKind {
-            ScoreKind::Logit
-        }
-
-        fn warm_up(&mut self, _: &Rgb) -> Result<(), GroundError> {
-            Ok(())
-        }
-
-        fn find(&mut self, _: &Rgb, _: &[Want<'_>]) -> Result<Vec<Vec<Pick>>, GroundError> {
-            let pick = BBox::new(0.0, 0.0, 9.0, 9.0).map(|bbox| Pick { bbox, score: 0.9 });
-            Ok(vec![pick.into_iter().collect(); self.0])
-        }
-    }
-
-    /// Answers as many questions as it likes.
-    struct Told(usize);
-
-    impl Able for Told {
-        fn words(&self) -> TextCheck {
-            Arc::new(|_| Ok(()))
-        }
-
-        fn answer(&mut self, _: &[Asked<'_>]) -> Result<Vec<super::Told>, GroundError> {
-            Ok((0..self.0).map(|_| Ok(Vec::new())).collect())
-        }
-    }
-
-    fn batch() -> Batch {
-        let frame = Frame {
-            camera: CameraId::new("cam0").unwrap(),
-            seq: 0,
-            capture: Capture { at: SystemTime::now(), clock: Clock::Arrival },
-            pts: Duration::ZERO,
-            decoded_at: Instant::now(),
-            decode_time: Duration::ZERO,
-            view: Letterbox::fit(SIZE, 1.0, SIZE),
-            canvas: Rgb { size: SIZE, data: vec![0; SIZE.area() * 3].into() },
-            full: None,
-            ticket: Arc::new(Ledger::default()).open(),
-        };
-        let query = |id: &str| {
-            Arc::new(Query {
-                id: QueryId::new(id).unwrap(),
-                rev: 1,
-                text: id.to_owned(),
-                cameras: None,
-                method: Method::Auto,
-                threshold: None,
-                worth: Worth::default(),
-            })
-        };
-        Batch {
-            jobs: vec![Job { frame: Arc::new(frame), queries: vec![query("a"), query("b")] }],
-            cut_at: Instant::now(),
-        }
-    }
-
-    fn router(model: impl Able + 'static) -> Router {
-        let info = ModelInfo {
-            name: "m".to_owned(),
-            version: String::new(),
-            hash8: String::new(),
-            family: String::new(),
-            methods: vec![Method::Detector],
-            provider: Provider::Cpu,
-            library: PathBuf::new(),
-            runtime: String::new(),
-        };
-        Router::new(model, info, Limits { max_batch: 1, canvas: SIZE })
-    }
-
-    #[test]
-    fn answers_that_are_not_one_a_question_are_none() {
-        for asks_once in [false, true] {
-            for count in 0..4 {
-                let finding = Finding { model: Box::new(Counts(count)), least: 0.5 };
-                for mut router in [router(finding), router(Told(count))] {
-                    if asks_once {
-                        router.ask(&AskConfig::default(), false);
-                    }
-                    match router.ground(&batch()) {
-                        Ok(answers) => assert!(count == 2 && answers[0].len() == 2),
-                        Err(GroundError::Answers { asked: 2, answered }) => assert!(answered == count && count != 2),
-                        Err(other) => panic!("{other}"),
-                    }
-                }
-            }
-        }
-    }
-}
+mod tests;

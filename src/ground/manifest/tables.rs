@@ -267,6 +267,9 @@ pub struct Tokens {
     /// The vocabulary's path; one of the files.
     #[serde(default)]
     pub vocabulary: PathBuf,
+    /// Words by which one thing is meant, as `largest`: only the best match is reported then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub one: Vec<String>,
     /// Every token that ends an answer.
     #[serde(default)]
     pub end: Vec<u32>,

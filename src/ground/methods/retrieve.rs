@@ -62,6 +62,11 @@ pub trait Selector: Proposer {
     /// Tells from any thread whether words can be asked; says why not, for people.
     fn checker(&self) -> TextCheck;
 
+    /// Whether words mean one thing, as superlatives do, whatever else fits.
+    fn means_one(&self, _text: &str) -> bool {
+        false
+    }
+
     /// Selects for every pair. The words have passed the checker.
     fn select(
         &mut self,

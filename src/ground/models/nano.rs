@@ -129,7 +129,7 @@ impl Nano {
             select,
             detect,
             write,
-            words: Arc::new(Words::load(&vocabulary, &manifest.name, tokens)?),
+            words: Arc::new(Words::load(&vocabulary, &manifest.name, tokens, &manifest.tokens.one)?),
             texts: Texts::default(),
             methods: manifest.methods.clone(),
             sizes,
@@ -361,6 +361,10 @@ impl Selector for Nano {
     fn checker(&self) -> TextCheck {
         let words = Arc::clone(&self.words);
         Arc::new(move |text| words.encode(text).map(drop))
+    }
+
+    fn means_one(&self, text: &str) -> bool {
+        self.words.means_one(text)
     }
 
     fn select(&mut self, proposals: &Proposals<Seen>, pairs: &[Pair<'_>]) -> Result<Selection<Vec<f32>>, GroundError> {

@@ -15,6 +15,8 @@ pub const PAD: i64 = 0;
 #[derive(Debug)]
 pub struct Words {
     ids: HashMap<String, i64>,
+    /// By these one thing is meant.
+    one: Vec<String>,
     example: String,
     /// Whom the messages speak of.
     model: String,
@@ -22,8 +24,8 @@ pub struct Words {
 }
 
 impl Words {
-    /// Reads `{"word": id, …}` from `file`. Texts of `model` become `length` ids.
-    pub fn load(file: &Path, model: &str, length: usize) -> Result<Self, GroundError> {
+    /// Reads `{"word": id, …}` from `file`. Texts of `model` become `length` ids; those with one of the words `one` mean one thing.
+    pub fn load(file: &Path, model: &str, length: usize, one: &[String]) -> Result<Self, GroundError> {
         let bad = |reason: String| GroundError::Vocabulary { file: file.to_owned(), reason };
         let text = fs::read_to_string(file).map_err(|e| bad(e.to_string()))?;
         let ids: HashMap<String, i64> = serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
@@ -33,16 +35,19 @@ impl Words {
         if let Some((word, id)) = ids.iter().find(|(word, id)| **id < 0 || (**id == PAD && *word != "<pad>")) {
             return Err(bad(format!("`{word}` cannot be {id}")));
         }
+        if let Some(word) = one.iter().find(|word| !ids.contains_key(*word)) {
+            return Err(bad(format!("`{word}`, which `one` in [tokens] names, is not in it")));
+        }
         let spoken = ids.keys().filter(|word| !word.is_empty() && word.chars().all(char::is_alphanumeric)).min();
         let example = spoken.cloned().ok_or_else(|| bad("it has no word".to_owned()))?;
-        Ok(Self { ids, example, model: model.to_owned(), length })
+        Ok(Self { ids, one: one.to_vec(), example, model: model.to_owned(), length })
     }
 
     /// The text's words as ids, padded to full length. Fails if it has no word, too many, or one that is not known;
     /// the message names them and is for people.
     pub fn encode(&self, text: &str) -> Result<Vec<i64>, String> {
         let lower = text.to_lowercase();
-        let words: Vec<_> = lower.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).collect();
+        let words: Vec<_> = split(&lower).collect();
         let model = &self.model;
         // In the order of the text, each once. Names such as `<unk>` cannot come up: their brackets split words.
         let mut seen = BTreeSet::new();
@@ -65,10 +70,19 @@ impl Words {
         Ok(ids)
     }
 
+    /// Whether one thing is meant, whatever else fits.
+    pub fn means_one(&self, text: &str) -> bool {
+        split(&text.to_lowercase()).any(|word| self.one.iter().any(|one| one == word))
+    }
+
     /// A word the model knows, to warm up with.
     pub fn example(&self) -> &str {
         &self.example
     }
+}
+
+fn split(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty())
 }
 
 #[cfg(test)]
@@ -81,7 +95,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("vocab.json");
         fs::write(&file, json).unwrap();
-        Words::load(&file, "tiny", 4)
+        Words::load(&file, "tiny", 4, &["red".to_owned()])
     }
 
     fn english() -> Words {
@@ -103,6 +117,17 @@ mod tests {
         assert!(error.contains("tiny does not know the word `zebra`"), "{error}");
         let error = english().encode("zebra and Zebra or emu car").unwrap_err();
         assert!(error.contains("the words `zebra`, `and`, `or`, `emu`;"), "{error}");
+    }
+
+    #[test]
+    fn some_words_mean_one_thing() {
+        for (text, one) in
+            [("the Red car", true), ("car,red", true), ("the car", false), ("redcar", false), ("", false)]
+        {
+            assert_eq!(english().means_one(text), one, "{text}");
+        }
+        let error = words(r#"{"<pad>": 0, "the": 2}"#).unwrap_err().to_string();
+        assert!(error.contains("`red`, which `one` in [tokens] names, is not in it"), "{error}");
     }
 
     #[test]

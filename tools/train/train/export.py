@@ -111,7 +111,7 @@ def manifest(folder, provenance, scores, name="nano"):
         f"objectness = {scores['objectness']:.2f}        # regions below are not offered",
         f"match = {scores['match']:.2f}             # the lowest at which 0.92 of absent things are declared absent, held out",
         f"nms_iou = {scores['nms_iou']:.2f}           # applied on the matched boxes by the runtime", "",
-        "[tokens]", 'vocabulary = "vocab.json"',
+        "[tokens]", 'vocabulary = "vocab.json"', f"one = {json.dumps(vocab.ONE)}",
     ]
     for role, path in files:
         data = (folder / path).read_bytes()

@@ -88,6 +88,8 @@ coloured colored color colour
 large big huge
 small little tiny
 """
+ONE = """largest biggest smallest tiniest leftmost rightmost topmost highest uppermost bottommost lowest nearest closest
+farthest furthest""".split()  # one thing is meant by these, however many come close
 SYNONYMS = {"grey": ["gray", "silver"], "purple": ["violet"], "blue": ["navy"], "red": ["crimson", "maroon"]}
 
 
