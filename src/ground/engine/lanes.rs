@@ -15,6 +15,9 @@ use super::{Engine, EngineError, Input, Kept, Mixed, Outputs, Part, Port, Tensor
 
 /// A single picture gets all threads where they are at least this much faster than one: they take more of the processor.
 const WORTH: f64 = 1.2;
+/// Nor does it where one thread needs no longer than this: a picture of a camera that sends thirty a second. What all threads
+/// would save is less than anybody sees, and costs processor time around the clock.
+const FAST: Duration = Duration::from_millis(33);
 /// Runs of each kind that are compared; the fastest counts, so that a busy machine does not decide.
 const RUNS: usize = 5;
 /// After this long there is a decision with fewer runs.
@@ -58,7 +61,7 @@ impl<E: Engine> Lanes<E> {
             }
         }
         tracing::debug!(file = %self.alone[0].file().display(), ?all, ?one, "a picture by all threads and by one");
-        if one.as_secs_f64() < all.as_secs_f64() * WORTH {
+        if one <= FAST || one.as_secs_f64() < all.as_secs_f64() * WORTH {
             self.together = None;
         }
         Ok(())
@@ -212,7 +215,7 @@ mod tests {
     #[test]
     fn single_pictures_get_all_threads_only_where_that_is_worth_it() {
         let takes = |millis| Doubles { millis, meets: None };
-        for (together, alone, kept) in [(2, 20, true), (10, 10, false), (20, 2, false)] {
+        for (together, alone, kept) in [(5, 50, true), (50, 50, false), (50, 5, false), (1, 10, false)] {
             let mut lanes = Lanes::new(takes(together), vec![takes(alone), takes(alone)]);
             lanes.run(&[("n", &number(1))]).unwrap();
             assert_eq!(lanes.together.is_some(), kept, "{together} ms against {alone} ms");
