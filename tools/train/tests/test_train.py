@@ -213,6 +213,45 @@ def test_every_phrase_of_a_drawn_scene_is_known_and_consistent(pool):
             assert query.kind != "superlative" or (query.states == 1).sum() == 1
 
 
+def scene_of(kinds, boxes, absent=(), doubt=True):
+    n = len(kinds)
+    return phrases.Scene(
+        np.array(boxes, np.float32), np.array([vocab.CLASS[k] for k in kinds]), np.full((n, 3), -1), np.zeros((n, 3, 11), np.float32),
+        set() if doubt else set(range(len(vocab.CLASSES))), doubt, np.zeros(n, bool), absent={vocab.CLASS[k] for k in absent})
+
+
+def test_nobody_stands_beside_what_is_not_there():
+    scene = scene_of(["person", "person"], [[10, 10, 40, 90], [200, 20, 230, 99]], absent=["car", "boat"])
+    rng, found = np.random.default_rng(2), set()
+    for query in phrases.Writer(scene, rng).write(400):
+        named = {word for word in ("car", "boat", "dog") if word in query.text}
+        assert "dog" not in named  # it may be there
+        if named:
+            assert query.none == 1 and query.kind == "absent" and not query.states.any(), query.text
+            found |= {"person" in query.text}
+    assert found == {False, True}
+
+
+def test_a_real_car_may_be_a_van_and_is_never_called_absent_as_one():
+    scene = scene_of(["car", "person"], [[10, 10, 90, 60], [200, 20, 230, 99]], absent=["van", "bus"])
+    texts = [q.text for q in phrases.Writer(scene, np.random.default_rng(3)).write(400) if q.none == 1]
+    assert any("bus" in text for text in texts) and not any("van" in text for text in texts)
+
+
+def test_any_of_several_cars_will_do_to_stand_next_to():
+    people = [[150, 10, 180, 90], [300, 10, 330, 90], [20, 10, 50, 90]]
+    scene = scene_of(["person"] * 3 + ["car"] * 2, people + [[190, 30, 260, 80], [400, 30, 480, 80]], doubt=False)
+    said = [q for q in phrases.Writer(scene, np.random.default_rng(4)).write(300) if "person" in q.text.split("next to")[0] and "next to a car" in q.text]
+    assert said and all(q.states[:3].tolist() == [1, -1, 0] or q.states[:3].tolist() == [1, 1, 0] for q in said), [q.states for q in said]
+
+
+def test_a_loose_box_beside_a_good_one_stands_for_nothing():
+    boxes = torch.tensor([[[0.1, 0.1, 0.3, 0.5], [0.14, 0.1, 0.38, 0.5], [0.6, 0.6, 0.8, 0.9], [0.1, 0.1, 0.32, 0.52]]])
+    truth = torch.tensor([[[0.1, 0.1, 0.3, 0.5], [0.6, 0.6, 0.77, 0.93]]])
+    _, state = losses.assign(boxes, {"truth": truth, "ignored": torch.zeros(1, 1, 4)})
+    assert state.tolist() == [[1, 0, 1, 1]]
+
+
 def test_wrong_colour_is_declared_absent(pool):
     scene = phrases.Scene(
         np.array([[10, 10, 90, 60]], np.float32), np.array([vocab.CLASS["car"]]), np.array([[vocab.COLOUR["red"], -1, -1]]),

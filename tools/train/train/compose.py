@@ -52,6 +52,11 @@ def objects(parts, x, y, w, h, mirrored):
         yield CLASS[name], box, [COLOUR[c] if c else -1 for c in colours]
 
 
+def kinds(entry):
+    """Classes of a figure's parts."""
+    return {CLASS[name] for name, *_ in entry[2]}
+
+
 def put(image, found, entry, rng, height, x, foot):
     """Draws one figure standing at (x, foot), lists its objects, and returns the box that it hides."""
     _, sprite, parts = entry
@@ -109,6 +114,7 @@ def paste(frame, canvas, pool, rng):
         found = []
         put(canvas, found, entry, rng, height, x, foot)
         append(frame, found)
+        frame.absent -= kinds(entry)
 
 
 def drawn_scene(pool, rng, frame_type):
@@ -121,7 +127,7 @@ def drawn_scene(pool, rng, frame_type):
     metre = rng.uniform(0.22, 0.42)  # canvas heights per metre at the bottom of the picture
     feet = np.sort(rng.uniform(scene.pavement[0] + 0.02, 1.04, int(rng.integers(2, 12))))
     favourite = pool[rng.integers(len(pool))][0]
-    found, blocks = [], []
+    found, blocks, shown = [], [], set()
     for foot in feet:
         entry = pool[rng.integers(len(pool))]
         for _ in range(4 if rng.random() < 0.4 else 0):  # several of a kind: superlatives need rivals
@@ -131,6 +137,7 @@ def drawn_scene(pool, rng, frame_type):
         depth = (foot - horizon) / (1 - horizon)
         height = max(8.0, metre * depth * cast.HEIGHT_M[entry[0]] * rng.uniform(0.85, 1.15) * 360)
         before = len(found)
+        shown |= kinds(entry)
         block = put(image, found, entry, rng, height, rng.uniform(0, 640), foot * 360)
         if block is not None:
             blocks.append((before, block))
@@ -140,6 +147,7 @@ def drawn_scene(pool, rng, frame_type):
         hidden = max([covered(item[1][None], b)[0] for b in later], default=0)
         keep.append(hidden)
     frame = frame_type.bare(image, range(len(CLASSES)))
+    frame.absent -= shown
     append(frame, [f for f, hidden in zip(found, keep) if hidden < 0.6])
     lost = [f[1] for f, hidden in zip(found, keep) if 0.6 <= hidden < 0.97]
     frame.ignored = np.array(lost, np.float32).reshape(-1, 4)

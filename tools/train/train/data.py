@@ -31,6 +31,29 @@ ALLOWED = {  # what a camera can plausibly show; anything else that a teacher re
     "one-by-one-person-detection": {"person", "bag"}, "sam2_01_dog": {"person", "dog"},
     "nvidia_Retail02_short": {"person", "chair", "bag", "bottle"},
 }
+_ROAD = {"car", "motorcycle", "bus", "truck", "van"}
+_NEVER = {"cat", "ball", "boat", "horse", "animal"}
+_ON_ROADS = _NEVER | {"dog", "bottle", "bag", "chair", "cup", "umbrella", "bench"}
+ABSENT = {  # what people who looked through a camera's pictures found that none of them shows
+    "towncentre": _NEVER | _ROAD, "ahmetozlu_cutl": _NEVER | _ROAD, "theaiguys_test": _NEVER | _ROAD,
+    "bgslibrary_video03": _ON_ROADS | {"person", "bicycle"}, "haar_video1": _ON_ROADS | {"person", "bicycle"},
+    "udacity_solidWhiteRight": _ON_ROADS | {"person", "bicycle"}, "ahmetozlu_input_video": _ON_ROADS - {"bench"},
+    "bottle-detection": _NEVER | _ROAD | {"bicycle", "dog", "bag", "chair", "umbrella", "bench", "bird"},
+    "car-detection": _ON_ROADS | {"bicycle", "motorcycle", "bus", "truck"},
+    "helmet_1": _NEVER - {"ball"} | {"car", "van", "bus", "bicycle", "motorcycle", "dog", "bottle", "chair", "cup", "umbrella", "bench"},
+    "imageai_traffic-mini": _NEVER | {"dog", "bottle", "chair", "cup", "bench"},
+    "mmtracking_demo": _NEVER | {"bus", "dog", "bottle", "cup"},
+    "one-by-one-person-detection": _NEVER | _ROAD | {"bicycle", "dog", "bottle", "umbrella", "bench", "bird"},
+    "sam2_01_dog": {"cat", "boat", "horse", "bicycle", "bottle", "chair", "cup", "umbrella"} | _ROAD,
+    "nvidia_Retail02_short": {"cat", "boat", "horse", "dog", "bicycle", "bird", "umbrella", "animal", "bench"} | _ROAD,
+    "night": _NEVER | {"bottle", "cup", "bird"},
+    "coco": set(vocab.CLASSES),  # all that is there is labelled
+}
+
+
+def absent_from(source):
+    """Classes that a source's pictures do not show, but for what is labelled in one."""
+    return {vocab.CLASS[c] for c in ABSENT.get(source, ())}
 
 
 def held_out(name):

@@ -8,7 +8,8 @@ from .spec import ANSWER, BINS, DIGITS, HEADS, DIM, PAD
 from .language import WRITE_LAYERS
 
 MATCHED = 0.5    # IoU from which a region stands for an object
-UNCLEAR = 0.3    # between the two it is nobody's
+UNCLEAR = 0.3    # between the two it is nobody's, unless another region stands for the same object
+BEHIND = 0.25    # a region whose IoU is less than the best one's by more than this stands for nothing: the best one does
 OFFERED = 0.05
 WRITTEN = 6      # boxes of an answer that are taught
 
@@ -31,9 +32,13 @@ def inside(boxes, ignored):
 
 
 def assign(boxes, batch):
-    """(object index [B,K], state): 1 stands for it, 0 background, -1 unclear or ignored."""
-    best, index = pair_iou(boxes, batch["truth"]).max(-1)
+    """(object index [B,K], state): 1 stands for it, 0 background, -1 unclear or ignored. A loose box beside a good one is
+    background: else every object would be found twice."""
+    overlap = pair_iou(boxes, batch["truth"])
+    best, index = overlap.max(-1)
+    first = overlap.max(1).values.gather(1, index)
     state = torch.where(best >= MATCHED, 1, torch.where(best < UNCLEAR, 0, -1))
+    state = torch.where((first >= MATCHED) & (best < first - BEHIND), 0, state)
     return index, torch.where((state == 0) & (inside(boxes, batch["ignored"]) > 0.4), -1, state)
 
 

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from . import compose, phrases
+from . import compose, data, phrases
 from .phrases import Scene
 from .spec import HEIGHT, WIDTH
 from .wild import mixture
@@ -22,23 +22,28 @@ class Frame:
         self.image, self.boxes, self.classes, self.colours = image, boxes, classes, colours
         self.shares, self.ignored, self.complete, self.drawn = shares, ignored, complete, drawn
         self.trusted = complete if trusted else set()  # classes of which an unlabelled object is no object
+        self.absent = set()  # classes of which there surely is none, not even one that is ignored
 
     @classmethod
     def bare(cls, image, complete):
         """A picture without objects, yet; `complete` are the classes of which there certainly are no others."""
         none = np.zeros((0, 4), np.float32)
-        return cls(image, none, np.zeros(0, np.int16), np.zeros((0, 3), np.int16), np.zeros((0, 3, 11), np.float32), none, set(complete), np.zeros(0, bool))
+        frame = cls(image, none, np.zeros(0, np.int16), np.zeros((0, 3), np.int16), np.zeros((0, 3, 11), np.float32), none, set(complete), np.zeros(0, bool))
+        frame.absent = set(complete)
+        return frame
 
     @classmethod
     def read(cls, folder, record):
         n = len(record["boxes"])
         array = lambda key, *shape: np.array(record[key], np.float32).reshape(n, *shape)
-        return cls(
+        frame = cls(
             cv2.imread(str(folder / "frames" / record["file"])), array("boxes", 4), array("classes").astype(np.int16),
             array("colours", 3).astype(np.int16), array("shares", 3, 11),
             np.array(record["ignored"], np.float32).reshape(-1, 4), set(record["complete"]), np.zeros(n, bool),
             record["source"] not in GAPPY,
         )
+        frame.absent = data.absent_from(record["source"]) - set(record["classes"])
+        return frame
 
     def keep(self, mask):
         for name in ("boxes", "classes", "colours", "shares", "drawn"):
@@ -121,6 +126,7 @@ def merge(frames):
         setattr(first, name, np.concatenate([getattr(f, name) for f in frames]))
     first.complete = set.intersection(*[f.complete for f in frames])
     first.trusted = set.intersection(*[f.trusted for f in frames])
+    first.absent = set.intersection(*[f.absent for f in frames])
     return first
 
 
@@ -198,7 +204,8 @@ class Sampler:
 
 
 def scene_of(frame):
-    return Scene(frame.boxes, frame.classes, frame.colours, frame.shares, frame.complete, len(frame.ignored) > 0, frame.drawn, frame.ignored)
+    return Scene(frame.boxes, frame.classes, frame.colours, frame.shares, frame.complete, len(frame.ignored) > 0, frame.drawn, frame.ignored,
+                 frame.absent)
 
 
 def queries(frame, rng, count):
