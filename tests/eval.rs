@@ -14,10 +14,11 @@ use tempfile::TempDir;
 
 use crate::support::{
     ground::{CANVAS, Region, picture, tiny},
-    process::groundd,
+    process::{finish, groundd},
 };
 
 const USAGE: i32 = 64;
+const UNAVAILABLE: i32 = 69;
 const CONFIG: i32 = 78;
 
 fn eval(dataset: &Path, arguments: &[&str]) -> Command {
@@ -28,14 +29,14 @@ fn eval(dataset: &Path, arguments: &[&str]) -> Command {
 
 #[track_caller]
 fn succeeds(command: &mut Command) -> Output {
-    let output = command.output().unwrap();
+    let output = finish(command);
     assert!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
     output
 }
 
 #[track_caller]
 fn fails(command: &mut Command, code: i32, words: &[&str]) {
-    let output = command.output().unwrap();
+    let output = finish(command);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{command:?}\n{said}");
     assert!(output.stdout.is_empty(), "a failure has no result");
@@ -248,6 +249,76 @@ fn tokens_are_counted_where_they_are_written() {
     // Each token is embedded and decoded; the picture and the prompt come before.
     assert!(tokens >= 1.0 && passes >= 2.0 * tokens, "{tokens} tokens in {passes} passes");
     assert!(tokens < passes);
+}
+
+#[test]
+fn a_search_that_ran_out_of_passes_counts_by_what_it_said_and_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    // Twenty times the tiny model's canvas, so that there is much to look at from near, and nothing to be seen.
+    RgbImage::new(320, 160).save(folder.path().join("night.png")).unwrap();
+    let (file, out) = (folder.path().join("phrases.json"), folder.path().join("out.json"));
+    fs::write(&file, json!([{ "image": "night.png", "phrase": "bright", "boxes": [] }]).to_string()).unwrap();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/nano_tiny");
+    let run = |more: &[&str]| {
+        let arguments = ["--model", model.to_str().unwrap(), "--methods", "zoom", "--json", out.to_str().unwrap()];
+        let table = String::from_utf8(succeeds(&mut eval(&file, &[&arguments, more].concat())).stdout).unwrap();
+        (read(&out), table)
+    };
+    let counts = |report: &Value| {
+        let figures = &report["methods"][0]["figures"];
+        (figures["unfinished"].as_u64(), figures["refused"].as_u64(), figures["miss"].as_f64())
+    };
+    let (hasty, table) = run(&["--zoom-passes", "1"]);
+    assert_eq!(counts(&hasty), (Some(1), Some(0), Some(1.0)), "silence, and nothing is there");
+    assert_eq!(hasty["zoom_passes"], 1);
+    assert!(table.contains("zoom: ran out of passes for 1 of 1 phrases"), "{table}");
+    let (patient, table) = run(&["--zoom-exhaustive"]);
+    assert_eq!(counts(&patient), (Some(0), Some(0), Some(1.0)));
+    assert_eq!(patient["zoom_passes"], Value::Null, "there was no limit");
+    assert!(!table.contains("ran out"), "{table}");
+}
+
+#[test]
+fn a_file_that_cannot_be_written_in_the_end_takes_no_figures_along() {
+    let (folder, file) = tiny_phrases();
+    let (model, plot) = (tiny(), folder.path().join("plot.png"));
+    // It can be opened, but has no room.
+    let arguments = ["--model", model.to_str().unwrap(), "--json", "/dev/full", "--plot", plot.to_str().unwrap()];
+    let output = finish(&mut eval(&file, &arguments));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(UNAVAILABLE), "{said}");
+    assert!(said.contains("/dev/full"), "{said}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("0.600"), "the table is there");
+    assert!(image::open(plot).is_ok(), "and so is the plot");
+}
+
+#[test]
+fn an_image_that_breaks_off_is_left_out_and_counted_and_long_names_are_cut() {
+    let (folder, file) = tiny_phrases();
+    let at = |name: &str| folder.path().join(name);
+    let whole = fs::read(at("two.png")).unwrap();
+    fs::write(at("half.png"), &whole[..whole.len() / 2]).unwrap();
+    let long = format!("{}.png", "\u{e9}".repeat(125));
+    fs::rename(at("two.png"), at(&long)).unwrap();
+    let phrases = json!([
+        { "image": "half.png", "phrase": "bright", "boxes": [BRIGHT] },
+        { "image": long, "phrase": "bright", "boxes": [BRIGHT] },
+    ]);
+    fs::write(&file, phrases.to_string()).unwrap();
+    let (model, out, drawn) = (tiny(), at("out.json"), at("drawn"));
+    let arguments = ["--model", model.to_str().unwrap(), "--json", out.to_str().unwrap()];
+    let output = succeeds(&mut eval(&file, &[&arguments[..], &["--examples", drawn.to_str().unwrap()]].concat()));
+    let report = read(&out);
+    let counts = ["images", "unreadable"].map(|key| report["dataset"][key].as_u64());
+    assert_eq!(counts, [Some(1), Some(1)]);
+    let method = &report["methods"][0];
+    assert_eq!(method["figures"]["phrases"], 1);
+    // The text was encoded in the warm-up, which was of the first image that could be read.
+    near(&method["cost"]["passes"]["frame"]["p95"], 2.0);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("half.png"));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 images could not be read"));
+    let names = fs::read_dir(drawn).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    assert_eq!(names.collect::<Vec<_>>(), [format!("retrieve-good-01-bright-{}.jpg", "\u{e9}".repeat(30))]);
 }
 
 #[test]

@@ -338,7 +338,7 @@ fn of_more_questions_than_there_is_time_for_the_least_valuable_are_shed_and_all_
     let image = image::open(file).unwrap().to_rgb8();
     let street = Rgb::new(Size::new(image.width(), image.height()), image.into_raw()).unwrap();
     let (mut stills, ledger) = (ingest::Stills::new(model.limits().canvas), Arc::default());
-    let (view, canvas, full) = stills.paint(&street).unwrap();
+    let (view, canvas, full) = stills.place(&street).unwrap();
     let (mut told, mut frames) = (BTreeMap::<String, (u64, u64)>::new(), 0);
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(6) {

@@ -102,7 +102,7 @@ fn ask(model: &mut dyn Grounder, frame: &Arc<Frame>, query: &Arc<Query>) -> Answ
 }
 
 fn still(stills: &mut Stills, ledger: &Arc<Ledger>, picture: &Rgb, camera: &str, cuts: &Arc<AtomicU64>) -> Arc<Frame> {
-    let (view, canvas, full) = stills.paint(picture).unwrap();
+    let (view, canvas, full) = stills.place(picture).unwrap();
     frame_of(camera, ledger, (view, canvas), Some(Arc::new(Counted { full, cuts: Arc::clone(cuts) })))
 }
 

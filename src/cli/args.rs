@@ -196,7 +196,9 @@ Images, JPEG or PNG, are looked for beside the file, in images/, and where COCO 
 
 acc and IoU go by the best-scoring box where one thing is there; F1 by all boxes at IoU 0.5 (F1+: of phrases for several things); \
 miss is silence where nothing is there; AP and AP50 are COCO's. For AP, models with thresholds are asked a second time, for every \
-box they could give. A phrase that the model cannot be asked counts as wrong. Costs are of one image with all its phrases at once, \
+box they could give; of words that mean one thing, as in `largest car`, that is the best one alone, so that their recall and AP say \
+whether it is right. A phrase that the model cannot be asked counts as wrong; a search that ran out of passes counts by what it said, \
+silence as well. An image that breaks off is left out and counted. Costs are of one image with all its phrases at once, \
 after a first one to warm up; decoding and scaling are not in them.")]
 pub(super) struct Eval {
     /// A JSON file or a folder, see below
@@ -214,7 +216,7 @@ pub(super) struct Eval {
     /// Only this split of the data set
     #[arg(long, value_name = "NAME")]
     pub(super) split: Option<String>,
-    /// Only the first N images
+    /// Only the first N images, of those that are asked something
     #[arg(long, value_name = "N", value_parser = count)]
     pub(super) limit: Option<usize>,
     /// Where the images are
@@ -276,7 +278,7 @@ pub(super) struct Bench {
     /// What to look for; default is person and red car
     #[arg(long = "query", value_name = "TEXT", value_parser = query_text)]
     pub(super) queries: Vec<String>,
-    /// The clip that the cameras play; default is the bundled one
+    /// The clip that the cameras play, of at most 1024 pictures; default is the bundled one
     #[arg(long, value_name = "FILE")]
     pub(super) clip: Option<PathBuf>,
     /// A model's name, or a folder with a model.toml
@@ -334,7 +336,7 @@ pub(super) struct Pull {
     /// A name of the catalog, or a repository as `owner/name` or `owner/name@revision`
     #[arg(value_name = "NAME")]
     pub(super) name: Option<String>,
-    /// Agree to licence and size beforehand
+    /// Agree to licence and size beforehand, and to losing what was changed in the model's folder since it was pulled
     #[arg(long, short)]
     pub(super) yes: bool,
     /// The form of the weights, where the repository has several; default is the catalog's choice, else the most exact

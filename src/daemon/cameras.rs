@@ -228,7 +228,7 @@ mod tests {
                 decoded_at: Instant::now(),
                 decode_time: Duration::ZERO,
                 view: Letterbox::fit(SIZE, 1.0, SIZE),
-                canvas: Rgb { size: SIZE, data: vec![0; 3].into() },
+                canvas: Rgb { size: SIZE, data: vec![0; 3].into() }.into(),
                 full: None,
             });
             Box::pin(async { Ok(Box::new(Still) as Box<dyn Source>) })

@@ -15,5 +15,6 @@ pub mod score;
 pub use cost::{Bill, Cost, Sample, Spread};
 pub use dataset::{Dataset, DatasetError, Entry, Options, Phrase, Style};
 pub use matching::{Rect, Scored, Truth};
+pub use phrase::Answer;
 pub use picture::{Picture, PictureError};
 pub use score::{Figures, Scorer};

@@ -20,6 +20,23 @@ pub enum Case {
     Crowd,
 }
 
+/// What a model said to a phrase.
+#[derive(Debug, Clone, Copy)]
+pub struct Answer<'a> {
+    /// The boxes, as they are reported.
+    pub boxes: &'a [Scored],
+    /// Whether it had looked everywhere. A search that spent its passes before that counts by what it said, like any other;
+    /// how many of them there were is told beside the figures.
+    pub finished: bool,
+}
+
+impl<'a> Answer<'a> {
+    /// What was said once all was looked at.
+    pub fn finished(boxes: &'a [Scored]) -> Self {
+        Self { boxes, finished: true }
+    }
+}
+
 /// How one phrase was answered.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Verdict {
@@ -27,6 +44,8 @@ pub struct Verdict {
     pub case: Case,
     /// Whether the model answered at all; where it refused, everything is missed and silence is no merit.
     pub answered: bool,
+    /// Whether it had looked everywhere by then, as far as it answered.
+    pub finished: bool,
     /// Things found.
     pub hits: usize,
     /// Boxes that are on no thing and in no crowd.
@@ -39,8 +58,8 @@ pub struct Verdict {
 
 impl Verdict {
     /// Judges an answer; `None` is a refusal.
-    pub fn new(truths: &[Truth], answer: Option<&[Scored]>) -> Self {
-        let found = best(answer.unwrap_or_default(), usize::MAX);
+    pub fn new(truths: &[Truth], answer: Option<Answer<'_>>) -> Self {
+        let found = best(answer.map(|answer| answer.boxes).unwrap_or_default(), usize::MAX);
         let things = truths.iter().filter(|t| !t.crowd).count();
         let case = match (things, truths.len() - things) {
             (0, 0) => Case::Nothing,
@@ -56,7 +75,8 @@ impl Verdict {
             _ => 0.0,
         };
         let wrong = assigned.iter().filter(|i| i.is_none()).count();
-        Self { case, answered: answer.is_some(), hits, wrong, missed: things - hits, iou }
+        let (answered, finished) = (answer.is_some(), answer.is_none_or(|answer| answer.finished));
+        Self { case, answered, finished, hits, wrong, missed: things - hits, iou }
     }
 
     /// From 0, all wrong, to 1, all right: F1 where something is there.
@@ -77,6 +97,8 @@ pub struct Tally {
     pub things: usize,
     /// Phrases the model refused.
     pub refused: usize,
+    /// Phrases it answered before it had looked everywhere.
+    pub unfinished: usize,
     one: usize,
     one_right: usize,
     iou: f64,
@@ -94,6 +116,7 @@ impl Tally {
         self.phrases += 1;
         self.things += verdict.hits + verdict.missed;
         self.refused += usize::from(!verdict.answered);
+        self.unfinished += usize::from(!verdict.finished);
         match verdict.case {
             Case::One => {
                 self.one += 1;
@@ -177,7 +200,7 @@ mod tests {
     fn tally(phrases: &[(&[Truth], Option<&[Scored]>)]) -> Tally {
         let mut tally = Tally::default();
         for (truths, answer) in phrases {
-            tally.add(&Verdict::new(truths, *answer));
+            tally.add(&Verdict::new(truths, answer.map(Answer::finished)));
         }
         tally
     }
@@ -208,6 +231,17 @@ mod tests {
     }
 
     #[test]
+    fn a_search_that_was_given_up_counts_as_what_it_said_and_is_counted() {
+        let unfinished = |boxes| Some(Answer { boxes, finished: false });
+        let (one, mut got) = ([thing(0.0)], Tally::default());
+        got.add(&Verdict::new(&[], unfinished(&[])));
+        got.add(&Verdict::new(&one, unfinished(&[])));
+        got.add(&Verdict::new(&one, None));
+        assert_eq!((got.unfinished, got.refused), (2, 1));
+        assert_eq!((got.miss(), got.accuracy()), (Some(1.0), Some(0.0)));
+    }
+
+    #[test]
     fn boxes_in_a_crowd_count_neither_way() {
         let crowd = Truth { crowd: true, ..Truth::boxed(Rect { x: 0.0, y: 0.0, width: 100.0, height: 100.0 }) };
         let inside = [at(5.0, 0.9), at(50.0, 0.8)];
@@ -227,22 +261,22 @@ mod tests {
             let truths: Vec<Truth> = things.iter().map(|(x, _)| thing((*x).into())).collect();
             let mut found: Vec<Scored> =
                 (0u8..).zip(&answers).map(|(i, (x, s))| at((*x).into(), f64::from(*s) * 16.0 + f64::from(i))).collect();
-            let verdict = Verdict::new(&truths, Some(&found));
+            let verdict = Verdict::new(&truths, Some(Answer::finished(&found)));
             prop_assert_eq!(verdict.hits + verdict.missed, truths.len());
             prop_assert_eq!(verdict.hits + verdict.wrong, found.len());
             prop_assert!((0.0..=1.0).contains(&verdict.merit()) && (0.0..=1.0).contains(&verdict.iou));
             let by = turn % found.len().max(1);
             found.rotate_left(by);
-            prop_assert_eq!(verdict, Verdict::new(&truths, Some(&found)));
+            prop_assert_eq!(verdict, Verdict::new(&truths, Some(Answer::finished(&found))));
         }
 
         #[test]
         fn one_more_false_box_never_helps(things in boxes(), answers in boxes()) {
             let truths: Vec<Truth> = things.iter().map(|(x, _)| thing((*x).into())).collect();
             let mut found: Vec<Scored> = answers.iter().map(|(x, s)| at((*x).into(), (*s).into())).collect();
-            let before = Verdict::new(&truths, Some(&found)).merit();
+            let before = Verdict::new(&truths, Some(Answer::finished(&found))).merit();
             found.push(at(1e4, -1.0));
-            prop_assert!(Verdict::new(&truths, Some(&found)).merit() <= before);
+            prop_assert!(Verdict::new(&truths, Some(Answer::finished(&found))).merit() <= before);
         }
     }
 }

@@ -1,4 +1,8 @@
 //! One method's answers to a whole data set, as figures: overall and by kind of phrase.
+//!
+//! Of words that mean one thing, as `largest car`, some models report the best match alone, whatever else fits. That holds for
+//! every asking, with any threshold: the ranking of such a phrase has one box, so that its share in `recall` and in the average
+//! precisions says whether that box is right, not what the model could have found.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -6,7 +10,7 @@ use serde::Serialize;
 
 use super::{
     matching::{Scored, Truth},
-    phrase::{Tally, Verdict},
+    phrase::{Answer, Tally, Verdict},
     precision::{Precision, Ranking},
 };
 
@@ -34,6 +38,8 @@ pub struct Figures {
     pub for_nothing: usize,
     /// Phrases that the model could not be asked; they count as wrong.
     pub refused: usize,
+    /// Phrases whose search ended before it had looked everywhere; they count by what was said, and silence is an answer.
+    pub unfinished: usize,
     /// Of the phrases for one, the share whose best-scoring box has an IoU of 0.5 or more.
     pub accuracy: Option<f64>,
     /// Over the phrases for one, the mean IoU of the best-scoring box.
@@ -45,21 +51,22 @@ pub struct Figures {
     /// Of the phrases for nothing, the share answered without a box.
     pub miss: Option<f64>,
     /// The share of things that some box covers when every box is answered, however badly it scores. For `retrieve`, the
-    /// share that the proposals cover: the selection cannot find more.
+    /// share that the proposals cover: the selection cannot find more. Of a phrase whose words mean one thing only the best
+    /// box is answered even then, so that for those it is the share that the best box covers.
     pub recall: Option<f64>,
-    /// COCO's average precisions; over several kinds, their means.
+    /// COCO's average precisions; over several kinds, their means. A phrase whose words mean one thing enters its one box.
     #[serde(flatten)]
     pub precision: Precision,
 }
 
 impl Scorer {
     /// Takes one phrase in: what is there, and the reported `answer`, where the model gave one. `ranking` is every box it
-    /// could give, however badly it scores; without it there is no average precision.
+    /// would report without a threshold, however badly it scores; without it there is no average precision.
     pub fn add(
         &mut self,
         kind: &Arc<str>,
         truths: &[Truth],
-        answer: Option<&[Scored]>,
+        answer: Option<Answer<'_>>,
         ranking: Option<&[Scored]>,
     ) -> Verdict {
         let verdict = Verdict::new(truths, answer);
@@ -103,6 +110,7 @@ fn figures(tally: &Tally, precision: Precision, recall: Option<f64>) -> Figures 
         for_several,
         for_nothing,
         refused: tally.refused,
+        unfinished: tally.unfinished,
         accuracy: tally.accuracy(),
         mean_iou: tally.mean_iou(),
         f1: tally.f1(),
@@ -131,11 +139,12 @@ mod tests {
         let (person, dog): (Arc<str>, Arc<str>) = ("person".into(), "dog".into());
         let mut scorer = Scorer::default();
         let (sure, any) = ([on(0.0, 0.9)], [on(0.0, 0.9), on(100.0, 0.1)]);
-        scorer.add(&person, &[thing(0.0), thing(100.0)], Some(&sure), Some(&any));
-        scorer.add(&dog, &[thing(0.0)], Some(&[]), Some(&[]));
+        scorer.add(&person, &[thing(0.0), thing(100.0)], Some(Answer::finished(&sure)), Some(&any));
+        scorer.add(&dog, &[thing(0.0)], Some(Answer { boxes: &[], finished: false }), Some(&[]));
         scorer.add(&dog, &[], None, None);
         let (all, kinds) = scorer.figures();
-        assert_eq!((all.phrases, all.targets, all.refused), (3, 3, 1));
+        assert_eq!((all.phrases, all.targets, all.refused, all.unfinished), (3, 3, 1, 1));
+        assert_eq!((kinds["person"].unfinished, kinds["dog"].unfinished), (0, 1));
         assert_eq!((kinds["person"].precision.ap, kinds["dog"].precision.ap), (Some(1.0), Some(0.0)));
         assert_eq!((all.precision.ap, all.recall), (Some(0.5), Some(2.0 / 3.0)));
         assert_eq!(
@@ -147,7 +156,7 @@ mod tests {
     #[test]
     fn without_rankings_there_is_no_average_precision() {
         let mut scorer = Scorer::default();
-        scorer.add(&"phrase".into(), &[thing(0.0)], Some(&[on(0.0, 0.5)]), None);
+        scorer.add(&"phrase".into(), &[thing(0.0)], Some(Answer::finished(&[on(0.0, 0.5)])), None);
         let (all, _) = scorer.figures();
         assert_eq!((all.accuracy, all.precision, all.recall), (Some(1.0), Precision::default(), None));
     }

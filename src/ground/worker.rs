@@ -135,7 +135,10 @@ impl Thread {
     /// The batch's answers; a failure answers every query with an error. Only a panic is the thread's end.
     fn ground(&mut self, batch: &Batch) -> Result<Vec<Vec<Answer>>, GroundError> {
         let busy = self.pulse.busy();
-        let result = catch_unwind(AssertUnwindSafe(|| self.grounder.ground(batch)));
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            batch.paint();
+            self.grounder.ground(batch)
+        }));
         drop(busy);
         let (asked, error) = match result {
             Ok(Ok(answers)) if answers.len() == batch.jobs.len() => return Ok(answers),

@@ -43,7 +43,7 @@ impl Bare {
         self.play(&mut |sample| {
             pictures += 1;
             if let Some(painter) = &mut painter {
-                painter.paint(sample)?;
+                painter.place(sample)?.1.paint();
             }
             Ok(Instant::now() < until)
         })?;
@@ -55,7 +55,7 @@ impl Bare {
         let mut painter = Painter::new(size);
         let mut canvases = Vec::with_capacity(count);
         self.play(&mut |sample| {
-            canvases.push(painter.paint(sample)?.1);
+            canvases.push(Rgb::clone(&painter.place(sample)?.1));
             Ok(canvases.len() < count)
         })?;
         Ok(canvases)

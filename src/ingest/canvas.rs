@@ -3,34 +3,39 @@
 //! The converters are told where the picture goes (`Letterbox::fit`) instead of leaving the borders to an element: the
 //! stock scaler rounds borders its own way, and then boxes would be off by a pixel.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use gstreamer as gst;
-use gstreamer_video::{self as gst_video, VideoFrameExt as _};
+use gstreamer_video::{self as gst_video, VideoFrameExt as _, video_frame::Readable};
 
 use super::planes::Planes;
-use crate::types::{BBox, FullFrame, Letterbox, Rgb, Size};
+use crate::types::{BBox, Canvas, FullFrame, Letterbox, Rgb, Size};
 
-/// A picture on the canvas, and the picture itself.
-pub(super) type Painted = (Letterbox, Rgb, Arc<dyn FullFrame>);
+/// How a picture lies on its canvas, the canvas, and the picture itself.
+pub(super) type Placed = (Letterbox, Canvas, Arc<dyn FullFrame>);
 
-/// Canvases that are kept to be painted again: one in the slot, one in a batch, one with the subscribers, some to spare.
+/// Canvases that are kept to be painted again: one in a batch, one with the subscribers, some to spare.
 const POOL: usize = 6;
 
-/// Paints one stream's pictures on canvases; follows changes of size and format. Once it has warmed up no picture costs
-/// memory that was not there before.
+/// Puts one stream's pictures on canvases, to be painted when somebody looks; follows changes of size and format. Once it
+/// has warmed up no picture costs memory that was not there before.
 pub(super) struct Painter {
     canvas: Size,
-    setup: Option<Setup>,
-    pool: Vec<Arc<[u8]>>,
+    stream: Option<Arc<Stream>>,
 }
 
 /// What stays the same while the stream's caps do.
-struct Setup {
+struct Stream {
     caps: gst::Caps,
     info: gst_video::VideoInfo,
     view: Letterbox,
+    brush: Mutex<Brush>,
+}
+
+/// What paints, and canvases that may be painted again: the borders on them are of this stream.
+struct Brush {
     way: Way,
+    pool: Vec<Arc<[u8]>>,
 }
 
 /// How pictures get onto the canvas.
@@ -51,33 +56,30 @@ struct General {
 
 impl Painter {
     pub(super) fn new(canvas: Size) -> Self {
-        Self { canvas, setup: None, pool: Vec::new() }
+        Self { canvas, stream: None }
     }
 
-    /// Paints `sample`; errors are for people.
-    pub(super) fn paint(&mut self, sample: &gst::Sample) -> Result<Painted, String> {
+    /// Puts `sample` on a canvas. What could go wrong when it is painted goes wrong now; errors are for people.
+    pub(super) fn place(&mut self, sample: &gst::Sample) -> Result<Placed, String> {
         let (Some(caps), Some(buffer)) = (sample.caps(), sample.buffer_owned()) else {
             return Err("the decoder gave a picture without data or format".to_owned());
         };
-        let setup = match &mut self.setup {
-            Some(setup) if setup.caps.as_ref() == caps => setup,
-            other => {
-                // Other borders: canvases that carry the old ones are of no use.
-                self.pool.clear();
-                other.insert(Setup::new(caps, self.canvas)?)
-            }
+        let stream = match &self.stream {
+            Some(stream) if stream.caps.as_ref() == caps => stream,
+            _ => self.stream.insert(Arc::new(Stream::new(caps, self.canvas)?)),
         };
-        let mut pixels = blank(&mut self.pool, self.canvas);
-        if let Some(bytes) = Arc::get_mut(&mut pixels) {
-            setup.paint(&buffer, bytes)?;
+        let picture = Arc::new(Full(readable(buffer, &stream.info)?));
+        if matches!(stream.brush().way, Way::Quick(_)) {
+            Planes::check(&picture.0)?;
         }
-        if self.pool.len() < POOL {
-            self.pool.push(Arc::clone(&pixels));
-        }
-        let canvas = Rgb { size: self.canvas, data: pixels };
-        let full = Full { buffer, info: setup.info.clone() };
-        Ok((setup.view, canvas, Arc::new(full)))
+        let (painted, by) = (Arc::clone(&picture), Arc::clone(stream));
+        Ok((stream.view, Canvas::later(move || by.paint(&painted.0)), picture))
     }
+}
+
+fn readable(buffer: gst::Buffer, info: &gst_video::VideoInfo) -> Result<gst_video::VideoFrame<Readable>, String> {
+    gst_video::VideoFrame::from_buffer_readable(buffer, info)
+        .map_err(|_| "the decoder's picture cannot be read".to_owned())
 }
 
 /// A canvas nobody else holds: one of the pool that has come back, else a new black one.
@@ -88,7 +90,7 @@ fn blank(pool: &mut Vec<Arc<[u8]>>, size: Size) -> Arc<[u8]> {
     }
 }
 
-impl Setup {
+impl Stream {
     fn new(caps: &gst::CapsRef, canvas: Size) -> Result<Self, String> {
         let info = gst_video::VideoInfo::from_caps(caps)
             .map_err(|_| format!("the decoder gave {caps}, which is not raw video in system memory"))?;
@@ -98,18 +100,36 @@ impl Setup {
             Some(planes) => Way::Quick(Box::new(planes)),
             None => Way::General(General::new(&info, view)?),
         };
-        Ok(Self { caps: caps.to_owned(), info, view, way })
+        Ok(Self { caps: caps.to_owned(), info, view, brush: Mutex::new(Brush { way, pool: Vec::new() }) })
     }
 
-    fn paint(&mut self, buffer: &gst::Buffer, canvas: &mut [u8]) -> Result<(), String> {
-        match &mut self.way {
-            Way::Quick(planes) => {
-                let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &self.info)
-                    .map_err(|_| "the decoder's picture cannot be read".to_owned())?;
-                planes.paint(&frame, canvas)
-            }
-            Way::General(general) => {
-                let out = convert(&general.converter, (buffer, &self.info), &general.target, general.out.take())?;
+    fn brush(&self) -> std::sync::MutexGuard<'_, Brush> {
+        self.brush.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn paint(&self, frame: &gst_video::VideoFrame<Readable>) -> Rgb {
+        let mut brush = self.brush();
+        let Brush { way, pool } = &mut *brush;
+        let mut pixels = blank(pool, self.view.canvas);
+        if let Some(bytes) = Arc::get_mut(&mut pixels)
+            && let Err(reason) = way.paint(frame, bytes)
+        {
+            // All that can be wrong with a picture was looked for before; what is left is a lack of memory.
+            tracing::error!(reason, "a picture could not be put on its canvas");
+        }
+        if pool.len() < POOL {
+            pool.push(Arc::clone(&pixels));
+        }
+        Rgb { size: self.view.canvas, data: pixels }
+    }
+}
+
+impl Way {
+    fn paint(&mut self, frame: &gst_video::VideoFrame<Readable>, canvas: &mut [u8]) -> Result<(), String> {
+        match self {
+            Self::Quick(planes) => planes.paint(frame, canvas),
+            Self::General(general) => {
+                let out = convert(&general.converter, frame, &general.target, general.out.take())?;
                 for (to, from) in canvas.chunks_exact_mut(row(&general.target)).zip(rows(&out)?) {
                     to.copy_from_slice(from);
                 }
@@ -136,24 +156,21 @@ impl General {
 
 /// A picture on its canvas by the general way: what the quick one is compared with.
 #[cfg(test)]
-pub(super) fn general(info: &gst_video::VideoInfo, view: Letterbox, buffer: &gst::Buffer) -> Result<Vec<u8>, String> {
-    let general = General::new(info, view)?;
-    let out = convert(&general.converter, (buffer, info), &general.target, None)?;
+pub(super) fn general(view: Letterbox, frame: &gst_video::VideoFrame<Readable>) -> Result<Vec<u8>, String> {
+    let general = General::new(frame.info(), view)?;
+    let out = convert(&general.converter, frame, &general.target, None)?;
     Ok(rows(&out)?.flatten().copied().collect())
 }
 
 /// The decoder's picture. It keeps one of the decoder's buffers alive.
-struct Full {
-    buffer: gst::Buffer,
-    info: gst_video::VideoInfo,
-}
+struct Full(gst_video::VideoFrame<Readable>);
 
 impl FullFrame for Full {
     /// Cuts `area` out exactly, to fractions of a pixel, and scales it to the largest picture of its shape (as seen:
     /// non-square pixels are put right) that fits `size`. There are no borders, so the result may be smaller than
     /// `size` in one direction.
     fn crop(&self, area: &BBox, size: Size) -> Result<Rgb, String> {
-        let source = Size::new(self.info.width(), self.info.height());
+        let source = Size::new(self.0.width(), self.0.height());
         let area = area.clipped(source).ok_or_else(|| {
             format!("the crop {:?} lies outside the picture of {}x{}", area.corners(), source.width, source.height)
         })?;
@@ -161,7 +178,7 @@ impl FullFrame for Full {
         let pixels = self.cut(&window)?;
         let [x1, y1, x2, y2] = area.corners();
         let (left, top) = (window.x as f32, window.y as f32);
-        let (width, height) = (area.width() * pixel_aspect(&self.info), area.height());
+        let (width, height) = (area.width() * pixel_aspect(self.0.info()), area.height());
         let scale = (size.width.max(1) as f32 / width).min(size.height.max(1) as f32 / height);
         let out = Size::new(whole(width * scale, size.width.max(1)), whole(height * scale, size.height.max(1)));
         Ok(resample(&pixels, [x1 - left, y1 - top, x2 - left, y2 - top], out))
@@ -171,14 +188,14 @@ impl FullFrame for Full {
 impl Full {
     /// The window as RGB, pixel for pixel.
     fn cut(&self, window: &Window) -> Result<Rgb, String> {
-        let target = rgb_like(&self.info, window.size)?;
+        let target = rgb_like(self.0.info(), window.size)?;
         let mut config = config();
         config.set_src_x(window.x.cast_signed());
         config.set_src_y(window.y.cast_signed());
         config.set_src_width(Some(window.size.width.cast_signed()));
         config.set_src_height(Some(window.size.height.cast_signed()));
-        let converter = converter(&self.info, &target, config)?;
-        let out = convert(&converter, (&self.buffer, &self.info), &target, None)?;
+        let converter = converter(self.0.info(), &target, config)?;
+        let out = convert(&converter, &self.0, &target, None)?;
         let pixels: Vec<u8> = rows(&out)?.flatten().copied().collect();
         Rgb::new(window.size, pixels).ok_or_else(|| "the converter gave too few pixels".to_owned())
     }
@@ -244,16 +261,14 @@ fn converter(
 /// Converts into `out` if there is one, else into new memory.
 fn convert(
     converter: &gst_video::VideoConverter,
-    (buffer, info): (&gst::Buffer, &gst_video::VideoInfo),
+    from: &gst_video::VideoFrame<Readable>,
     target: &gst_video::VideoInfo,
     out: Option<gst::Buffer>,
 ) -> Result<gst_video::VideoFrame<gst_video::video_frame::Writable>, String> {
-    let from = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, info)
-        .map_err(|_| "the decoder's picture cannot be read".to_owned())?;
     let memory = || "no memory for a picture".to_owned();
     let out = out.map_or_else(|| gst::Buffer::with_size(target.size()), Ok).map_err(|_| memory())?;
     let mut out = gst_video::VideoFrame::from_buffer_writable(out, target).map_err(|_| memory())?;
-    converter.frame_ref(&from, &mut out.as_mut_video_frame_ref());
+    converter.frame_ref(&from.as_video_frame_ref(), &mut out.as_mut_video_frame_ref());
     Ok(out)
 }
 

@@ -22,8 +22,10 @@ const NUMBERED: &str = "filesrc name=source ! \
     x264enc tune=zerolatency speed-preset=veryfast threads=1 pass=qual quantizer=23 key-int-max=15 ! \
     video/x-h264,profile=main ! h264parse ! matroskamux ! filesink name=sink";
 
-/// Bits of a number: numbers count from 0 and wrap at `2^BITS`.
+/// Bits of a number: numbers count from 0 and wrap at [`NUMBERS`].
 pub const BITS: u32 = 10;
+/// How many pictures can be told apart.
+pub const NUMBERS: u64 = 1 << BITS;
 /// Side of a square in pixels: whole macroblocks, which survive any compression worth the name.
 pub const SQUARE: u32 = 16;
 

@@ -17,7 +17,7 @@ use super::{
     pace::{Due, Pace},
     slot::{Flow, Policy, Slot},
 };
-use crate::types::{CameraId, Capture, Frame, FullFrame, Ledger, Letterbox, Rgb, Size};
+use crate::types::{CameraId, Canvas, Capture, Frame, FullFrame, Ledger, Letterbox, Size};
 
 /// What all cameras count from, and how many there have been: their beats are spread by it.
 static SHARED_START: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -29,14 +29,14 @@ pub struct Picture {
     pub capture: Capture,
     /// Presentation time in the stream.
     pub pts: Duration,
-    /// When the canvas was ready.
+    /// When the decoded picture was there.
     pub decoded_at: Instant,
     /// From the encoded data's arrival to then.
     pub decode_time: Duration,
     /// How the source lies on the canvas.
     pub view: Letterbox,
     /// What the model sees.
-    pub canvas: Rgb,
+    pub canvas: Canvas,
     /// The full-size picture.
     pub full: Option<Arc<dyn FullFrame>>,
 }

@@ -358,7 +358,7 @@ fn offer(
     if !outlet.wants(at) {
         return Ok(Flow::Continue);
     }
-    let (view, canvas, full) = painter.paint(sample)?;
+    let (view, canvas, full) = painter.place(sample)?;
     if let Some(format) = sample.caps().and_then(format_name) {
         let mut found = facts.found();
         if found.format.as_ref() != Some(&format) {

@@ -6,8 +6,7 @@ use fast_image_resize::{
     FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
     images::{CroppedImage, Image, ImageRef},
 };
-use gstreamer as gst;
-use gstreamer_video::{self as gst_video, prelude::*};
+use gstreamer_video::{self as gst_video, prelude::*, video_frame::Readable};
 
 use crate::types::{Letterbox, Size};
 
@@ -56,16 +55,16 @@ impl Planes {
         })
     }
 
+    /// Whether the picture has all the bytes that [`Planes::paint`] reads. Errors are for people.
+    pub(super) fn check(frame: &gst_video::VideoFrame<Readable>) -> Result<(), String> {
+        [0, 1, 2].into_iter().try_for_each(|component| plane(frame, component).map(drop))
+    }
+
     /// Paints a picture; the borders of `canvas` stay as they are. Errors are for people.
-    pub(super) fn paint(
-        &mut self,
-        frame: &gst_video::VideoFrameRef<&gst::BufferRef>,
-        canvas: &mut [u8],
-    ) -> Result<(), String> {
+    pub(super) fn paint(&mut self, frame: &gst_video::VideoFrame<Readable>, canvas: &mut [u8]) -> Result<(), String> {
         for (component, (source, scaled)) in (0u32..).zip(self.sources.iter_mut().zip(&mut self.scaled)) {
-            let bytes = frame.comp_data(component).map_err(|_| "the decoder's picture lacks a plane".to_owned())?;
-            let stride = frame.comp_stride(component).unsigned_abs();
-            let (bytes, stride, size) = source.halved(rows(bytes, stride, source.size.height)?, stride);
+            let (bytes, stride) = plane(frame, component)?;
+            let (bytes, stride, size) = source.halved(bytes, stride);
             let whole = ImageRef::new(stride, size.height, bytes, PixelType::U8).map_err(|e| e.to_string())?;
             // A view, not the options' crop: there, what fills up the rows would shine into the last column.
             let picture =
@@ -145,10 +144,16 @@ fn halve(bytes: &[u8], pitch: usize, width: usize, out: &mut [u8]) {
     }
 }
 
-/// Whole rows of a plane; the last row of some decoders ends where its pixels do.
-fn rows(bytes: &[u8], stride: u32, height: u32) -> Result<&[u8], String> {
-    let needed = stride as usize * height as usize;
-    bytes.get(..needed).ok_or_else(|| format!("the decoder's plane has {} bytes instead of {needed}", bytes.len()))
+/// The rows of a plane and what they are apart. Those of the picture, whole: the last row of some decoders ends where its
+/// pixels do.
+fn plane(frame: &gst_video::VideoFrame<Readable>, component: u32) -> Result<(&[u8], u32), String> {
+    let bytes = frame.comp_data(component).map_err(|_| "the decoder's picture lacks a plane".to_owned())?;
+    let stride = frame.comp_stride(component).unsigned_abs();
+    let needed = stride as usize * frame.comp_height(component) as usize;
+    match bytes.get(..needed) {
+        Some(rows) => Ok((rows, stride)),
+        None => Err(format!("the decoder's plane has {} bytes instead of {needed}", bytes.len())),
+    }
 }
 
 /// YUV to RGB, as the stream's colorimetry says: ITU-R BT.601, BT.709, BT.2020 and their ranges.
@@ -212,6 +217,7 @@ impl Matrix {
 
 #[cfg(test)]
 mod tests {
+    use gstreamer as gst;
     use proptest::prelude::*;
 
     use super::*;
@@ -268,7 +274,7 @@ mod tests {
             }
         }
         let view = Letterbox::fit(Size::new(2048, 1152), 1.0, Size::new(512, 288));
-        let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(&buffer, &info).unwrap();
+        let frame = gst_video::VideoFrame::from_buffer_readable(buffer, &info).unwrap();
         let mut planes = Planes::new(&info, view).unwrap();
         assert_eq!(planes.sources[0].halves.len(), 2);
         let mut canvas = vec![0; 512 * 288 * 3];
@@ -304,10 +310,10 @@ mod tests {
             }
         }
         let view = Letterbox::fit(Size::new(width, height), 1.0, Size::new(512, 288));
-        let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(&buffer, &info).unwrap();
+        let frame = gst_video::VideoFrame::from_buffer_readable(buffer, &info).unwrap();
         let mut quick = vec![0; 512 * 288 * 3];
         Planes::new(&info, view).unwrap().paint(&frame, &mut quick).unwrap();
-        let mut general = super::super::canvas::general(&info, view, &buffer).unwrap();
+        let mut general = super::super::canvas::general(view, &frame).unwrap();
         general.truncate(quick.len());
         (view, quick, general)
     }
@@ -330,7 +336,7 @@ mod tests {
             }
         }
         let view = Letterbox::fit(Size::new(854, 482), 1.0, Size::new(512, 288));
-        let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(&buffer, &info).unwrap();
+        let frame = gst_video::VideoFrame::from_buffer_readable(buffer, &info).unwrap();
         let mut canvas = vec![0; 512 * 288 * 3];
         Planes::new(&info, view).unwrap().paint(&frame, &mut canvas).unwrap();
         assert_eq!(canvas.iter().max(), Some(&0));

@@ -4,7 +4,7 @@
 use gstreamer as gst;
 use gstreamer_video as gst_video;
 
-use super::canvas::{Painted, Painter};
+use super::canvas::{Painter, Placed};
 use crate::types::{Rgb, Size};
 
 /// Paints pictures on canvases of one size. GStreamer must have been started, by [`super::init`].
@@ -17,8 +17,8 @@ impl Stills {
     }
 
     /// How `picture` lies on its canvas, the canvas, and the picture for crops. Errors are for people.
-    pub fn paint(&mut self, picture: &Rgb) -> Result<Painted, String> {
-        self.0.paint(&sample(picture)?)
+    pub fn place(&mut self, picture: &Rgb) -> Result<Placed, String> {
+        self.0.place(&sample(picture)?)
     }
 }
 
@@ -62,7 +62,7 @@ mod tests {
         let mut stills = Stills::new(Size::new(64, 32));
         // Widths that are no multiple of four need padding; sizes change from picture to picture.
         for (width, height) in [(101, 99), (30, 30), (333, 333)] {
-            let (view, canvas, full) = stills.paint(&halves(width, height)).unwrap();
+            let (view, canvas, full) = stills.place(&halves(width, height)).unwrap();
             assert_eq!(view, Letterbox::fit(Size::new(width, height), 1.0, Size::new(64, 32)));
             assert_eq!(
                 [at(&canvas, 2, 16), at(&canvas, 20, 16), at(&canvas, 44, 16), at(&canvas, 62, 16)],

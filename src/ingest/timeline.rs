@@ -39,7 +39,18 @@ impl Timeline {
         });
     }
 
-    /// When the picture with this mark was sent last, seen from `by`; `None` if it never was.
+    /// How many pictures the clip has.
+    pub fn pictures(&self) -> u64 {
+        self.clip.pictures()
+    }
+
+    /// How long one pass of the clip takes.
+    pub fn length(&self) -> Duration {
+        self.clip.length()
+    }
+
+    /// When the picture with this mark was sent last, seen from `by`; `None` if it never was. The clip is played over and over:
+    /// what was seen in an earlier pass seems to be from the last, so that delays come out short by whole lengths of the clip.
     pub fn sent(&self, mark: u64, by: SystemTime) -> Option<SystemTime> {
         let (zero, offset, length) = (self.began()?, self.clip.offset(mark)?, self.clip.length());
         let played = by.duration_since(zero).ok()?.checked_sub(offset)?;

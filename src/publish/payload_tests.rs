@@ -64,7 +64,7 @@ fn grounding(clock: Clock, answers: Vec<Answer>, now: Instant) -> Grounding {
         decoded_at: now.checked_sub(Duration::from_millis(27)).unwrap(),
         decode_time: Duration::from_micros(4_140),
         view: Letterbox::fit(Size::new(1920, 1080), 1.0, size),
-        canvas: Rgb::new(size, vec![0; 24]).unwrap(),
+        canvas: Rgb::new(size, vec![0; 24]).unwrap().into(),
         full: None,
         ticket: Arc::new(Ledger::default()).open(),
     };

@@ -22,7 +22,8 @@ use crate::types::{Batch, DropReason, Job, Pulse, QuerySet, Reminder};
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScheduleConfig {
-    /// Pixels older than this are never published, in milliseconds from their arrival.
+    /// Detections about pixels older than this are never published, in milliseconds from their arrival. What came to be
+    /// known late still counts for tracks: their events, and who is present.
     pub staleness_ms: u64,
     /// Most frames in one batch; 0 is the model's own limit.
     pub max_batch: usize,

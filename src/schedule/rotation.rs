@@ -121,7 +121,7 @@ mod tests {
             decoded_at: arrived,
             decode_time: Duration::ZERO,
             view: Letterbox::fit(size, 1.0, size),
-            canvas: Rgb::new(size, vec![0; 3]).unwrap(),
+            canvas: Rgb::new(size, vec![0; 3]).unwrap().into(),
             full: None,
             ticket: camera.ledger.open(),
         }

@@ -1,6 +1,6 @@
 //! What the scheduler hands to the model: frames with the questions asked of each.
 
-use std::{sync::Arc, time::Instant};
+use std::{sync::Arc, thread, time::Instant};
 
 use super::{Frame, Query};
 
@@ -20,4 +20,17 @@ pub struct Batch {
     pub jobs: Vec<Job>,
     /// When the batch was cut.
     pub cut_at: Instant,
+}
+
+impl Batch {
+    /// Has all canvases painted, side by side.
+    pub fn paint(&self) {
+        let Some((first, others)) = self.jobs.split_first() else { return };
+        thread::scope(|scope| {
+            for job in others {
+                scope.spawn(|| job.frame.canvas.paint());
+            }
+            first.frame.canvas.paint();
+        });
+    }
 }

@@ -2,7 +2,8 @@
 
 use std::{
     fmt,
-    sync::Arc,
+    ops::Deref,
+    sync::{Arc, LazyLock},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -28,6 +29,46 @@ impl Rgb {
 impl fmt::Debug for Rgb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Rgb({}x{})", self.size.width, self.size.height)
+    }
+}
+
+/// What the model sees of a picture. It is painted when somebody looks for the first time: where a camera is faster than the
+/// model, most pictures make room for newer ones before anybody does. Cheap to clone.
+#[derive(Clone)]
+pub struct Canvas(Arc<LazyLock<Rgb, Paint>>);
+
+type Paint = Box<dyn FnOnce() -> Rgb + Send>;
+
+impl Canvas {
+    /// A canvas that `paint` will paint.
+    pub fn later(paint: impl FnOnce() -> Rgb + Send + 'static) -> Self {
+        Self(Arc::new(LazyLock::new(Box::new(paint))))
+    }
+
+    /// Has it painted, unless it is.
+    pub fn paint(&self) {
+        LazyLock::force(&self.0);
+    }
+}
+
+impl From<Rgb> for Canvas {
+    /// A canvas that is painted already.
+    fn from(painted: Rgb) -> Self {
+        Self::later(move || painted)
+    }
+}
+
+impl Deref for Canvas {
+    type Target = Rgb;
+
+    fn deref(&self) -> &Rgb {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Canvas {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Canvas")
     }
 }
 
@@ -66,14 +107,14 @@ pub struct Frame {
     pub capture: Capture,
     /// Presentation time in the stream.
     pub pts: Duration,
-    /// When the decoded, scaled picture reached us: staleness is measured from `decoded_at - decode_time`.
+    /// When the decoded picture reached us: staleness is measured from `decoded_at - decode_time`.
     pub decoded_at: Instant,
-    /// From the encoded data's arrival to the decoded, scaled picture.
+    /// From the encoded data's arrival to the decoded picture.
     pub decode_time: Duration,
     /// How the source lies on the canvas.
     pub view: Letterbox,
     /// The canvas the model sees.
-    pub canvas: Rgb,
+    pub canvas: Canvas,
     /// The full-size picture for crops; `None` where the source cannot keep one.
     pub full: Option<Arc<dyn FullFrame>>,
     /// The account this frame must be settled with.
@@ -95,5 +136,30 @@ impl Frame {
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Frame({} #{} {}x{})", self.camera, self.seq, self.source().width, self.source().height)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    use super::*;
+
+    #[test]
+    fn a_canvas_is_painted_once_and_only_if_somebody_looks() {
+        let painted = Arc::new(AtomicU32::new(0));
+        let canvas = || {
+            let painted = Arc::clone(&painted);
+            Canvas::later(move || {
+                painted.fetch_add(1, Relaxed);
+                Rgb { size: Size::new(1, 1), data: vec![7; 3].into() }
+            })
+        };
+        drop(canvas());
+        assert_eq!(painted.load(Relaxed), 0);
+        let seen = canvas();
+        let other = seen.clone();
+        seen.paint();
+        assert_eq!((seen.data[0], other.data[2], painted.load(Relaxed)), (7, 7, 1));
     }
 }

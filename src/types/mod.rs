@@ -20,7 +20,7 @@ pub mod work;
 pub use batch::{Batch, Job};
 pub use event::{Best, EventKind, TrackEvent};
 pub use followed::Followed;
-pub use frame::{Capture, Clock, Frame, FullFrame, Rgb};
+pub use frame::{Canvas, Capture, Clock, Frame, FullFrame, Rgb};
 pub use geometry::{BBox, Letterbox, Size};
 pub use grounding::{Answer, Grounding, Match, ScoreKind, Status, Timings, Via};
 pub use id::{CameraId, IdError, QueryId};

@@ -12,8 +12,8 @@ use std::{
 use groundd::{
     ground::{self, GroundError, Grounder, ModelConfig},
     types::{
-        Answer, Batch, CameraId, Capture, Clock, Frame, FullFrame, Job, Ledger, Letterbox, Method, Query, QueryId, Rgb,
-        Size, Worth,
+        Answer, Batch, CameraId, Canvas, Capture, Clock, Frame, FullFrame, Job, Ledger, Letterbox, Method, Query,
+        QueryId, Rgb, Size, Worth,
     },
 };
 
@@ -99,7 +99,7 @@ pub(crate) fn frame(ledger: &Arc<Ledger>, canvas: Rgb) -> Arc<Frame> {
 pub(crate) fn frame_of(
     camera: &str,
     ledger: &Arc<Ledger>,
-    (view, canvas): (Letterbox, Rgb),
+    (view, canvas): (Letterbox, impl Into<Canvas>),
     full: Option<Arc<dyn FullFrame>>,
 ) -> Arc<Frame> {
     Arc::new(Frame {
@@ -110,7 +110,7 @@ pub(crate) fn frame_of(
         decoded_at: Instant::now(),
         decode_time: Duration::ZERO,
         view,
-        canvas,
+        canvas: canvas.into(),
         full,
         ticket: ledger.open(),
     })

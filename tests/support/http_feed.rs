@@ -62,7 +62,7 @@ pub(crate) fn frame(camera: &str, seq: u64, scene: Scene, keep: bool, ledger: &A
         decoded_at: Instant::now(),
         decode_time: Duration::from_millis(4),
         view,
-        canvas: Rgb::new(view.canvas, canvas).unwrap(),
+        canvas: Rgb::new(view.canvas, canvas).unwrap().into(),
         full: if keep { Some(Arc::new(scene)) } else { None },
         ticket,
     })

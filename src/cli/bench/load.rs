@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{
@@ -94,19 +95,54 @@ impl Drop for World {
     }
 }
 
+/// A system under test, and whatever it started: of `uv run x` the `x`. All of it ends with this.
+struct Running {
+    child: Child,
+    /// Its process group, until that is killed.
+    group: Option<Pid>,
+}
+
+impl Running {
+    /// Starts a command that leads a process group of its own.
+    fn start(mut command: Command) -> Result<Self, String> {
+        let started = command.spawn();
+        let child = started.map_err(|e| format!("cannot start {}: {e}", command.as_std().get_program().display()))?;
+        let group = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        Ok(Self { child, group })
+    }
+
+    fn kill(&mut self) {
+        if let Some(group) = self.group.take() {
+            // Nobody is left in it where all have ended by themselves.
+            kill_process_group(group, Signal::KILL).ok();
+        }
+    }
+
+    /// Ends it, and waits until it is gone.
+    async fn end(mut self) {
+        self.kill();
+        // It may have ended already; either way it is gone afterwards.
+        self.child.kill().await.ok();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
 /// Runs `command` on the world's cameras, and one beside them whose answers do not count; `Err` says why there are no numbers.
 pub(super) async fn measure(
-    mut command: Command,
+    command: Command,
     world: &mut World,
     neighbour: Option<Neighbour>,
     stage: &Stage<'_>,
 ) -> Result<Measured, String> {
     world.heard(|heard| *heard = Heard::default());
-    let mut child =
-        command.spawn().map_err(|e| format!("cannot start {}: {e}", command.as_std().get_program().display()))?;
-    let measured = watch(&mut child, world, neighbour, stage).await;
-    // It may have ended already; either way it is gone afterwards.
-    child.kill().await.ok();
+    let mut system = Running::start(command)?;
+    let measured = watch(&mut system.child, world, neighbour, stage).await;
+    system.end().await;
     measured.map_err(|reason| match last_words(stage.folder) {
         Some(words) => format!("{reason}: {words}"),
         None => reason,
@@ -162,6 +198,7 @@ async fn watch(
         cpu,
         rss,
         world_cpu,
+        by_number: false,
         latencies: Vec::new(),
         stages: BTreeMap::new(),
     };
@@ -217,7 +254,10 @@ impl Message {
         }
         // Other systems read the picture's number; groundd names the camera's own time.
         let sent = match self.payload["mark"].as_u64() {
-            Some(mark) => timeline.sent(mark, self.received),
+            Some(mark) => {
+                measured.by_number = true;
+                timeline.sent(mark, self.received)
+            }
             None => self.captured().and_then(|at| timeline.nearest(at)),
         };
         let Some(delay) = sent.and_then(|sent| self.received.duration_since(sent).ok()) else { return };

@@ -14,6 +14,7 @@ mod load;
 mod neighbour;
 mod plot;
 mod report;
+mod stop;
 mod system;
 
 use std::{
@@ -23,7 +24,7 @@ use std::{
 };
 
 use indicatif::ProgressBar;
-use tokio::process::Command;
+use tokio::{process::Command, runtime::Runtime};
 
 pub(super) use self::cameras::play;
 use self::{
@@ -32,9 +33,10 @@ use self::{
     load::World,
     neighbour::{Habit, Neighbour},
     report::Report,
+    stop::Stop,
     system::{Case, Measured, System},
 };
-use super::{Exit, Failure, args, broker::Broker, clip, model_folders, progress, runtime};
+use super::{Exit, Failure, args, broker::Broker, clip, eval::check_files, model_folders, progress, runtime};
 use crate::{
     ground::ModelConfig,
     ingest::{bare::Bare as Clip, mark},
@@ -44,29 +46,55 @@ use crate::{
 const CAMERA: &str = "cam";
 /// Queries that groundd answers if none are named; the other systems answer none.
 const QUERIES: [&str; 2] = ["person", "red car"];
+/// How long tasks may take to let go of their processes at the end.
+const GOODBYE: Duration = Duration::from_secs(5);
 
 pub(super) fn run(args: &args::Bench) -> Result<(), Failure> {
+    check_files(&[("--json", args.json.as_deref()), ("--plot", args.plot.as_deref())])?;
     let folder = tempfile::Builder::new().prefix("groundd-bench-").tempdir();
     let folder = folder.map_err(|e| Failure::new(Exit::Unavailable, format!("cannot make a temporary folder: {e}")))?;
+    let runtime = runtime()?;
+    let report = everything(args, folder.path(), &runtime);
+    // Processes end when what holds them is dropped, also where a signal cut the work short: that is waited for.
+    runtime.shutdown_timeout(GOODBYE);
+    report?.tell(args)
+}
+
+/// Measures all that was asked for, with files in `folder`.
+fn everything(args: &args::Bench, folder: &Path, runtime: &Runtime) -> Result<Report, Failure> {
+    let stop = runtime.block_on(async { Stop::listen() })?;
     let spinner = progress::spinner("numbering the clip's pictures");
-    let film = folder.path().join("numbered.mkv");
-    mark::number(&args.clip.clone().map_or_else(clip, Ok)?, &film)?;
-    let clip = Clip::load(&film)?;
-    let model = model(args);
+    let film = folder.join("numbered.mkv");
+    let clip = numbered(args, &film)?;
+    stop.check()?;
     spinner.set_message("measuring the engine and the decoder alone");
     let limit = Duration::from_secs_f64(args.seconds.min(5.0));
-    let bare = Bare::measure(&clip, &model, &model_folders(), limit)?;
-    let runtime = runtime()?;
-    let stage = Stage { args, bare: &bare, folder: folder.path(), film: &film, clip: &clip };
-    let measured = runtime.block_on(async {
+    let bare = Bare::measure(&clip, &model(args), &model_folders(), limit, &stop)?;
+    let stage = Stage { args, bare: &bare, folder, film: &film, clip: &clip };
+    let measured = runtime.block_on(stop.unless(async {
         let mut world = World::new(Broker::start(stage.folder).await?)?;
         let cases = cases(&stage, &mut world, &spinner).await;
         Ok::<_, Failure>((cases, beside(&stage, &mut world, &spinner).await))
-    });
-    runtime.shutdown_background();
+    }));
     spinner.finish_and_clear();
     let (cases, beside) = measured?;
-    Report { seconds: args.seconds, queries: queries(args), bare, cases, beside }.tell(args)
+    Ok(Report { seconds: args.seconds, queries: queries(args), bare, cases, beside })
+}
+
+/// The clip with a number in every picture, as a file at `film` and in memory.
+fn numbered(args: &args::Bench, film: &Path) -> Result<Clip, Failure> {
+    let path = args.clip.clone().map_or_else(clip, Ok)?;
+    mark::number(&path, film)?;
+    let clip = Clip::load(film)?;
+    let (pictures, most, path) = (clip.timeline().pictures(), mark::NUMBERS, path.display());
+    if pictures > most {
+        let message = format!(
+            "--clip {path}: it has {pictures} pictures, and no more than {most} can be told apart; take a part of it, as \
+             `ffmpeg -i {path} -frames:v {most} part.mp4` makes one"
+        );
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    Ok(clip)
 }
 
 /// What all cases have in common.
@@ -117,7 +145,7 @@ async fn beside(stage: &Stage<'_>, world: &mut World, spinner: &ProgressBar) -> 
 /// One case. A system that fails is a row that says so, not the end.
 async fn case(stage: &Stage<'_>, system: &System, streams: usize, beside: Option<Habit>, world: &mut World) -> Case {
     let mut case = Case::new(system, streams);
-    case.fill(measure(stage, system, streams, beside, world).await, stage.bare);
+    case.fill(measure(stage, system, streams, beside, world).await, stage.bare, stage.clip.timeline().length());
     world.cameras.clear();
     // Told as they come, so that what ends this process early does not take them along.
     case.log();
@@ -167,10 +195,11 @@ fn groundd(name: &'static str, once: bool, args: &args::Bench) -> System {
     System::Groundd { name, config: model(args), queries: queries(args), fps: args.fps, once }
 }
 
-/// A process whose output goes to `log`; it ends with its handle.
+/// A process whose output goes to `log`; it ends with its handle. It leads a group of its own, by which whatever it starts can
+/// be ended as well, and which a terminal's Ctrl-C does not reach.
 fn process(program: &Path, log: PathBuf) -> std::io::Result<Command> {
     let log = std::fs::File::create(log)?;
     let mut command = Command::new(program);
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true).process_group(0);
     Ok(command)
 }

@@ -1,9 +1,6 @@
 //! The table for people and the file for programs.
 
-use std::{
-    fs,
-    io::{self, Write},
-};
+use std::{fs, path::Path};
 
 use comfy_table::{Table, presets};
 use serde_json::json;
@@ -15,7 +12,7 @@ use super::{
     plot,
     system::{Case, Numbers, Spread},
 };
-use crate::cli::{Exit, Failure};
+use crate::cli::{Exit, Failure, eval::all_written, say};
 
 /// Everything that was measured.
 pub(super) struct Report {
@@ -28,20 +25,12 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Prints the table and writes the files that were asked for. Fails if groundd itself gave no numbers.
+    /// Writes the files that were asked for and prints the table. Fails if groundd itself gave no numbers.
     pub(super) fn tell(&self, args: &args::Bench) -> Result<(), Failure> {
-        let cannot = |what: &str, e: &dyn std::fmt::Display| {
-            Failure::new(Exit::Unavailable, format!("cannot write {what}: {e}; check the path"))
-        };
-        io::stdout().lock().write_all(self.text().as_bytes()).map_err(|e| cannot("the table", &e))?;
-        if let Some(path) = &args.json {
-            let text = serde_json::to_string_pretty(&self.json()).unwrap_or_default() + "\n";
-            fs::write(path, text).map_err(|e| cannot(&path.display().to_string(), &e))?;
-        }
-        if let Some(path) = &args.plot {
-            let drawing = plot::draw(&self.cases).map_err(|e| cannot(&path.display().to_string(), &e))?;
-            fs::write(path, drawing).map_err(|e| cannot(&path.display().to_string(), &e))?;
-        }
+        // The files first: a reader of the table may leave before its end. What could not be written takes no table along.
+        let written = self.write(args);
+        let told = say(&self.text());
+        written.and(told)?;
         let own = self.cases.iter().find(|case| case.numbers.is_none() && case.system == "groundd");
         match own.and_then(|case| case.note.as_ref()) {
             Some(note) => Err(Failure::new(Exit::Unavailable, format!("groundd could not be measured: {note}"))),
@@ -49,14 +38,31 @@ impl Report {
         }
     }
 
+    /// Writes what can be written; the error names everything that cannot.
+    fn write(&self, args: &args::Bench) -> Result<(), Failure> {
+        let mut failed = Vec::new();
+        let mut write = |path: &Path, text: Result<String, String>| {
+            let written = text.and_then(|text| fs::write(path, text).map_err(|e| e.to_string()));
+            failed.extend(written.err().map(|reason| format!("cannot write {}: {reason}", path.display())));
+        };
+        if let Some(path) = &args.json {
+            let text = serde_json::to_string_pretty(&self.json());
+            write(path, text.map(|text| text + "\n").map_err(|e| e.to_string()));
+        }
+        if let Some(path) = &args.plot {
+            write(path, plot::draw(&self.cases));
+        }
+        all_written(&failed)
+    }
+
     fn text(&self) -> String {
-        let Bare { engine_ms, engine_wall_ms, decode_ms, scale_ms, file } = &self.bare;
+        let Bare { engine_ms, engine_wall_ms, engine_busy_ms, decode_ms, scale_ms, file } = &self.bare;
         let (cores, seconds, queries) = (cores(), self.seconds, self.queries.join(", "));
         let (processor, file) = (processor(), file.display());
         let mut text = format!(
             "{processor}, {cores} cores; {seconds} s a case; groundd answers: {queries}\n\
-             alone, a picture: engine {engine_ms:.1} CPU ms ({engine_wall_ms:.1} ms), decoder {decode_ms:.1} CPU ms, \
-             scaling and colour {scale_ms:.1} CPU ms ({file})\n"
+             alone, a picture: engine {engine_ms:.1} CPU ms ({engine_wall_ms:.1} ms), {engine_busy_ms:.1} CPU ms with one on \
+             every core, decoder {decode_ms:.1} CPU ms, scaling and colour {scale_ms:.1} CPU ms ({file})\n"
         );
         text += &format!("{}\n", self.table());
         if let Some(stages) = self.stages() {
@@ -135,11 +141,12 @@ impl Report {
         let mut table = Table::new();
         table.load_preset(presets::UTF8_FULL_CONDENSED);
         let names = ["arrive", "decode", "queue", "infer", "publish"];
-        table.set_header(["cameras"].into_iter().chain(names));
+        table.set_header(["cameras", "system"].into_iter().chain(names));
         let with_stages = self.cases.iter().filter_map(|case| Some((case, case.numbers.as_ref()?)));
         for (case, numbers) in with_stages.filter(|(_, numbers)| !numbers.stages_ms.is_empty()) {
             let stage = |name: &&str| numbers.stages_ms.get(*name).map_or_else(String::new, slashed);
-            table.add_row([case.streams.to_string()].into_iter().chain(names.iter().map(stage)));
+            let row = [case.streams.to_string(), case.system.clone()];
+            table.add_row(row.into_iter().chain(names.iter().map(stage)));
         }
         (table.row_count() > 0).then_some(table)
     }
@@ -191,4 +198,43 @@ fn processor() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name));
     name.unwrap_or("unknown processor").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn case(system: &str) -> Case {
+        let spread = Spread { p50: 1.0, p95: 2.0, p99: 3.0, count: 4 };
+        let numbers = Numbers {
+            offered_per_s: 15.0,
+            analysed_per_s: 15.0,
+            unanswered: 0.0,
+            cpu_ms_per_frame: 10.0,
+            over_bare: 1.2,
+            of_possible: 1.0,
+            latency_ms: Some(spread),
+            stages_ms: BTreeMap::from([("infer", spread)]),
+            rss_mb: 100.0,
+            world_cpu: 0.0,
+        };
+        Case { system: system.to_owned(), streams: 4, note: None, numbers: Some(numbers) }
+    }
+
+    #[test]
+    fn stages_say_whose_they_are_and_the_engine_is_told_idle_and_busy() {
+        let file = "vision.onnx".into();
+        let bare =
+            Bare { engine_ms: 10.0, engine_wall_ms: 10.0, engine_busy_ms: 20.0, decode_ms: 1.0, scale_ms: 1.0, file };
+        let cases = vec![case("groundd"), case("groundd, asking always")];
+        let report = Report { seconds: 1.0, queries: Vec::new(), bare, cases, beside: Vec::new() };
+        let stages = report.stages().unwrap().to_string();
+        for words in ["system", "groundd, asking always", "1.0 / 2.0 / 3.0"] {
+            assert!(stages.contains(words), "{words:?} is not in\n{stages}");
+        }
+        assert!(report.text().contains("20.0 CPU ms with one on every core"), "{}", report.text());
+        assert_eq!(report.json()["bare"]["engine_busy_ms"], 20.0);
+    }
 }

@@ -1,6 +1,6 @@
 //! What is measured: groundd as a service, other systems as the programs that were named; and what came of it.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use serde::Serialize;
 use tokio::process::Command;
@@ -115,6 +115,9 @@ impl Spread {
     }
 }
 
+/// What is to be known of delays that may be longer than they seem.
+const WRAPPED: &str = "delays may be longer by whole lengths of the clip";
+
 /// What one system did with some cameras.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Case {
@@ -137,10 +140,10 @@ pub(super) struct Numbers {
     pub(super) unanswered: f64,
     /// Processor milliseconds for each of those, all of the system's processes together.
     pub(super) cpu_ms_per_frame: f64,
-    /// That, over what the bare engine and the bare decoder cost for the same pictures.
+    /// That, over what the bare engine and the bare decoder cost for the same pictures on an otherwise idle machine.
     pub(super) over_bare: f64,
-    /// Analysed pictures, over what this machine could do by those bare costs with what the cameras and the broker
-    /// leave of it; at most all that are offered.
+    /// Analysed pictures, over what this machine could do with what the cameras, the broker and the bare decoder leave of it, by
+    /// what the bare engine costs when every core runs one; at most all that are offered.
     pub(super) of_possible: f64,
     /// From the sending of a picture to its answer at the subscriber.
     pub(super) latency_ms: Option<Spread>,
@@ -171,9 +174,17 @@ impl Case {
         }
     }
 
-    pub(super) fn fill(&mut self, result: Result<Measured, String>, bare: &Bare) {
+    /// Enters what came of it, on cameras that play a clip of `length` over and over.
+    pub(super) fn fill(&mut self, result: Result<Measured, String>, bare: &Bare, length: Duration) {
         match result {
-            Ok(measured) => self.numbers = Some(measured.numbers(bare)),
+            Ok(measured) => {
+                let by_number = measured.by_number;
+                let numbers = measured.numbers(bare);
+                // A number says which picture it was, not in which pass.
+                let long = numbers.latency_ms.is_some_and(|spread| spread.p95 > length.as_secs_f64() * 1e3 / 2.0);
+                self.note = (by_number && long).then(|| WRAPPED.to_owned());
+                self.numbers = Some(numbers);
+            }
             Err(reason) => self.note = Some(reason),
         }
     }
@@ -189,6 +200,8 @@ pub(super) struct Measured {
     pub(super) cpu: f64,
     pub(super) rss: u64,
     pub(super) world_cpu: f64,
+    /// Whether delays go by the numbers in the pictures, rather than by the camera's own time.
+    pub(super) by_number: bool,
     pub(super) latencies: Vec<f64>,
     pub(super) stages: BTreeMap<&'static str, Vec<f64>>,
 }
@@ -200,7 +213,7 @@ impl Measured {
         let cpu_ms = self.cpu * 1e3 / analysed;
         let cores = std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
         let left_ms = (cores - rate(self.world_cpu)) * 1e3 - offered * bare.decode_ms;
-        let possible = (left_ms / bare.engine_ms).clamp(1e-9, offered.max(1e-9));
+        let possible = (left_ms / bare.engine_busy_ms).clamp(1e-9, offered.max(1e-9));
         Numbers {
             offered_per_s: offered,
             analysed_per_s: rate(self.analysed as f64),
@@ -229,6 +242,38 @@ mod tests {
         assert_eq!((config.cameras.len(), config.queries.len()), (2, 1));
         assert!(config.cameras.values().all(|camera| camera.fps == Some(2.0)));
         assert_eq!((config.model, config.ask.once), (ModelConfig::default(), false));
+    }
+
+    fn bare() -> Bare {
+        let file = "vision.onnx".into();
+        Bare { engine_ms: 10.0, engine_wall_ms: 10.0, engine_busy_ms: 20.0, decode_ms: 0.0, scale_ms: 0.0, file }
+    }
+
+    /// Ten frames in a second, each of which took 20 ms of a processor.
+    fn measured(latencies: Vec<f64>, by_number: bool) -> Measured {
+        let (offered, stages) = (1e9, BTreeMap::new());
+        let (analysed, queries, unanswered, rss) = (10, 0, 0, 0);
+        let (seconds, cpu, world_cpu) = (1.0, 0.2, 0.0);
+        Measured { seconds, offered, analysed, queries, unanswered, cpu, rss, world_cpu, by_number, latencies, stages }
+    }
+
+    #[test]
+    fn a_frame_is_held_against_an_idle_machine_and_what_is_possible_against_a_busy_one() {
+        let numbers = measured(Vec::new(), false).numbers(&bare());
+        let cores = std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
+        assert!((numbers.over_bare - 2.0).abs() < 1e-9, "{numbers:?}");
+        assert!((numbers.of_possible - 10.0 / (cores * 1e3 / 20.0)).abs() < 1e-9, "{numbers:?}");
+    }
+
+    #[test]
+    fn delays_by_number_that_come_near_the_clips_length_are_doubted() {
+        let note = |delay: f64, by_number| {
+            let mut case = Case { system: "other".to_owned(), streams: 1, note: None, numbers: None };
+            case.fill(Ok(measured(vec![delay], by_number)), &bare(), Duration::from_secs(20));
+            case.note
+        };
+        assert_eq!(note(10_001.0, true).as_deref(), Some(WRAPPED));
+        assert_eq!((note(9_999.0, true), note(10_001.0, false)), (None, None));
     }
 
     #[test]

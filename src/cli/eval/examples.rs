@@ -26,6 +26,9 @@ const BAD: usize = 12;
 /// An answer at least so right (F1) may be shown as good, any other as bad.
 const PASSABLE: f64 = 0.75;
 
+/// Bytes of an image's name that go into its drawing's: file systems take 255 for a whole name.
+const STEM: usize = 60;
+
 /// Long side of a drawn image, so that small ones can be read and large ones are not huge.
 const LONG: (u32, u32) = (960, 1280);
 
@@ -60,6 +63,7 @@ pub(super) fn draw(entries: &[Entry], method: Method, shown: &[Shown], folder: &
             let entry = &entries[one.entry];
             let phrase = &entry.phrases[one.phrase];
             let stem = entry.picture.path.file_stem().unwrap_or_default().to_string_lossy();
+            let stem = &stem[..stem.floor_char_boundary(STEM)];
             let path = folder.join(format!("{method}-{name}-{:02}-{}-{stem}.jpg", i + 1, slug(&phrase.text)));
             let pixels = entry.picture.read().map_err(|e| e.to_string())?;
             let size = entry.picture.size;

@@ -14,11 +14,11 @@ use tracing::{info, warn};
 use self::{
     examples::Shown,
     report::{CostReport, Data, MethodReport, Model, Report},
-    trial::{Reply, Trial},
+    trial::{Reply, Said, Trial},
 };
 use super::{Exit, Failure, args, model_folders, progress, say};
 use crate::{
-    eval::{Cost, Dataset, DatasetError, Entry, Options, Scorer, dataset},
+    eval::{Answer, Cost, Dataset, DatasetError, Entry, Options, PictureError, Scorer, dataset},
     ground::{self, ModelConfig, ModelInfo, methods::zoom::ZoomConfig},
     ingest,
     types::{Method, ScoreKind},
@@ -64,19 +64,20 @@ pub(super) fn run(args: &args::Eval) -> Result<(), Failure> {
         },
         keep: args.examples.is_some(),
     };
-    ask(&dataset, Trial::new(grounder), &mut runs, &how)?;
+    let unreadable = ask(&dataset, Trial::new(grounder), &mut runs, &how)?;
     let report = Report {
         v: 1,
         groundd: env!("CARGO_PKG_VERSION"),
-        data: Data::of(&dataset),
+        data: Data::of(&dataset, unreadable),
         model: Model::of(&info, args.threads),
         threshold: args.threshold,
-        zoom_passes: args.zoom_passes,
+        zoom_passes: (!args.zoom_exhaustive).then_some(args.zoom_passes),
         methods: runs.iter().map(Run::report).collect(),
     };
-    // The files first: a reader of the table may leave before its end.
-    write_files(args, &dataset, &runs, &report)?;
-    say(&table::render(&report))
+    // The files first: a reader of the table may leave before its end. What could not be written takes no table along.
+    let written = write_files(args, &dataset, &runs, &report);
+    let told = say(&table::render(&report));
+    written.and(told)
 }
 
 fn options(args: &args::Eval) -> Options {
@@ -89,30 +90,35 @@ fn options(args: &args::Eval) -> Options {
     }
 }
 
-/// What cannot be written is better known before an hour of asking than after.
+/// Whether everything that is wanted can be written.
 fn check_outputs(args: &args::Eval) -> Result<(), Failure> {
-    let cannot = |option: &str, path: &Path, reason: &dyn std::fmt::Display| {
-        let path = path.display();
-        Failure::new(Exit::Usage, format!("{option} {path}: cannot be written: {reason}; name a place that can"))
-    };
     if let Some(path) = &args.plot
         && !path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png"))
     {
-        return Err(cannot("--plot", path, &"it is a PNG and its name should end with .png"));
+        return Err(unwritable("--plot", path, &"it is a PNG and its name should end with .png"));
     }
-    for (option, path) in [("--json", &args.json), ("--plot", &args.plot)] {
-        if let Some(path) = path {
-            // Opened for appending, so that an older file is still whole if this run fails; a new one is not left behind.
-            let new = !path.exists();
-            let opened = fs::OpenOptions::new().create(true).append(true).open(path);
-            let emptied = opened.and_then(|_| if new { fs::remove_file(path) } else { Ok(()) });
-            emptied.map_err(|e| cannot(option, path, &e))?;
-        }
-    }
+    check_files(&[("--json", args.json.as_deref()), ("--plot", args.plot.as_deref())])?;
     match &args.examples {
-        Some(folder) => fs::create_dir_all(folder).map_err(|e| cannot("--examples", folder, &e)),
+        Some(folder) => fs::create_dir_all(folder).map_err(|e| unwritable("--examples", folder, &e)),
         None => Ok(()),
     }
+}
+
+/// Whether the files that options name can be written: better known before an hour of work than after.
+pub(super) fn check_files(files: &[(&str, Option<&Path>)]) -> Result<(), Failure> {
+    for (option, path) in files.iter().filter_map(|(option, path)| Some((option, (*path)?))) {
+        // Opened for appending, so that an older file is still whole if this run fails; a new one is not left behind.
+        let new = !path.exists();
+        let opened = fs::OpenOptions::new().create(true).append(true).open(path);
+        let emptied = opened.and_then(|_| if new { fs::remove_file(path) } else { Ok(()) });
+        emptied.map_err(|e| unwritable(option, path, &e))?;
+    }
+    Ok(())
+}
+
+fn unwritable(option: &str, path: &Path, reason: &dyn std::fmt::Display) -> Failure {
+    let path = path.display();
+    Failure::new(Exit::Usage, format!("{option} {path}: cannot be written: {reason}; name a place that can"))
 }
 
 /// The methods to try: those that are named, all of which the model must have, or all it has.
@@ -160,13 +166,26 @@ struct Run {
     shown: Vec<Shown>,
 }
 
-fn ask(dataset: &Dataset, mut trial: Trial, runs: &mut [Run], how: &How) -> Result<(), Failure> {
+/// Asks everything of every image that can be read. Returns how many could not.
+fn ask(dataset: &Dataset, mut trial: Trial, runs: &mut [Run], how: &How) -> Result<usize, Failure> {
     let total = dataset.entries.len() * runs.len();
     let bar = progress::items(total as u64, "asking");
+    let mut unreadable: Vec<PictureError> = Vec::new();
     for (i, entry) in dataset.entries.iter().enumerate() {
-        let look = trial.look(entry)?;
+        // Only the headers were read before. One image that breaks off should not take hours of answers along.
+        let pixels = match entry.picture.read() {
+            Ok(pixels) => pixels,
+            Err(error) => {
+                bar.suspend(|| warn!("left out: {error}"));
+                unreadable.push(error);
+                bar.inc(runs.len() as u64);
+                continue;
+            }
+        };
+        let look = trial.look(entry, &pixels)?;
+        let first = i == unreadable.len();
         for run in &mut *runs {
-            if i == 0 {
+            if first {
                 // The first time is slower: memory is allocated, texts are encoded.
                 trial.ask(entry, &look, run.method, how.threshold)?;
             }
@@ -180,7 +199,10 @@ fn ask(dataset: &Dataset, mut trial: Trial, runs: &mut [Run], how: &How) -> Resu
         }
     }
     bar.finish_and_clear();
-    Ok(())
+    match unreadable.first() {
+        Some(error) if unreadable.len() == dataset.entries.len() => Err(Failure::of(Exit::Config, error)),
+        _ => Ok(unreadable.len()),
+    }
 }
 
 impl Run {
@@ -199,15 +221,17 @@ impl Run {
         let mut ranked = ranking.map(|ranking| ranking.answers.into_iter());
         for (p, (phrase, answer)) in entry.phrases.iter().zip(reply.answers).enumerate() {
             let all = ranked.as_mut().and_then(Iterator::next).map(Result::unwrap_or_default);
-            let reported = answer.as_deref().ok();
+            let reported = answer.as_ref().ok().map(|said| Answer { boxes: &said.boxes, finished: said.finished });
             let ranking = match how.rank {
                 Rank::Not => None,
-                Rank::Reported => Some(reported.unwrap_or_default()),
-                Rank::Again => all.as_deref(),
+                Rank::Reported => Some(reported.map(|answer| answer.boxes).unwrap_or_default()),
+                Rank::Again => all.as_ref().map(|said| said.boxes.as_slice()),
             };
             let verdict = self.scorer.add(&phrase.kind, &phrase.truths, reported, ranking);
             match answer {
-                Ok(answer) if how.keep => self.shown.push(Shown { entry: i, phrase: p, verdict, answer }),
+                Ok(Said { boxes: answer, .. }) if how.keep => {
+                    self.shown.push(Shown { entry: i, phrase: p, verdict, answer });
+                }
                 Ok(_) => {}
                 Err(reason) => {
                     let known = self.refused.len() < REASONS || self.refused.contains_key(&reason);
@@ -231,22 +255,34 @@ impl Run {
     }
 }
 
+/// Writes what can be written; the error names everything that cannot.
 fn write_files(args: &args::Eval, dataset: &Dataset, runs: &[Run], report: &Report) -> Result<(), Failure> {
-    let cannot = |path: &Path, reason: String| Failure::new(Exit::Internal, format!("{}: {reason}", path.display()));
+    let mut failed = Vec::new();
+    let mut note = |path: &Path, reason: String| failed.push(format!("cannot write {}: {reason}", path.display()));
     if let Some(path) = &args.json {
-        report::write(report, path).map_err(|e| cannot(path, e))?;
+        report::write(report, path).unwrap_or_else(|reason| note(path, reason));
     }
     if let Some(path) = &args.plot {
-        plot::draw(report, path).map_err(|e| cannot(path, e))?;
+        plot::draw(report, path).unwrap_or_else(|reason| note(path, reason));
     }
     if let Some(folder) = &args.examples {
         for run in runs {
-            let drawn = examples::draw(&dataset.entries, run.method, &run.shown, folder);
-            let drawn = drawn.map_err(|e| cannot(folder, e))?;
-            info!(method = %run.method, pictures = drawn, folder = %folder.display(), "examples");
+            match examples::draw(&dataset.entries, run.method, &run.shown, folder) {
+                Ok(drawn) => info!(method = %run.method, pictures = drawn, folder = %folder.display(), "examples"),
+                Err(reason) => note(folder, reason),
+            }
         }
     }
-    Ok(())
+    all_written(&failed)
+}
+
+/// An error that names all that could not be written, if there is any.
+pub(super) fn all_written(failed: &[String]) -> Result<(), Failure> {
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let failed = failed.join("; ");
+    Err(Failure::new(Exit::Unavailable, format!("{failed}; make room, or name another place. Stdout has the table")))
 }
 
 impl From<DatasetError> for Failure {

@@ -21,8 +21,8 @@ pub(super) struct Report {
     pub(super) model: Model,
     /// Least score of a reported box, where the command line gave one.
     pub(super) threshold: Option<f32>,
-    /// Passes that `zoom` may take for a phrase beyond the whole image's.
-    pub(super) zoom_passes: usize,
+    /// Passes that `zoom` may take for a phrase beyond the whole image's; `None` is no limit.
+    pub(super) zoom_passes: Option<usize>,
     pub(super) methods: Vec<MethodReport>,
 }
 
@@ -33,7 +33,10 @@ pub(super) struct Data {
     #[serde(skip)]
     pub(super) name: String,
     pub(super) style: Style,
+    /// Images that were asked about.
     pub(super) images: usize,
+    /// Images that could not be read after all, and are in no figure.
+    pub(super) unreadable: usize,
 }
 
 /// The model and what it ran on.
@@ -71,11 +74,12 @@ pub(super) struct CostReport {
 }
 
 impl Data {
-    pub(super) fn of(dataset: &Dataset) -> Self {
+    /// `unreadable` of the images turned out not to be.
+    pub(super) fn of(dataset: &Dataset, unreadable: usize) -> Self {
         let name = dataset.path.canonicalize().unwrap_or_else(|_| dataset.path.clone());
         let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let path = dataset.path.display().to_string();
-        Self { path, name, style: dataset.style, images: dataset.entries.len() }
+        Self { path, name, style: dataset.style, images: dataset.entries.len() - unreadable, unreadable }
     }
 }
 

@@ -39,6 +39,10 @@ pub(super) fn render(report: &Report) -> String {
     .ok();
     writeln!(text, "{}", overall(report)).ok();
     text += LEGEND;
+    if data.unreadable > 0 {
+        let n = data.unreadable;
+        writeln!(text, "{}: {n} images could not be read and are left out; the log names them", data.name).ok();
+    }
     for method in &report.methods {
         text += &notes(method);
     }
@@ -138,6 +142,13 @@ fn notes(m: &MethodReport) -> String {
         let (method, refused, phrases) = (m.method, m.figures.refused, m.figures.phrases);
         text += &format!("{method}: {refused} of {phrases} phrases could not be asked and count as wrong: ");
         text += &format!("{}{more}\n", listed.join("; "));
+    }
+    if m.figures.unfinished > 0 {
+        let (method, unfinished, phrases) = (m.method, m.figures.unfinished, m.figures.phrases);
+        text += &format!(
+            "{method}: ran out of passes for {unfinished} of {phrases} phrases; what it said until then counts, "
+        );
+        text += "silence as well. --zoom-passes gives more, --zoom-exhaustive all\n";
     }
     if m.score_kinds.contains(&ScoreKind::None) && m.figures.precision.ap.is_some() {
         text += &format!("{}: gives no scores, so AP goes by the order in which boxes were written\n", m.method);

@@ -12,25 +12,33 @@ use crate::{
     ground::Grounder,
     ingest::Stills,
     types::{
-        Batch, CameraId, Capture, Clock, Frame, FullFrame, Job, Ledger, Letterbox, Match, Method, Query, QueryId, Rgb,
-        ScoreKind, Status, Worth,
+        Batch, CameraId, Canvas, Capture, Clock, Frame, FullFrame, Job, Ledger, Letterbox, Match, Method, Query,
+        QueryId, Rgb, ScoreKind, Status, Worth,
     },
 };
 
 /// An image on its canvas. Decoded and scaled once, however often it is asked.
 pub(super) struct Look {
     view: Letterbox,
-    canvas: Rgb,
+    canvas: Canvas,
     full: Arc<dyn FullFrame>,
 }
 
 /// What was answered to all phrases of one image, and what it took.
 pub(super) struct Reply {
     /// One a phrase; or why it could not be asked.
-    pub(super) answers: Vec<Result<Vec<Scored>, String>>,
+    pub(super) answers: Vec<Result<Said, String>>,
     /// What the scores mean.
     pub(super) kinds: Vec<ScoreKind>,
     pub(super) sample: Sample,
+}
+
+/// What was said to one phrase.
+#[derive(Default)]
+pub(super) struct Said {
+    pub(super) boxes: Vec<Scored>,
+    /// Whether all was looked at; a search may run out of passes before.
+    pub(super) finished: bool,
 }
 
 /// A model under trial.
@@ -51,14 +59,13 @@ impl Trial {
         Self { grounder, stills, ledger: Arc::default(), queries: HashMap::new() }
     }
 
-    /// Reads an image and puts it on the canvas.
-    pub(super) fn look(&mut self, entry: &Entry) -> Result<Look, Failure> {
-        let picture = entry.picture.read().map_err(|e| Failure::of(Exit::Config, &e))?;
-        let painted = self
-            .stills
-            .paint(&picture)
+    /// Puts the pixels of an image on the canvas.
+    pub(super) fn look(&mut self, entry: &Entry, pixels: &Rgb) -> Result<Look, Failure> {
+        let placed = self.stills.place(pixels);
+        let (view, canvas, full) = placed
             .map_err(|reason| Failure::new(Exit::Internal, format!("{}: {reason}", entry.picture.path.display())))?;
-        let (view, canvas, full) = painted;
+        // What it takes to scale it is none of the model's cost.
+        canvas.paint();
         Ok(Look { view, canvas, full })
     }
 
@@ -101,9 +108,14 @@ impl Trial {
             }
         }
         let scored = |m: &Match| Scored { rect: Rect::from(&m.bbox), score: m.score.into() };
-        let answers = answers.into_iter().map(|answer| match answer.status {
-            Status::Ok => Ok(answer.matches.iter().map(scored).collect()),
-            Status::Shed(reason) | Status::Error(reason) => Err(reason),
+        let answers = answers.into_iter().map(|answer| {
+            let boxes = answer.matches.iter().map(scored).collect();
+            match answer.status {
+                Status::Ok => Ok(Said { boxes, finished: true }),
+                // Nothing is left out here to save work, so that this is a search that ran out of passes.
+                Status::Shed(_) => Ok(Said { boxes, finished: false }),
+                Status::Error(reason) => Err(reason),
+            }
         });
         let sample = Sample { ms, queries: entry.phrases.len(), passes: effort.passes, tokens: effort.tokens };
         Ok(Reply { answers: answers.collect(), kinds, sample })

@@ -11,7 +11,7 @@ use std::{
 use serde::Deserialize;
 
 use super::{
-    Dataset, DatasetError, Entry, Options, Phrase, Style, choice, image_folder, outside, parse, record, words,
+    Dataset, DatasetError, Entry, Options, Phrase, Style, Wanted, choice, image_folder, outside, parse, record, words,
 };
 use crate::{
     eval::{
@@ -177,6 +177,8 @@ pub(super) fn load(file: &Path, bytes: &[u8], options: &Options) -> Result<Datas
             names.push(Arc::clone(name));
         }
     }
+    let wanted = Wanted::among(names.iter().map(AsRef::as_ref), options, file)?;
+    names.retain(|name| wanted.has(name));
     let mut entries = Vec::new();
     for id in content.images.keys().take(options.limit.unwrap_or(usize::MAX)) {
         let Some(picture) = content.picture(*id)? else { continue };

@@ -88,7 +88,7 @@ pub struct Options {
     pub split: Option<String>,
     /// Only these phrases; empty is all.
     pub queries: Vec<String>,
-    /// Only that many images.
+    /// Only that many images, of those that are asked something.
     pub limit: Option<usize>,
 }
 
@@ -163,7 +163,7 @@ impl DatasetError {
 /// Reads the data set at `path`, and the header of every image that will be asked.
 pub fn load(path: &Path, options: &Options) -> Result<Dataset, DatasetError> {
     let meta = fs::metadata(path).map_err(|source| missing(path, source))?;
-    let mut dataset = if meta.is_dir() && path.join(yolo::LABELS).is_dir() {
+    let dataset = if meta.is_dir() && path.join(yolo::LABELS).is_dir() {
         yolo::load(path, options)?
     } else {
         let file = if meta.is_dir() { only_json(path)? } else { path.to_owned() };
@@ -177,7 +177,6 @@ pub fn load(path: &Path, options: &Options) -> Result<Dataset, DatasetError> {
     if dataset.entries.is_empty() {
         return Err(layout(path, "it has no images"));
     }
-    choose(&mut dataset, &options.queries)?;
     Ok(dataset)
 }
 
@@ -237,22 +236,32 @@ fn style_of(path: &Path, bytes: &[u8]) -> Result<Style, DatasetError> {
     }
 }
 
-/// Leaves only the phrases that are wanted, and the images that then still have some.
-fn choose(dataset: &mut Dataset, queries: &[String]) -> Result<(), DatasetError> {
-    if queries.is_empty() {
-        return Ok(());
+/// Which of the phrases are asked. It has to be known before images are counted for a limit: of many phrases most images have
+/// none that is wanted.
+struct Wanted<'a>(&'a [String]);
+
+impl<'a> Wanted<'a> {
+    /// Those that were named, each of which must be one of `texts`; all, if none was.
+    fn among<'t>(
+        texts: impl IntoIterator<Item = &'t str>,
+        options: &'a Options,
+        path: &Path,
+    ) -> Result<Self, DatasetError> {
+        let texts: BTreeSet<&str> = texts.into_iter().map(str::trim).collect();
+        match options.queries.iter().find(|query| !texts.iter().any(|text| is(query, text))) {
+            Some(query) => Err(choice("--query", query, path, texts.iter().map(|text| format!("\"{text}\"")))),
+            None => Ok(Self(&options.queries)),
+        }
     }
-    let wants = |query: &str, text: &str| query.trim().eq_ignore_ascii_case(text);
-    let texts: BTreeSet<&str> =
-        dataset.entries.iter().flat_map(|entry| entry.phrases.iter().map(|phrase| &*phrase.text)).collect();
-    if let Some(query) = queries.iter().find(|query| !texts.iter().any(|text| wants(query, text))) {
-        return Err(choice("--query", query, &dataset.path, texts.iter().map(|text| format!("\"{text}\""))));
+
+    fn has(&self, text: &str) -> bool {
+        self.0.is_empty() || self.0.iter().any(|query| is(query, text))
     }
-    for entry in &mut dataset.entries {
-        entry.phrases.retain(|phrase| queries.iter().any(|query| wants(query, &phrase.text)));
-    }
-    dataset.entries.retain(|entry| !entry.phrases.is_empty());
-    Ok(())
+}
+
+/// Whether the words that were named are a phrase's: blanks around them and capitals do not matter.
+fn is(query: &str, text: &str) -> bool {
+    query.trim().eq_ignore_ascii_case(text.trim())
 }
 
 /// Values listed in an error; more are counted.

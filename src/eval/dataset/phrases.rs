@@ -11,7 +11,9 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{Dataset, DatasetError, Entry, Options, Phrase, Style, choice, image_folder, outside, parse, record};
+use super::{
+    Dataset, DatasetError, Entry, Options, Phrase, Style, Wanted, choice, image_folder, outside, parse, record,
+};
 use crate::{
     eval::{
         matching::{Rect, Truth},
@@ -47,26 +49,27 @@ pub(super) fn load(file: &Path, bytes: &[u8], options: &Options) -> Result<Datas
     let Some(first) = records.first() else {
         return Err(record(file, "phrases", "the list is empty; there is nothing to ask"));
     };
+    let wanted = Wanted::among(records.iter().map(|one| one.phrase.as_str()), options, file)?;
     let folder = image_folder(file, options, &first.image, &[])?;
     let mut entries: Vec<Entry> = Vec::new();
     let mut places: HashMap<PathBuf, usize> = HashMap::new();
-    for (i, wanted) in records.into_iter().enumerate() {
+    for (i, one) in records.iter().enumerate().filter(|(_, one)| wanted.has(&one.phrase)) {
         let wrong = |reason| record(file, format!("phrases[{i}]"), reason);
-        let place = match places.get(&wanted.image) {
+        let place = match places.get(&one.image) {
             Some(place) => *place,
             None if entries.len() == options.limit.unwrap_or(usize::MAX) => continue,
             None => {
-                let picture = Picture::measure(&folder.join(&wanted.image), None)?;
+                let picture = Picture::measure(&folder.join(&one.image), None)?;
                 entries.push(Entry { picture, phrases: Vec::new() });
-                places.insert(wanted.image.clone(), entries.len() - 1);
+                places.insert(one.image.clone(), entries.len() - 1);
                 entries.len() - 1
             }
         };
         let entry = &mut entries[place];
-        let text = check_text(&wanted.phrase).map_err(wrong)?.into();
-        let truths = wanted.boxes.iter().map(|corners| truth(corners, entry.picture.size));
+        let text = check_text(&one.phrase).map_err(wrong)?.into();
+        let truths = one.boxes.iter().map(|corners| truth(corners, entry.picture.size));
         let truths = truths.collect::<Result<_, _>>().map_err(wrong)?;
-        let kind: Arc<str> = wanted.kind.as_deref().unwrap_or("phrase").into();
+        let kind: Arc<str> = one.kind.as_deref().unwrap_or("phrase").into();
         entry.phrases.push(Phrase { text, kind, truths });
     }
     Ok(Dataset { path: file.to_owned(), style: Style::Phrases, entries, notes: Vec::new() })

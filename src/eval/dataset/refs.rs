@@ -13,7 +13,7 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{Dataset, DatasetError, Entry, Options, Phrase, Style, choice, coco::Content, parse, record};
+use super::{Dataset, DatasetError, Entry, Options, Phrase, Style, Wanted, choice, coco::Content, parse, record};
 use crate::{eval::matching::Truth, types::query::check_text};
 
 const EXPECTED: &str = "a list of {\"ref_id\", \"image_id\", \"ann_id\", \"split\", \"sentences\": [{\"sent\"}]}";
@@ -66,9 +66,12 @@ pub(super) fn load(file: &Path, bytes: &[u8], options: &Options) -> Result<Datas
     let content = Content::read(&instances, &content, options)?;
     let things: HashMap<i64, (i64, Truth)> =
         content.things.iter().filter_map(|(id, thing)| Some(((*id)?, (thing.image, thing.truth)))).collect();
-    let (wanted, mut notes) = split(&references, options, file)?;
+    let (of_split, mut notes) = split(&references, options, file)?;
+    let references: Vec<&Reference> = references.iter().filter(|r| of_split(r)).collect();
+    let texts = references.iter().flat_map(|r| r.sentences.iter().map(|one| one.sent.as_str()));
+    let wanted = Wanted::among(texts, options, file)?;
     let mut phrases: BTreeMap<i64, Vec<Phrase>> = BTreeMap::new();
-    for reference in references.iter().filter(|r| wanted(r)) {
+    for reference in references {
         let wrong = |reason: String| record(file, format!("ref_id {}", reference.ref_id), reason);
         let mut truths = Vec::new();
         for id in reference.ann_id.list() {
@@ -83,7 +86,7 @@ pub(super) fn load(file: &Path, bytes: &[u8], options: &Options) -> Result<Datas
         }
         let kind = reference.split.clone().unwrap_or_else(|| "phrase".into());
         let phrases = phrases.entry(reference.image_id).or_default();
-        for Sentence { sent } in &reference.sentences {
+        for Sentence { sent } in reference.sentences.iter().filter(|one| wanted.has(&one.sent)) {
             let text = check_text(sent).map_err(wrong)?.into();
             phrases.push(Phrase { text, kind: Arc::clone(&kind), truths: truths.clone() });
         }
@@ -98,14 +101,14 @@ pub(super) fn load(file: &Path, bytes: &[u8], options: &Options) -> Result<Datas
     Ok(Dataset { path: file.to_owned(), style: Style::Refs, entries, notes })
 }
 
-type Wanted<'a> = Box<dyn Fn(&Reference) -> bool + 'a>;
+type OfSplit<'a> = Box<dyn Fn(&Reference) -> bool + 'a>;
 
 /// Which references are asked, and what there is to say about the others.
 fn split<'a>(
     references: &[Reference],
     options: &'a Options,
     file: &Path,
-) -> Result<(Wanted<'a>, Vec<String>), DatasetError> {
+) -> Result<(OfSplit<'a>, Vec<String>), DatasetError> {
     let splits: BTreeSet<&str> = references.iter().filter_map(|r| r.split.as_deref()).collect();
     if let Some(split) = &options.split {
         if !splits.contains(split.as_str()) {

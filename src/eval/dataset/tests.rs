@@ -208,6 +208,12 @@ fn references_are_asked_by_split_and_may_be_for_nothing() {
     assert!(dataset.notes[0].contains("`train` is left out"), "{:?}", dataset.notes);
     let train = Options { split: Some("train".to_owned()), ..Options::default() };
     assert_eq!(texts(&load(&file, &train).unwrap().entries[0]), [("learnt", "train", 1)]);
+    // The first image has it not, and does not count.
+    let both = Options { queries: vec!["both".to_owned()], limit: Some(1), ..Options::default() };
+    let dataset = load(&file, &both).unwrap();
+    assert_eq!((dataset.entries.len(), texts(&dataset.entries[0])), (1, vec![("both", "testB", 2)]));
+    let learnt = Options { queries: vec!["learnt".to_owned()], ..Options::default() };
+    fails(&file, &learnt, &["--query", "learnt", "\"a zebra\", \"both\""]);
     fails(&file, &Options { split: Some("val".to_owned()), ..Options::default() }, &["--split", "val", "testA, testB"]);
     fails(folder.path(), &Options::default(), &["2 JSON files"]);
     for (from, to, words) in [
@@ -245,6 +251,13 @@ fn a_list_of_phrases_is_asked_image_by_image() {
     }
     let limited = load(&file, &Options { limit: Some(1), ..Options::default() }).unwrap();
     assert_eq!(texts(&limited.entries[0]).len(), 2, "a limit is one of images, not of phrases");
+    // Only images that are asked what was named count.
+    let queries = vec!["Cars".to_owned()];
+    let chosen = load(&file, &Options { queries, limit: Some(1), ..Options::default() }).unwrap();
+    assert_eq!((chosen.entries.len(), texts(&chosen.entries[0])), (1, vec![("cars", "phrase", 2)]));
+    let queries = vec!["unicorn".to_owned()];
+    let unicorn = Options { queries, limit: Some(1), ..Options::default() };
+    fails(&file, &unicorn, &["--query", "unicorn", "\"cars\", \"dragon\", \"red car\""]);
 }
 
 #[test]

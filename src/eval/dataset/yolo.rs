@@ -13,7 +13,7 @@ use std::{
 
 use yaml_rust2::{Yaml, YamlLoader};
 
-use super::{Dataset, DatasetError, Entry, Options, Phrase, Style, choice, layout, missing, record, words};
+use super::{Dataset, DatasetError, Entry, Options, Phrase, Style, Wanted, choice, layout, missing, record, words};
 use crate::{
     eval::{
         matching::{Rect, Truth},
@@ -81,8 +81,10 @@ pub(super) fn load(root: &Path, options: &Options) -> Result<Dataset, DatasetErr
     }
     let used: BTreeSet<usize> = labelled.iter().filter_map(|(_, l)| l.as_ref()).flatten().map(|l| l.class).collect();
     let names_known = names.complete;
-    let asked: BTreeMap<usize, Arc<str>> =
+    let mut asked: BTreeMap<usize, Arc<str>> =
         names.names.into_iter().filter(|(class, _)| names.complete || used.contains(class)).collect();
+    let wanted = Wanted::among(asked.values().map(AsRef::as_ref), options, root)?;
+    asked.retain(|_, name| wanted.has(name));
     let (mut entries, mut unseen) = (Vec::new(), 0);
     for (file, labels) in labelled.into_iter().take(options.limit.unwrap_or(usize::MAX)) {
         let picture = Picture::measure(&file, None)?;

@@ -177,7 +177,7 @@ impl Desk {
 
     fn offer(&mut self, model: &mut dyn Able, frames: &[&Frame]) -> Result<(), GroundError> {
         let Some(offering) = model.offering().filter(|_| !frames.is_empty()) else { return Ok(()) };
-        let canvases: Vec<&Rgb> = frames.iter().map(|frame| &frame.canvas).collect();
+        let canvases: Vec<&Rgb> = frames.iter().map(|frame| &*frame.canvas).collect();
         let least = offering.bar().objectness;
         for (frame, offered) in frames.iter().zip(GroundError::unless_all(offering.offer(&canvases)?, frames.len())?) {
             let now = self.now(frame);

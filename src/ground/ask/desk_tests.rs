@@ -57,7 +57,7 @@ impl<S: Fn(usize) -> Vec<Thing> + Send> Able for Scripted<S> {
 
 impl<S: Fn(usize) -> Vec<Thing> + Send> Offering for Scripted<S> {
     fn bar(&self) -> Bar {
-        Bar { objectness: 0.05, score: 0.5, nms_iou: 0.6 }
+        Bar { objectness: 0.05, score: 0.5, nms_iou: 0.6, soft: f32::INFINITY }
     }
 
     fn fits(&self, _: &Frame) -> Result<(), String> {
@@ -134,7 +134,7 @@ fn frame(camera: &str, number: usize, shade: u8, pts: Duration) -> Frame {
         decoded_at: Instant::now(),
         decode_time: Duration::ZERO,
         view: Letterbox::fit(Size::new(1600, 1600), 1.0, CANVAS),
-        canvas: Rgb::new(CANVAS, pixels).unwrap(),
+        canvas: Rgb::new(CANVAS, pixels).unwrap().into(),
         full: None,
         ticket: Arc::new(Ledger::default()).open(),
     }

@@ -63,7 +63,7 @@ fn batch() -> Batch {
         decoded_at: Instant::now(),
         decode_time: Duration::ZERO,
         view: Letterbox::fit(SIZE, 1.0, SIZE),
-        canvas: Rgb { size: SIZE, data: vec![0; SIZE.area() * 3].into() },
+        canvas: Rgb { size: SIZE, data: vec![0; SIZE.area() * 3].into() }.into(),
         full: None,
         ticket: Arc::new(Ledger::default()).open(),
     };

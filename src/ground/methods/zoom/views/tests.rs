@@ -186,7 +186,7 @@ fn frame(map: Arc<Map>) -> Arc<Frame> {
         decoded_at: Instant::now(),
         decode_time: Duration::ZERO,
         view: Letterbox::fit(SOURCE, 1.0, canvas),
-        canvas: Rgb { size: canvas, data: vec![0; canvas.area() * 3].into() },
+        canvas: Rgb { size: canvas, data: vec![0; canvas.area() * 3].into() }.into(),
         full: Some(map),
         ticket: Arc::new(Ledger::default()).open(),
     })
