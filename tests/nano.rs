@@ -241,8 +241,12 @@ fn counted() -> (Nano, Runs) {
     (Nano::open(&Manifest::load(&folder()).unwrap(), &mut open).unwrap(), runs)
 }
 
-const BARS: Bars =
-    Bars { retrieve: Bar { objectness: 0.3, score: 0.5, nms_iou: 0.6 }, detector: 0.7, write: 0.5, exist: 0.5 };
+const BARS: Bars = Bars {
+    retrieve: Bar { objectness: 0.3, score: 0.5, nms_iou: 0.6, soft: f32::INFINITY },
+    detector: 0.7,
+    write: 0.5,
+    exist: 0.5,
+};
 
 #[test]
 fn a_frame_is_looked_at_once_whatever_is_asked_and_rows_that_are_over_are_left_out() {

@@ -2,6 +2,7 @@
 //! to do, and no half of a model.
 
 mod consent;
+mod place;
 mod transfer;
 
 use std::{
@@ -17,7 +18,7 @@ use crate::support::{
     ground::tiny,
     h264,
     hub::{COMMITS, Hub, REPOSITORY, etag, hex},
-    process::groundd,
+    process::{finish, groundd},
     vlm::{model_dir, published},
 };
 
@@ -78,7 +79,7 @@ impl Scene {
     }
 
     fn pull_all(&self) -> Output {
-        let output = self.pull(&[REPOSITORY, "--yes"]).output().unwrap();
+        let output = finish(&mut self.pull(&[REPOSITORY, "--yes"]));
         assert!(output.status.success(), "{}", said(&output));
         output
     }
@@ -106,7 +107,7 @@ fn said(output: &Output) -> String {
 
 #[track_caller]
 fn fails(mut command: Command, code: i32, words: &[&str]) {
-    let output = command.output().unwrap();
+    let output = finish(&mut command);
     let said = said(&output);
     assert_eq!(output.status.code(), Some(code), "{command:?}\n{said}");
     for word in words {
@@ -121,7 +122,7 @@ fn a_model_is_fetched_once_and_found_by_every_command() {
     let output = scene.pull_all();
     assert!(said(&output).contains("cc-by-4.0") && said(&output).contains(&COMMITS[0][..8]), "{}", said(&output));
     let run = |arguments: &[&str]| {
-        let output = scene.groundd().args(arguments).output().unwrap();
+        let output = finish(scene.groundd().args(arguments));
         assert!(output.status.success(), "{arguments:?}: {}", said(&output));
         said(&output)
     };
@@ -137,7 +138,7 @@ fn a_model_is_fetched_once_and_found_by_every_command() {
     assert_eq!(fs::read_to_string(scene.cache().join("refs/main")).unwrap(), COMMITS[0]);
     // Again: nothing is transferred, nobody has to agree.
     let sent = scene.hub.sent();
-    assert!(scene.pull(&[REPOSITORY]).status().unwrap().success());
+    assert!(finish(&mut scene.pull(&[REPOSITORY])).status.success());
     assert_eq!(scene.hub.sent(), sent);
 }
 
@@ -146,13 +147,13 @@ fn an_export_published_for_transformers_js_runs_as_pulled() {
     let scene = Scene::of(published("florence-2").path());
     scene.pull_all();
     assert!(fs::read_to_string(scene.place().join("model.toml")).unwrap().contains(COMMITS[0]));
-    let verified = scene.groundd().args(["models", "verify", REPOSITORY]).output().unwrap();
+    let verified = finish(scene.groundd().args(["models", "verify", REPOSITORY]));
     assert!(verified.status.success(), "{}", said(&verified));
     let film = scene.folder.path().join("film.mp4");
     h264(&film, "160x90", 5, 2);
     let mut command = scene.groundd();
     command.arg("watch").arg(&film).args(["--query", "person", "--every-frame", "--model", "somebody--model"]);
-    let output = command.output().unwrap();
+    let output = finish(&mut command);
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 2);
     assert!(String::from_utf8_lossy(&output.stdout).contains("\"status\":\"ok\""), "{}", said(&output));
@@ -189,9 +190,9 @@ fn the_catalog_s_hashes_are_the_last_word() {
     fails(scene.pull(&["mine", "--yes"]), CONFIG, &["vision.onnx", "length"]);
     let files: Vec<_> = names.iter().map(|name| pin(name, false)).collect();
     catalog(&scene, &files.join(", "));
-    let output = scene.pull(&["mine", "--yes"]).output().unwrap();
-    assert!(output.status.success() && said(&output).contains("house rules"), "{}", said(&output));
-    let listed = scene.pull(&[]).output().unwrap();
+    let pulled = finish(&mut scene.pull(&["mine", "--yes"]));
+    assert!(pulled.status.success() && said(&pulled).contains("house rules"), "{}", said(&pulled));
+    let listed = finish(&mut scene.pull(&[]));
     assert!(said(&listed).contains("house rules") && said(&listed).contains("florence-2-base"));
 }
 
@@ -247,10 +248,9 @@ fn without_a_network_the_cache_serves_or_says_what_it_lacks() {
     scene.pull_all();
     fs::remove_dir_all(scene.models()).unwrap();
     let asked = scene.hub.asked().len();
-    let status = scene.pull(&[REPOSITORY]).env("HF_HUB_OFFLINE", "yes").status().unwrap();
-    assert!(status.success());
+    assert!(finish(scene.pull(&[REPOSITORY]).env("HF_HUB_OFFLINE", "yes")).status.success());
     assert_eq!(scene.hub.asked().len(), asked);
-    assert!(scene.groundd().args(["models", "verify", REPOSITORY]).status().unwrap().success());
+    assert!(finish(scene.groundd().args(["models", "verify", REPOSITORY])).status.success());
     // A blob that somebody removed is noticed.
     let snapshot = scene.cache().join("snapshots").join(COMMITS[0]).join("vision.onnx");
     fs::remove_file(fs::canonicalize(snapshot).unwrap()).unwrap();
@@ -273,7 +273,7 @@ fn the_environment_says_where_from_and_which_way() {
     let mut command = scene.pull(&[REPOSITORY, "--yes"]);
     command.env("HF_ENDPOINT", "http://hub.invalid/").env("HTTP_PROXY", &scene.hub.endpoint);
     command.env("HF_HUB_CACHE", scene.folder.path().join("elsewhere"));
-    let output = command.output().unwrap();
+    let output = finish(&mut command);
     assert!(output.status.success(), "{}", said(&output));
     assert!(scene.folder.path().join("elsewhere/models--somebody--model/refs/main").is_file());
 }

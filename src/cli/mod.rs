@@ -125,20 +125,23 @@ fn say(text: &str) -> Result<(), Failure> {
 
 /// Folders that may hold models, in the order they are looked at.
 fn model_folders() -> Vec<PathBuf> {
-    let configured = std::env::var_os("GROUNDD_MODELS").map(PathBuf::from);
+    let configured = std::env::var_os("GROUNDD_MODELS").filter(|v| !v.is_empty()).map(PathBuf::from);
     let beside_executable = std::env::current_exe()
         .ok()
         .into_iter()
         .flat_map(|exe| exe.ancestors().skip(1).take(4).map(|dir| dir.join("models")).collect::<Vec<_>>());
     let mut seen = BTreeSet::new();
-    configured
+    let there_once = |dir: &PathBuf| dir.canonicalize().is_ok_and(|real| seen.insert(real));
+    // One that was named is told of where it is not, rather than passed over.
+    let missing = configured.clone().filter(|dir| dir.canonicalize().is_err());
+    let there = configured
         .into_iter()
         .chain([PathBuf::from("models")])
         .chain(beside_executable)
         .chain(user_models())
         .chain([PathBuf::from("/var/lib/groundd/models"), PathBuf::from("/usr/share/groundd/models")])
-        .filter(|dir| dir.canonicalize().is_ok_and(|real| seen.insert(real)))
-        .collect()
+        .filter(there_once);
+    missing.into_iter().chain(there).collect()
 }
 
 /// The bundled clip: beside the executable's ancestors in a source tree, else where packages put it.
@@ -201,6 +204,37 @@ impl From<ServiceError> for Failure {
             ServiceError::Publish(e) => e.into(),
             ServiceError::Http(e) => e.into(),
             ServiceError::Pipeline(_) | ServiceError::Signals(_) => Self::of(Exit::Internal, &error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{daemon::PipelineError, ground::engine::EngineError, types::CameraId};
+
+    #[test]
+    fn every_failure_of_the_service_has_the_exit_code_of_its_kind() {
+        let (camera, path, said) = (CameraId::new("gate").unwrap(), PathBuf::from("/no/such"), "no".to_owned());
+        let panicked = PipelineError::from(GroundError::Panicked(said.clone()));
+        let failures: [(u8, ServiceError); 11] = [
+            (70, panicked.into()),
+            (70, ServiceError::Signals(io::Error::other("no"))),
+            (78, ConfigError::NotUtf8 { path: path.clone(), line: 1 }.into()),
+            (78, ConfigError::Read { path: path.clone(), source: io::ErrorKind::NotFound.into() }.into()),
+            (78, IngestError::Uri { camera: camera.clone(), uri: "x://".into(), reason: said.clone() }.into()),
+            (69, IngestError::File { camera, what: "the CA", path: path.clone(), reason: said.clone() }.into()),
+            (78, PublishError::Config { key: "url", problem: said.clone() }.into()),
+            (69, PublishError::Unreachable { broker: "localhost:1883".into(), problem: said }.into()),
+            (69, HttpError::InUse("127.0.0.1:8787".parse().unwrap()).into()),
+            (78, GroundError::NotFound { wanted: path, looked: Vec::new() }.into()),
+            (69, GroundError::Engine(EngineError::NoLibrary { looked: Vec::new() }).into()),
+        ];
+        for (code, error) in failures {
+            let said = error.to_string();
+            let failure = Failure::from(error);
+            assert_eq!(failure.exit as u8, code, "{said}");
+            assert!(failure.message.starts_with(&said), "{} instead of {said}", failure.message);
         }
     }
 }

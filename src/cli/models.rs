@@ -1,6 +1,8 @@
 //! `groundd models`: what is here, what it can do, and whether it is whole.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use tracing::warn;
 
 use super::{Exit, Failure, args, model_folders, progress, pull, say};
 use crate::ground::{
@@ -31,15 +33,32 @@ fn list() -> Result<(), Failure> {
                 methods(&m),
                 folder.display()
             ),
-            Err(error) => format!("{:12} unusable: {error}\n", folder.display()),
+            Err(error) => {
+                let reason = Failure::from(GroundError::from(error)).message;
+                format!("{:12} unusable: {reason}\n", folder.display())
+            }
         };
     }
     if !text.is_empty() {
+        // Models were found elsewhere, so that nothing else would say that this one was not looked into.
+        if let Some(folder) = folders.iter().find(|folder| !folder.is_dir()) {
+            warn!("{} is no folder; does GROUNDD_MODELS name the right one?", folder.display());
+        }
         return say(&text);
     }
-    let looked: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
-    let message = format!("no models in {}; set GROUNDD_MODELS to the folder that holds them", looked.join(", "));
-    Err(Failure::new(Exit::Config, message))
+    Err(Failure::new(Exit::Config, none_in(&folders)))
+}
+
+fn none_in(folders: &[PathBuf]) -> String {
+    let remedy = "set GROUNDD_MODELS to the folder that holds them, or fetch one by `groundd models pull`";
+    if folders.is_empty() {
+        return format!("no models: there is no folder of models in any of the usual places; {remedy}");
+    }
+    let place = |folder: &PathBuf| {
+        let note = if folder.is_dir() { "" } else { " (no folder)" };
+        format!("{}{note}", folder.display())
+    };
+    format!("no models in {}; {remedy}", folders.iter().map(place).collect::<Vec<_>>().join(", "))
 }
 
 fn info(name: &Path) -> Result<(), Failure> {
@@ -90,4 +109,18 @@ fn find(name: &Path) -> Result<Manifest, Failure> {
 
 fn methods(manifest: &Manifest) -> String {
     manifest.methods.iter().map(|m| m.name()).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_no_models_are_is_said_of_every_folder_and_of_none() {
+        assert!(none_in(&[]).starts_with("no models: there is no folder"), "{}", none_in(&[]));
+        let folder = tempfile::tempdir().unwrap();
+        let (here, gone) = (folder.path().to_owned(), folder.path().join("gone"));
+        let text = none_in(&[here.clone(), gone.clone()]);
+        assert!(text.contains(&format!("in {}, {} (no folder);", here.display(), gone.display())), "{text}");
+    }
 }

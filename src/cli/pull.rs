@@ -15,7 +15,9 @@ use crate::{
         GroundError,
         manifest::{Manifest, published},
     },
-    hub::{Catalog, Digest, Hub, HubError, Kind, Plan, Progress, Wanted, error::Fault, install::Staged},
+    hub::{
+        Catalog, Digest, Hub, HubError, Kind, Occupant, Plan, Progress, Wanted, error::Fault, install::Staged, origin,
+    },
 };
 
 pub(super) fn run(args: &args::Pull) -> Result<(), Failure> {
@@ -23,16 +25,20 @@ pub(super) fn run(args: &args::Pull) -> Result<(), Failure> {
     let Some(name) = &args.name else { return list(&catalog) };
     let wanted = catalog.resolve(name, args.weights)?;
     let folder = args.into.clone().map_or_else(target, Ok)?;
+    let place = folder.join(&wanted.name);
+    let occupant = origin::occupant(&place, &wanted.reference)?;
     let hub = Hub::from_env()?;
     let runtime = runtime()?;
     let bar = progress::bytes(0, "");
     let result: Result<_, Failure> = runtime.block_on(async {
         let plan = hub.plan(&wanted, &mut |event| show(&bar, event)).await?;
         let missing = hub.missing(&plan);
-        describe(&wanted, &plan, missing, &folder.join(&wanted.name))?;
-        if missing > 0 && !args.yes {
-            confirm()?;
+        describe(&wanted, &plan, missing, &place, &occupant)?;
+        let loses = matches!(occupant, Occupant::Changed(_));
+        if (missing > 0 || loses) && !args.yes {
+            confirm(loses)?;
         }
+        hub.prepare(&plan, &folder, &wanted.name)?;
         bar.set_length(plan.bytes());
         let fetched = hub.fetch(&plan, &mut |event| show(&bar, event)).await;
         bar.finish_and_clear();
@@ -69,7 +75,7 @@ fn list(catalog: &Catalog) -> Result<(), Failure> {
     for entry in &catalog.models {
         let methods: Vec<_> = entry.methods.iter().map(|method| method.name()).collect();
         text += &format!(
-            "{:18} {:11} {:8} about {:>5} MB  {:22} {}\n",
+            "{:18} {:11} {:12} about {:>5} MB  {:22} {}\n",
             entry.name,
             entry.family,
             methods.join(", "),
@@ -94,13 +100,25 @@ fn target() -> Result<PathBuf, Failure> {
 }
 
 /// What is going to happen, on stderr.
-fn describe(wanted: &Wanted, plan: &Plan, missing: u64, place: &Path) -> Result<(), Failure> {
+fn describe(wanted: &Wanted, plan: &Plan, missing: u64, place: &Path, occupant: &Occupant) -> Result<(), Failure> {
     let licence = plan.licence.as_deref().unwrap_or("not named by the repository; look at its page before you use it");
     let here =
         if missing == plan.bytes() { String::new() } else { format!(", {} of them to fetch", megabytes(missing)) };
     let needs = wanted.needs.as_ref().map(|needs| format!("  needs       {needs}\n")).unwrap_or_default();
+    let vouched = match wanted.unpinned {
+        0 => String::new(),
+        count => format!(
+            "  warning     the catalog's hashes of {count} files are of other weights than --weights asks for: what comes \
+             is compared only with what the server says\n"
+        ),
+    };
+    let replaces = match occupant {
+        Occupant::Nobody | Occupant::Pulled => String::new(),
+        Occupant::Changed(reason) => format!("  replaces    {}, though {reason}\n", place.display()),
+    };
     let text = format!(
-        "{}\n  repository  {} ({})\n  licence     {licence}\n  size        {} in {} files{here}\n{needs}  into        {}\n",
+        "{}\n  repository  {} ({})\n  licence     {licence}\n  size        {} in {} files{here}\n{needs}{vouched}  into        \
+         {}\n{replaces}",
         wanted.name,
         plan.reference,
         &plan.commit[..8],
@@ -116,17 +134,22 @@ fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
-/// Asks whoever sits there whether licence and size are agreeable.
-fn confirm() -> Result<(), Failure> {
-    let refuse = |message: &str| Err(Failure::new(Exit::Usage, message));
+/// Asks whoever sits there whether licence and size are agreeable, and that what was changed in the model's place is lost.
+fn confirm(loses: bool) -> Result<(), Failure> {
+    let refuse = |message: String| Err(Failure::new(Exit::Usage, message));
+    let (subject, question) = if loses {
+        ("licence, size and what is replaced", "Fetch and replace it")
+    } else {
+        ("licence and size", "Fetch it")
+    };
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return refuse("nobody is here to agree to licence and size; pass --yes to agree to them beforehand");
+        return refuse(format!("nobody is here to agree to {subject}; pass --yes to agree to them beforehand"));
     }
     let mut answer = String::new();
-    let asked = write!(io::stderr(), "Fetch it? [y/N] ").and_then(|()| io::stdin().lock().read_line(&mut answer));
+    let asked = write!(io::stderr(), "{question}? [y/N] ").and_then(|()| io::stdin().lock().read_line(&mut answer));
     match asked {
         Ok(_) if ["y", "yes"].contains(&answer.trim().to_lowercase().as_str()) => Ok(()),
-        _ => refuse("nothing was fetched"),
+        _ => refuse("nothing was fetched".to_owned()),
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::types::{Answer, Batch, Followed, Method, Pulse, Query, Size, Work};
+use crate::types::{Answer, Batch, Followed, Method, Pulse, Query, Size, Work, published};
 
 pub mod ask;
 pub mod bare;
@@ -319,7 +319,16 @@ fn bars(manifest: &Manifest) -> Result<Bars, GroundError> {
         let reason = format!("the family {} needs the table [scores]", manifest.family);
         return Err(GroundError::Unfit { manifest: manifest.path(), reason });
     };
-    let retrieve = Bar { objectness: scores.objectness, score: scores.matching, nms_iou: scores.nms_iou };
+    if let Some(variance) = scores.soft_nms.filter(|variance| !(variance.is_finite() && *variance > 0.0)) {
+        let reason = format!("scores.soft_nms: is {variance}; it should be above 0, or left out");
+        return Err(GroundError::Unfit { manifest: manifest.path(), reason });
+    }
+    let retrieve = Bar {
+        objectness: scores.objectness,
+        score: scores.matching,
+        nms_iou: scores.nms_iou,
+        soft: scores.soft_nms.unwrap_or(f32::INFINITY),
+    };
     let [detector, write, exist] = [scores.detector, scores.write, scores.exist].map(|bar| bar.unwrap_or(0.5));
     Ok(Bars { retrieve, detector, write, exist })
 }
@@ -335,7 +344,7 @@ pub fn find(wanted: &Path, folders: &[PathBuf]) -> Result<Manifest, GroundError>
     let depth = if wanted.has_root() { 0 } else { wanted.components().count() };
     let named = folders.iter().filter(|_| depth == 1).map(|folder| folder.join(wanted));
     let text = wanted.to_str().unwrap_or_default();
-    let repository = text.split_once('@').map_or(text, |(repository, _)| repository).replace('/', "--");
+    let repository = published::folder(text.split_once('@').map_or(text, |(repository, _)| repository));
     let pulled = folders.iter().filter(|_| depth == 2).map(|folder| folder.join(&repository));
     let looked: Vec<_> = named.chain([wanted.to_owned()]).chain(pulled).collect();
     match looked.iter().find(|dir| Manifest::is_in(dir)) {

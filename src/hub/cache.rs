@@ -101,8 +101,8 @@ impl Repository {
         Ok(hasher.finish() == file.digest.hex())
     }
 
-    /// Compares content with what the catalog asks for, where only the content itself can tell.
-    pub(super) fn check(&self, file: &Remote) -> Result<(), HubError> {
+    /// Compares content with what the catalog asks for, where only the content itself can tell. `host` is who offers it.
+    pub(super) fn check(&self, file: &Remote, host: &str) -> Result<(), HubError> {
         let (Some(expected), Digest::Git(_)) = (&file.pinned, &file.digest) else { return Ok(()) };
         let mut hasher = Digest::Sha256(expected.clone()).hasher(file.bytes);
         hasher.read(&self.blob(&file.digest))?;
@@ -113,7 +113,7 @@ impl Repository {
                 what: "SHA-256",
                 expected: expected.clone(),
                 found,
-                host: "the hub".to_owned(),
+                host: host.to_owned(),
             }),
         }
     }
@@ -200,16 +200,26 @@ impl Repository {
         if bytes == 0 {
             return Ok(());
         }
-        make(&self.root)?;
-        let disk = rustix::fs::statvfs(&self.root).map_err(|e| HubError::file(&self.root, "looked at", e.into()))?;
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        if free < bytes.saturating_add(SPARE) {
-            let reason =
-                format!("{} more are needed, {} are free", megabytes(bytes.saturating_add(SPARE)), megabytes(free));
-            return Err(HubError::Full { place: self.root.clone(), reason });
-        }
-        Ok(())
+        check_room(self.folder()?, bytes)
     }
+
+    /// Its folder, made if it was not there.
+    pub(super) fn folder(&self) -> Result<&Path, HubError> {
+        make(&self.root)?;
+        Ok(&self.root)
+    }
+}
+
+/// Refuses what would not fit on the disk that `folder` is on.
+pub(super) fn check_room(folder: &Path, bytes: u64) -> Result<(), HubError> {
+    let disk = rustix::fs::statvfs(folder).map_err(|e| HubError::file(folder, "looked at", e.into()))?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    let needed = bytes.saturating_add(SPARE);
+    if free < needed {
+        let reason = format!("{} more are needed, {} are free", megabytes(needed), megabytes(free));
+        return Err(HubError::full(folder.to_owned(), reason));
+    }
+    Ok(())
 }
 
 /// Whether a text is a commit's full hash.

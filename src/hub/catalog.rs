@@ -9,7 +9,10 @@ use std::{
 use serde::Deserialize;
 
 use super::HubError;
-use crate::types::{Method, published::Weights};
+use crate::types::{
+    Method,
+    published::{self, LONGEST_NAME, Weights},
+};
 
 /// The catalog's name in a folder of models.
 pub const FILE_NAME: &str = "catalog.toml";
@@ -106,9 +109,9 @@ impl Reference {
         Ok(Self { repository: repository.to_owned(), revision: revision.to_owned() })
     }
 
-    /// The folder's name for a model that has no other: `owner--name`.
+    /// The folder's name for a model that has no other.
     pub fn folder(&self) -> String {
-        self.repository.replace('/', "--")
+        published::folder(&self.repository)
     }
 }
 
@@ -131,6 +134,8 @@ pub struct Wanted {
     pub form: Option<Weights>,
     /// Files that are known beforehand; if there are any, they are all.
     pub pins: Vec<Pin>,
+    /// How many files the catalog knows of another form than the one that is wanted; they vouch for nothing then.
+    pub unpinned: usize,
     /// What the catalog says of its licence.
     pub licence: Option<String>,
     /// What the catalog says it takes.
@@ -179,6 +184,7 @@ impl Catalog {
                 weights: if form.is_none() { entry.weights.clone() } else { BTreeMap::new() },
                 form,
                 pins: if form.is_none() { entry.files.clone() } else { Vec::new() },
+                unpinned: if form.is_none() { 0 } else { entry.files.len() },
                 licence: Some(entry.licence.clone()),
                 needs: Some(entry.needs.clone()),
             });
@@ -194,6 +200,7 @@ impl Catalog {
             weights: BTreeMap::new(),
             form,
             pins: Vec::new(),
+            unpinned: 0,
             licence: None,
             needs: None,
         })
@@ -219,9 +226,9 @@ impl Entry {
 /// Whether a model's folder may have this name.
 pub fn check_name(name: &str) -> Result<(), String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if name.is_empty() || name.len() > 64 || name.starts_with('.') || !name.chars().all(plain) {
+    if name.is_empty() || name.len() > LONGEST_NAME || name.starts_with('.') || !name.chars().all(plain) {
         return Err(format!(
-            "the name `{name}` should be 1 to 64 ASCII letters, digits, `-`, `_` or `.`, no `.` first"
+            "the name `{name}` should be 1 to {LONGEST_NAME} ASCII letters, digits, `-`, `_` or `.`, no `.` first"
         ));
     }
     Ok(())
@@ -267,6 +274,19 @@ mod tests {
     }
 
     #[test]
+    fn every_repository_has_a_folder_that_may_be_called_so() {
+        let folder = |name: &str| Catalog::default().resolve(&format!("owner/{name}"), None).unwrap().name;
+        let long = "n".repeat(90);
+        for name in ["n", &long[..57], &long[..58], &long] {
+            assert_eq!(check_name(&folder(name)), Ok(()), "{name}");
+        }
+        assert_eq!(folder(&long[..57]), format!("owner--{}", &long[..57]));
+        // `printf 'owner--nnn…' | sha256sum` of the whole name.
+        assert_eq!(folder(&long), format!("owner--{}-8a81b584", "n".repeat(48)));
+        assert_ne!(folder(&long), folder(&long[..89]));
+    }
+
+    #[test]
     fn an_earlier_catalog_goes_before_a_later_one_and_mistakes_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let entry = |more: &str| {
@@ -284,6 +304,7 @@ mod tests {
         // Another form is another set of files.
         let other = catalog.resolve("mine", Some(Weights::Q4)).unwrap();
         assert_eq!((other.form, other.weights.len(), other.pins.len()), (Some(Weights::Q4), 0, 0));
+        assert_eq!((own.unpinned, other.unpinned), (0, 1));
         assert!(
             matches!(catalog.resolve("yours", None), Err(HubError::Unknown { known, .. }) if known.contains("mine"))
         );

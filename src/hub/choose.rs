@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use super::{Wanted, plan::Kind};
+use super::{Wanted, origin, plan::Kind};
 use crate::types::published::{CONFIGURATION, ENCODER, ROLES, VOCABULARY, Weights, is_data_of};
 
 /// A folder that says everything about itself, as `tools/export` makes it.
-const MANIFEST: &str = "model.toml";
-/// What a repository holds for its own sake.
-const IDLE: [&str; 3] = ["README.md", ".gitattributes", ".gitignore"];
+pub(super) const MANIFEST: &str = "model.toml";
+/// What a repository holds for its own sake, and a note of whoever pulled it before it was published.
+const IDLE: [&str; 4] = ["README.md", ".gitattributes", ".gitignore", origin::FILE_NAME];
 
 /// The files to fetch, in the order to fetch them, or why there is nothing to run.
 pub(super) fn files(listed: &[String], wanted: &Wanted) -> Result<(Kind, Vec<String>), String> {
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_folder_with_a_manifest_is_taken_as_it_is_and_pins_are_all_there_is() {
-        let names = list(&["model.toml", "a.onnx", "tokenizer.json", "README.md"]);
+        let names = list(&["model.toml", "a.onnx", "tokenizer.json", "README.md", origin::FILE_NAME]);
         let expected = (Kind::Exported, list(&["a.onnx", "model.toml", "tokenizer.json"]));
         assert_eq!(files(&names, &wanted(None)).unwrap(), expected);
         let pin = |path: &str| Pin { path: path.to_owned(), bytes: None, sha256: None };

@@ -2,6 +2,11 @@
 
 use std::{io, path::PathBuf};
 
+/// What helps when the disk of the cache is full.
+const FULL_CACHE: &str = "set HF_HUB_CACHE to a larger disk";
+/// What helps when the disk with the models is.
+const FULL_MODELS: &str = "choose a folder on a larger disk by --into or GROUNDD_MODELS";
+
 /// Why a model could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
@@ -80,6 +85,30 @@ pub enum HubError {
         /// The cache that was looked at.
         cache: PathBuf,
     },
+    /// The network must not be used, and what is here is not what its name says.
+    #[error(
+        "{file}: what the cache has of it, {}, is not what its name says, and HF_HUB_OFFLINE is set; unset it and pull once, \
+         which fetches the file anew", .place.display()
+    )]
+    Spoiled {
+        /// The file in the repository.
+        file: String,
+        /// Where its content lies.
+        place: PathBuf,
+    },
+    /// The model's place is somebody else's.
+    #[error(
+        "{} is there already, and {reason}; {repository} does not replace it. Move it away, or choose another folder by --into",
+        .place.display()
+    )]
+    Taken {
+        /// What has the name.
+        place: PathBuf,
+        /// Why it may not be replaced.
+        reason: String,
+        /// What was going to be put there.
+        repository: String,
+    },
     /// The repository has nothing that runs here.
     #[error("{repository}: {reason}")]
     Unfit {
@@ -123,12 +152,14 @@ pub enum HubError {
         host: String,
     },
     /// The disk is full, or would be.
-    #[error("{}: no space left: {reason}. What has come is kept; make room, or set HF_HUB_CACHE to a larger disk", .place.display())]
+    #[error("{}: no space left: {reason}. What has come is kept; make room, or {remedy}", .place.display())]
     Full {
         /// The file or folder.
         place: PathBuf,
         /// How much is needed, or what the system said.
         reason: String,
+        /// What helps but making room.
+        remedy: &'static str,
     },
     /// A file or folder cannot be read or written.
     #[error("{}: cannot be {action}", .place.display())]
@@ -158,9 +189,10 @@ impl HubError {
     /// Whose fault it is.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Unknown { .. } | Self::Reference { .. } => Fault::Usage,
+            Self::Unknown { .. } | Self::Reference { .. } | Self::Taken { .. } => Fault::Usage,
             Self::Server { .. }
             | Self::Offline { .. }
+            | Self::Spoiled { .. }
             | Self::Corrupt { .. }
             | Self::Full { .. }
             | Self::File { .. } => Fault::Outside,
@@ -178,9 +210,22 @@ impl HubError {
         let place = place.into();
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                Self::Full { place, reason: source.to_string() }
+                Self::full(place, source.to_string())
             }
             _ => Self::File { place, action, source },
+        }
+    }
+
+    /// A disk that is full, or would be; the cache's unless [`HubError::among_models`] says otherwise.
+    pub(super) fn full(place: PathBuf, reason: String) -> Self {
+        Self::Full { place, reason, remedy: FULL_CACHE }
+    }
+
+    /// Itself, where it is about the folder of models: a larger disk for the cache does not help there.
+    pub(super) fn among_models(self) -> Self {
+        match self {
+            Self::Full { place, reason, .. } => Self::Full { place, reason, remedy: FULL_MODELS },
+            other => other,
         }
     }
 }

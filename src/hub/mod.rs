@@ -5,7 +5,7 @@
 //! 1. [`Wanted`]: a name of the [`catalog`], or `owner/name[@revision]`;
 //! 2. [`Plan`]: the revision's commit, and every file with the length and hash that the server vouches for;
 //! 3. whole and verified files in the hub's own cache, which other programs share ([`cache`]);
-//! 4. a folder among the models, made aside and renamed into place ([`install`]).
+//! 4. a folder among the models, made aside and renamed into place ([`install`]), which notes where it came from ([`origin`]).
 //!
 //! # Why not all of it by the `hf-hub` crate
 //!
@@ -14,6 +14,7 @@
 //! every file anew and brings in `rustls`, which `.config/deny.toml` bans; 0.5.0 goes on only from files of its own kind. So it
 //! says where the hub is and how its cache is laid out, and the bytes are fetched here, on the HTTP client it uses too.
 
+mod aside;
 pub mod cache;
 pub mod catalog;
 mod choose;
@@ -22,16 +23,23 @@ mod digest;
 pub mod error;
 mod fetch;
 pub mod install;
+pub mod origin;
 mod plan;
 mod write;
 
 pub use catalog::{Catalog, Reference, Wanted};
 pub use digest::Digest;
 pub use error::HubError;
+pub use origin::Occupant;
 pub use plan::{Kind, Plan, Remote};
+
+use std::path::Path;
 
 use cache::Cache;
 use client::Client;
+
+/// Who offers the files where the network must not be used, for messages.
+const OFFLINE_HOST: &str = "the cache";
 
 /// What a fetch tells while it goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,29 +87,47 @@ impl Hub {
         plan.files.iter().map(|file| file.bytes - repository.held(file).min(file.bytes)).sum()
     }
 
-    /// Fetches what is missing, verifies it, and notes the revision in the cache. What was fetched stays when something
-    /// fails, and the next attempt goes on from there.
+    /// Gets the folder of models ready for `name`: removes what killed attempts left, and makes sure that it can be written
+    /// and has room where files cannot be linked into it.
+    pub fn prepare(&self, plan: &Plan, folder: &Path, name: &str) -> Result<(), HubError> {
+        install::prepare(&self.cache.repository(&plan.reference), plan, folder, name, self.missing(plan))
+    }
+
+    /// Fetches what is missing, verifies everything, and notes the revision in the cache. What was fetched stays when
+    /// something fails, and the next attempt goes on from there.
     pub async fn fetch(&self, plan: &Plan, tell: &mut dyn FnMut(Progress<'_>)) -> Result<(), HubError> {
         let repository = self.cache.repository(&plan.reference);
-        if let Some(client) = &self.client {
-            repository.check_space(self.missing(plan))?;
-            for file in &plan.files {
-                fetch::file(client, &repository, plan, file, tell).await?;
+        match &self.client {
+            Some(client) => {
+                repository.check_space(self.missing(plan))?;
+                for file in &plan.files {
+                    fetch::file(client, &repository, plan, file, tell).await?;
+                }
+            }
+            None => {
+                for file in &plan.files {
+                    if !repository.holds(file)? {
+                        let place = repository.blob(&file.digest);
+                        return Err(HubError::Spoiled { file: file.path.clone(), place });
+                    }
+                    tell(Progress::File(file, file.bytes));
+                }
             }
         }
+        let host = self.client.as_ref().map_or(OFFLINE_HOST, Client::host);
         for file in &plan.files {
-            repository.check(file)?;
+            repository.check(file, host)?;
         }
         repository.note(plan)
     }
 
     /// Puts the fetched files into a folder beside `folder/name`, from where [`install::Staged::commit`] moves them.
-    pub fn stage(&self, plan: &Plan, folder: &std::path::Path, name: &str) -> Result<install::Staged, HubError> {
+    pub fn stage(&self, plan: &Plan, folder: &Path, name: &str) -> Result<install::Staged, HubError> {
         install::stage(&self.cache.repository(&plan.reference), plan, folder, name)
     }
 
     /// Where the cache is.
-    pub fn cache(&self) -> &std::path::Path {
+    pub fn cache(&self) -> &Path {
         self.cache.path()
     }
 }

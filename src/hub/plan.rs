@@ -1,7 +1,7 @@
 //! From what is wanted to a commit and its files, each with the length and hash that the server vouches for.
 
 use super::{
-    Digest, HubError, Progress, Reference, Wanted,
+    Digest, HubError, OFFLINE_HOST, Progress, Reference, Wanted,
     cache::Cache,
     catalog::{Pin, check_path},
     choose,
@@ -69,9 +69,7 @@ pub(super) async fn online(
             let reason = format!("it answers for another commit than {}", listing.commit);
             return Err(client.trouble(&format!("{reference}: {path}"), reason));
         }
-        let remote = Remote { pinned: pin(wanted, &path).and_then(|pin| pin.sha256.clone()), path, bytes, digest };
-        check_pin(client, wanted, &remote)?;
-        files.push(remote);
+        files.push(checked(wanted, path, bytes, digest, client.host())?);
     }
     let licence = wanted.licence.clone().or(listing.licence);
     Ok(Plan { reference: reference.clone(), commit: listing.commit, kind, licence, files })
@@ -81,19 +79,25 @@ fn pin<'a>(wanted: &'a Wanted, path: &str) -> Option<&'a Pin> {
     wanted.pins.iter().find(|pin| pin.path == path)
 }
 
-/// Refuses, before anything is fetched, a file that the catalog knows otherwise. Of small files the server tells another hash
-/// than the catalog; those are compared when they are here.
-fn check_pin(client: &Client, wanted: &Wanted, file: &Remote) -> Result<(), HubError> {
-    let pinned = |what, expected: String, found: String| {
-        let (file, host) = (file.path.clone(), client.host().to_owned());
-        Err(HubError::Pinned { file, what, expected, found, host })
+/// A file of the plan. One that the catalog knows otherwise is refused, before anything is fetched, whoever offers it: `host`.
+/// Small files go by another hash than the catalog's; those are compared when they are here.
+fn checked(wanted: &Wanted, path: String, bytes: u64, digest: Digest, host: &str) -> Result<Remote, HubError> {
+    let pin = pin(wanted, &path);
+    let refused = |what, expected: String, found: String| {
+        Err(HubError::Pinned { file: path.clone(), what, expected, found, host: host.to_owned() })
     };
-    let length = pin(wanted, &file.path).and_then(|pin| pin.bytes);
-    match (length, &file.pinned, &file.digest) {
-        (Some(bytes), ..) if bytes != file.bytes => pinned("length", bytes.to_string(), file.bytes.to_string()),
-        (_, Some(sha256), Digest::Sha256(found)) if sha256 != found => pinned("SHA-256", sha256.clone(), found.clone()),
-        _ => Ok(()),
+    if let Some(length) = pin.and_then(|pin| pin.bytes)
+        && length != bytes
+    {
+        return refused("length", length.to_string(), bytes.to_string());
     }
+    let pinned = pin.and_then(|pin| pin.sha256.clone());
+    if let (Some(sha256), Digest::Sha256(found)) = (&pinned, &digest)
+        && sha256 != found
+    {
+        return refused("SHA-256", sha256.clone(), found.clone());
+    }
+    Ok(Remote { path, bytes, digest, pinned })
 }
 
 pub(super) fn offline(cache: &Cache, wanted: &Wanted) -> Result<Plan, HubError> {
@@ -105,9 +109,7 @@ pub(super) fn offline(cache: &Cache, wanted: &Wanted) -> Result<Plan, HubError> 
     let unfit = |reason| missing(format!("{reference} as a whole ({reason})"));
     let (kind, paths) = choose::files(&held, wanted).map_err(unfit)?;
     let file = |path: String| match repository.snapshot_file(&commit, &path) {
-        Some((bytes, digest)) => {
-            Ok(Remote { pinned: pin(wanted, &path).and_then(|pin| pin.sha256.clone()), path, bytes, digest })
-        }
+        Some((bytes, digest)) => checked(wanted, path, bytes, digest, OFFLINE_HOST),
         None => Err(missing(format!("{reference}: {path}"))),
     };
     let files = paths.into_iter().map(file).collect::<Result<_, _>>()?;

@@ -4,6 +4,7 @@
 //! Names after `session_config.js`, `utils/dtypes.js` and `utils/model-loader.js` of transformers.js 4.
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 /// What describes a model. Of the last two one will do: newer checkpoints have only the second.
 pub const CONFIGURATION: [&str; 4] =
@@ -16,6 +17,21 @@ pub const GRAPHS: &str = "onnx";
 pub const ROLES: [&str; 3] = ["vision_encoder", "embed_tokens", "decoder_model_merged"];
 /// The graph that models with an encoder have besides.
 pub const ENCODER: &str = "encoder_model";
+
+/// The longest name that a model's folder may have.
+pub const LONGEST_NAME: usize = 64;
+
+/// The folder's name for a repository's model that has no other: `owner--name`. One that is too long ends in its hash
+/// instead, so that two that begin alike stay two.
+pub fn folder(repository: &str) -> String {
+    let whole = repository.replace('/', "--");
+    if whole.len() <= LONGEST_NAME {
+        return whole;
+    }
+    let hash = data_encoding::HEXLOWER.encode(&Sha256::digest(whole.as_bytes())[..4]);
+    let beginning: String = whole.chars().take(LONGEST_NAME - 1 - hash.len()).collect();
+    format!("{beginning}-{hash}")
+}
 
 /// The form of a graph's weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

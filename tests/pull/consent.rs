@@ -1,13 +1,12 @@
 //! What somebody asks for, agrees to and may fetch.
 
-use std::{
-    fs,
-    io::Write,
-    process::{Command, Stdio},
-};
+use std::{fs, process::Command};
 
 use super::{CONFIG, Scene, USAGE, fails, said};
-use crate::support::{hub::REPOSITORY, process::groundd};
+use crate::support::{
+    hub::REPOSITORY,
+    process::{finish, finish_given, groundd},
+};
 
 #[test]
 fn names_that_are_none_are_usage_errors() {
@@ -41,10 +40,7 @@ fn at_a_terminal_somebody_is_asked_once_they_know_what_it_is() {
             };
         }
         command.args(["--quiet", "--return", "--command", &words, "/dev/null"]).current_dir(scene.folder.path());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        child.stdin.take().unwrap().write_all(answer.as_bytes()).unwrap();
-        let output = child.wait_with_output().unwrap();
+        let output = finish_given(&mut command, answer);
         (output.status.code(), said(&output))
     };
     for no in ["n\n", "\n", "nonsense\n"] {
@@ -73,11 +69,10 @@ fn a_token_opens_the_hub_and_goes_nowhere_else() {
     fails(scene.pull(&[REPOSITORY, "--yes"]), CONFIG, &["401", "HF_TOKEN"]);
     let mut wrong = scene.pull(&[REPOSITORY, "--yes", "--log", "trace"]);
     wrong.env("HF_TOKEN", "hunter2");
-    let output = wrong.output().unwrap();
+    let output = finish(&mut wrong);
     assert_eq!(output.status.code(), Some(CONFIG));
     assert!(!said(&output).contains("hunter2"), "{}", said(&output));
-    let status = scene.pull(&[REPOSITORY, "--yes"]).env("HF_TOKEN", "open-sesame").status().unwrap();
-    assert!(status.success());
+    assert!(finish(scene.pull(&[REPOSITORY, "--yes"]).env("HF_TOKEN", "open-sesame")).status.success());
     let asked = scene.hub.asked();
     let (content, hub): (Vec<_>, Vec<_>) = asked.iter().partition(|asked| asked.content);
     assert!(!content.is_empty() && content.iter().all(|asked| asked.token.is_none()), "{content:?}");

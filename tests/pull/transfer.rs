@@ -7,7 +7,12 @@ use std::{
 };
 
 use super::{LARGE, Scene, UNAVAILABLE, fails};
-use crate::support::{hub::REPOSITORY, process::Process, vlm::model_dir, wait_for};
+use crate::support::{
+    hub::REPOSITORY,
+    process::{Process, finish},
+    vlm::model_dir,
+    wait_for,
+};
 
 #[test]
 fn a_cut_transfer_goes_on_where_it_broke() {
@@ -34,7 +39,7 @@ fn an_attempt_that_was_given_up_is_taken_up_by_the_next() {
     scene.pull_all();
     let range = scene.hub.asked()[before..].iter().find_map(|asked| asked.range.clone());
     assert_eq!(range, Some(format!("bytes={held}-")));
-    assert!(scene.groundd().args(["models", "verify", REPOSITORY]).status().unwrap().success());
+    assert!(finish(scene.groundd().args(["models", "verify", REPOSITORY])).status.success());
 }
 
 #[test]
@@ -42,7 +47,7 @@ fn a_server_that_sends_no_parts_sends_all_again() {
     let scene = Scene::large();
     scene.hub.faults(|faults| (faults.cuts, faults.whole_only) = (vec![9000], true));
     scene.pull_all();
-    assert!(scene.groundd().args(["models", "verify", REPOSITORY]).status().unwrap().success());
+    assert!(finish(scene.groundd().args(["models", "verify", REPOSITORY])).status.success());
 }
 
 #[test]
@@ -63,7 +68,7 @@ fn bytes_that_change_on_the_way_are_not_taken() {
     fs::remove_file(&blob).unwrap();
     fs::write(&blob, bytes).unwrap();
     scene.pull_all();
-    assert!(scene.groundd().args(["models", "verify", REPOSITORY]).status().unwrap().success());
+    assert!(finish(scene.groundd().args(["models", "verify", REPOSITORY])).status.success());
 }
 
 #[test]
@@ -77,7 +82,7 @@ fn what_an_earlier_attempt_left_whole_or_too_long_is_looked_at() {
         fs::write(scene.partial(LARGE), left).unwrap();
         let sent = scene.hub.sent();
         scene.pull_all();
-        assert!(scene.groundd().args(["models", "verify", REPOSITORY]).status().unwrap().success());
+        assert!(finish(scene.groundd().args(["models", "verify", REPOSITORY])).status.success());
         scene.hub.sent() - sent
     };
     // All of it: what is left to fetch are the other files.
@@ -143,7 +148,7 @@ fn two_at_once_fetch_each_file_once() {
         assert!(process.wait(Duration::from_mins(1)).success(), "{}", process.log());
     }
     assert_eq!(scene.hub.sent(), scene.hub.bytes());
-    assert!(scene.groundd().args(["models", "verify", REPOSITORY]).status().unwrap().success());
+    assert!(finish(scene.groundd().args(["models", "verify", REPOSITORY])).status.success());
     let left: Vec<_> = fs::read_dir(scene.models()).unwrap().flatten().map(|entry| entry.file_name()).collect();
     assert_eq!(left, ["somebody--model"]);
 }

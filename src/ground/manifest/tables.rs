@@ -251,6 +251,10 @@ pub struct Scores {
     pub matching: f32,
     /// Of two matches that overlap more than this, the better one stays.
     pub nms_iou: f32,
+    /// Of two matches that overlap less than that the weaker one's score falls, the more the more they overlap: the variance of
+    /// Soft-NMS. Unset is not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soft_nms: Option<f32>,
     /// Likewise for `detector`; unset is 0.5.
     pub detector: Option<f32>,
     /// Likewise for `coords` and `bins`: how sure the model was that there is another box. Unset is 0.5, below which it

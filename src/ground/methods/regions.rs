@@ -11,6 +11,8 @@ pub struct Bar {
     pub score: f32,
     /// Of two matches that overlap more than this, the better one stays.
     pub nms_iou: f32,
+    /// Of two that overlap less, the weaker one's score is multiplied by e^(-IoU²/this); infinite is by 1.
+    pub soft: f32,
 }
 
 /// A region that matches, in source pixels.
@@ -35,6 +37,9 @@ pub struct Offer<'a> {
 
 /// The regions that pass the bar, best first; of equals the one proposed earlier comes first. Boxes are clipped to the
 /// picture; those in the border, and anything that is not a number, are not reported.
+///
+/// A second, looser box around a thing overlaps its best one too little for plain suppression, where a crowd is to be told
+/// apart. So the scores of what overlaps fall first: Soft-NMS with a Gaussian (Bodla et al. 2017, equation 3).
 pub fn choose(view: &Letterbox, offer: Offer<'_>, bar: Bar) -> Vec<Pick> {
     choose_in(|corners| view.to_source(corners), offer, bar)
 }
@@ -47,15 +52,23 @@ pub fn choose_in(to_source: impl Fn([f32; 4]) -> Option<BBox>, offer: Offer<'_>,
     let mut picks: Vec<_> = passing
         .filter_map(|((corners, _), score)| Some(Pick { bbox: to_source(*corners)?, score: score.clamp(0.0, 1.0) }))
         .collect();
-    // The sort is stable, which is what settles ties.
-    picks.sort_by(|a, b| b.score.total_cmp(&a.score));
     let mut kept: Vec<Pick> = Vec::with_capacity(picks.len());
-    for pick in picks {
-        if kept.iter().all(|better| better.bbox.iou(&pick.bbox) <= bar.nms_iou) {
-            kept.push(pick);
-        }
+    while let Some(best) = take_best(&mut picks).filter(|best| best.score >= bar.score) {
+        picks.retain_mut(|pick| {
+            let iou = best.bbox.iou(&pick.bbox);
+            pick.score *= (-iou * iou / bar.soft).exp();
+            iou <= bar.nms_iou
+        });
+        kept.push(best);
     }
     kept
+}
+
+/// Takes the best out; of equals the first. The others keep their order.
+fn take_best(picks: &mut Vec<Pick>) -> Option<Pick> {
+    let better = |best: usize, at: usize| if picks[at].score > picks[best].score { at } else { best };
+    let best = (0..picks.len()).reduce(better)?;
+    Some(picks.remove(best))
 }
 
 #[cfg(test)]
@@ -65,7 +78,7 @@ mod tests {
     use super::*;
     use crate::types::Size;
 
-    const BAR: Bar = Bar { objectness: 0.3, score: 0.5, nms_iou: 0.6 };
+    const BAR: Bar = Bar { objectness: 0.3, score: 0.5, nms_iou: 0.6, soft: f32::INFINITY };
 
     fn square() -> Letterbox {
         Letterbox::fit(Size::new(100, 100), 1.0, Size::new(100, 100))
@@ -102,6 +115,19 @@ mod tests {
     }
 
     #[test]
+    fn the_score_of_what_overlaps_a_better_one_falls() {
+        // IoU of the first with the others: 1/3, 0, 1/9.
+        let boxes = [[0.0, 0.0, 0.4, 0.4], [0.2, 0.0, 0.6, 0.4], [0.6, 0.6, 0.9, 0.9], [0.0, 0.32, 0.4, 0.72]];
+        let offer = Offer { boxes: &boxes, objectness: &[0.9; 4], scores: &[0.9, 0.7, 0.6, 0.55] };
+        let picks = choose(&square(), offer, Bar { soft: 0.3, ..BAR });
+        // 0.7 · e^(-1/2.7) = 0.4833 is under the bar; 0.55 · e^(-1/24.3) = 0.5278 is not.
+        assert_eq!(picks.len(), 3);
+        for (pick, score) in picks.iter().zip([0.9, 0.6, 0.527_8]) {
+            assert!((pick.score - score).abs() < 1e-3, "{picks:?}");
+        }
+    }
+
+    #[test]
     fn a_region_in_the_border_is_not_reported() {
         let tall = Letterbox::fit(Size::new(100, 200), 1.0, Size::new(100, 100));
         let offer = Offer { boxes: &[[0.0, 0.0, 0.2, 1.0]], objectness: &[1.0], scores: &[1.0] };
@@ -119,9 +145,10 @@ mod tests {
         fn picks_keep_every_promise(
             regions in regions(), (w, h) in (1u32..3000, 1u32..3000),
             objectness in 0.0f32..1.0, score in 0.0f32..1.0, nms_iou in 0.0f32..1.0,
+            soft in prop_oneof![Just(f32::INFINITY), 0.05f32..2.0],
         ) {
             let view = Letterbox::fit(Size::new(w, h), 1.0, Size::new(512, 288));
-            let bar = Bar { objectness, score, nms_iou };
+            let bar = Bar { objectness, score, nms_iou, soft };
             let boxes: Vec<_> = regions.iter().map(|r| r.0).collect();
             let sure: Vec<_> = regions.iter().map(|r| r.1).collect();
             let scores: Vec<_> = regions.iter().map(|r| r.2).collect();
@@ -134,11 +161,12 @@ mod tests {
                 prop_assert!(pick.score >= bar.score && pick.score <= 1.0);
                 prop_assert!(picks[..i].iter().all(|p| p.score >= pick.score && p.bbox.iou(&pick.bbox) <= bar.nms_iou));
             }
-            // Nothing that passes is left out but for a better one on top of it.
+            // Nothing that passes is left out but for a better one on top of it, or better ones that overlap it.
             for (corners, sure, score) in &regions {
                 if *sure >= bar.objectness && *score >= bar.score && let Some(bbox) = view.to_source(*corners) {
-                    let covered = |p: &Pick| p.bbox == bbox || (p.score >= *score && p.bbox.iou(&bbox) > bar.nms_iou);
-                    prop_assert!(picks.iter().any(covered), "{:?} is missing", bbox);
+                    let on_top = |p: &Pick| p.bbox == bbox || p.bbox.iou(&bbox) > bar.nms_iou;
+                    let fallen = picks.iter().map(|p| (-p.bbox.iou(&bbox).powi(2) / bar.soft).exp()).product::<f32>() * score;
+                    prop_assert!(picks.iter().any(on_top) || fallen < bar.score * 1.0001, "{:?} is missing", bbox);
                 }
             }
         }

@@ -35,11 +35,11 @@ impl Words {
         if let Some((word, id)) = ids.iter().find(|(word, id)| **id < 0 || (**id == PAD && *word != "<pad>")) {
             return Err(bad(format!("`{word}` cannot be {id}")));
         }
+        let spoken = ids.keys().filter(|word| !word.is_empty() && word.chars().all(char::is_alphanumeric)).min();
+        let example = spoken.cloned().ok_or_else(|| bad("it has no word".to_owned()))?;
         if let Some(word) = one.iter().find(|word| !ids.contains_key(*word)) {
             return Err(bad(format!("`{word}`, which `one` in [tokens] names, is not in it")));
         }
-        let spoken = ids.keys().filter(|word| !word.is_empty() && word.chars().all(char::is_alphanumeric)).min();
-        let example = spoken.cloned().ok_or_else(|| bad("it has no word".to_owned()))?;
         Ok(Self { ids, one: one.to_vec(), example, model: model.to_owned(), length })
     }
 

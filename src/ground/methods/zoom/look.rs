@@ -49,7 +49,7 @@ impl Look {
     ) -> Self {
         let to_source = |corners| placed.to_source(corners);
         let picks = retrieve::picks(proposals, at, scores, to_source, bar);
-        let weak = Bar { objectness: bar.objectness.min(HINT), score: HINT, nms_iou: 1.0 };
+        let weak = Bar { objectness: bar.objectness.min(HINT), score: HINT, nms_iou: 1.0, soft: f32::INFINITY };
         let faint = retrieve::picks(proposals, at, scores, to_source, weak);
         let yes = if none.is_nan() { 0.0 } else { 1.0 - none.clamp(0.0, 1.0) };
         Self { placed, yes, picks, faint, canvas }
@@ -127,7 +127,14 @@ mod tests {
             features: (),
         };
         let scores: Vec<f32> = found.iter().map(|(_, score)| *score).collect();
-        Look::of(placed, &proposals, 0, &scores, 0.0, (Bar { objectness: 0.5, score: 0.5, nms_iou: 0.5 }, CANVAS))
+        Look::of(
+            placed,
+            &proposals,
+            0,
+            &scores,
+            0.0,
+            (Bar { objectness: 0.5, score: 0.5, nms_iou: 0.5, soft: f32::INFINITY }, CANVAS),
+        )
     }
 
     fn score(looks: &[&Look], own: usize) -> f32 {
