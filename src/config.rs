@@ -309,6 +309,9 @@ fn line_of(bytes: &[u8], offset: usize) -> usize {
 }
 
 #[cfg(test)]
+mod shipped;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -215,12 +215,13 @@ impl Delivery {
         if self.sinks.publisher.is_some() {
             snapshots.consider(&grounding);
         }
-        if self.send(&frame.camera, &message).await? {
+        let published = self.send(&frame.camera, &message).await?;
+        if published {
             frame.ticket.publish();
         } else {
             frame.ticket.drop_for(DropReason::Broker);
         }
-        self.show(&grounding, message);
+        self.show(&grounding, message, published);
         Ok(())
     }
 
@@ -247,11 +248,11 @@ impl Delivery {
         Ok(sent)
     }
 
-    /// Shows a frame in the live view and counts it.
-    fn show(&mut self, grounding: &Grounding, message: Bytes) {
+    /// Shows a frame in the live view, whether or not it was published, and counts it.
+    fn show(&mut self, grounding: &Grounding, message: Bytes, published: bool) {
         let Some(hub) = &self.sinks.hub else { return };
         let age = SystemTime::now().duration_since(grounding.frame.capture.at).unwrap_or_default();
-        hub.metrics().grounding(grounding, age);
+        hub.metrics().grounding(grounding, published.then_some(age));
         // The frames of one batch share the moment it was done.
         if self.last_batch.replace(grounding.timings.done_at) != Some(grounding.timings.done_at) {
             hub.metrics().batch(grounding.timings.batch);

@@ -87,6 +87,9 @@ pub async fn serve(path: &Path, models: Vec<PathBuf>, stop: CancellationToken) -
     let publishing = Pulse::new("publish");
     let topics = publish::topics(&config.mqtt)?;
     let publisher = publish::connect(&config.mqtt, Some(Will::status(&topics)), publishing.clone())?;
+    if config.mqtt.spool_dir.is_none() {
+        info!("events wait in memory while the broker is away; `spool_dir` in [mqtt] keeps them across a restart");
+    }
     let epoch = new_epoch();
     let hub = Hub::new(env!("CARGO_PKG_VERSION"), &epoch);
     if let Some(address) = config.http.listen {
@@ -214,7 +217,11 @@ impl Service {
         let new = Config::load(path)?;
         let changed = new.cameras.iter().filter(|(id, camera)| self.config.cameras.get(*id) != Some(*camera));
         for (_, camera) in changed {
-            ingest::check(camera, self.config.pipelines.as_deref())?;
+            match ingest::check(camera, self.config.pipelines.as_deref()) {
+                // One camera that is away just now keeps nobody from anything; its status says the same.
+                Err(error) if error.is_unavailable() => error!(%error, "this camera cannot work"),
+                checked => checked?,
+            }
         }
         Ok(new)
     }

@@ -108,3 +108,147 @@ fn encode(picture: &Rgb) -> Result<Vec<u8>, String> {
         .map_err(|e| e.to_string())?;
     Ok(bytes.into_inner())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use image::RgbImage;
+
+    use super::*;
+    use crate::types::{
+        Answer, Capture, Clock, FullFrame, Ledger, Letterbox, Match, Method, Query, ScoreKind, Status, Timings, Via,
+        Worth,
+    };
+
+    const HD: Size = Size { width: 1280, height: 720 };
+
+    /// A picture whose pixels say where they are: red left of 1200, green above 360.
+    struct Corners;
+
+    impl FullFrame for Corners {
+        fn crop(&self, area: &BBox, size: Size) -> Result<Rgb, String> {
+            let [left, top, ..] = area.corners();
+            let (across, down) = (area.width() / size.width as f32, area.height() / size.height as f32);
+            let mut data = Vec::with_capacity(size.area() * 3);
+            for y in 0..size.height {
+                for x in 0..size.width {
+                    let (x, y) = (left + across * (x as f32 + 0.5), top + down * (y as f32 + 0.5));
+                    let lit = |is: bool| -> u8 { if is { 250 } else { 10 } };
+                    data.extend([lit(x < 1200.0), lit(y < 360.0), 10]);
+                }
+            }
+            Rgb::new(size, data).ok_or_else(|| "a wrong size".to_owned())
+        }
+    }
+
+    fn frame(source: Size, full: Option<Arc<dyn FullFrame>>) -> Arc<Frame> {
+        let view = Letterbox::fit(source, 1.0, Size::new(64, 36));
+        Arc::new(Frame {
+            camera: CameraId::new("gate").unwrap(),
+            seq: 0,
+            capture: Capture { at: SystemTime::UNIX_EPOCH, clock: Clock::Arrival },
+            pts: Duration::ZERO,
+            decoded_at: Instant::now(),
+            decode_time: Duration::ZERO,
+            view,
+            canvas: Rgb::new(view.canvas, vec![0; view.canvas.area() * 3]).unwrap().into(),
+            full,
+            ticket: Arc::new(Ledger::default()).open(),
+        })
+    }
+
+    fn bbox([x1, y1, x2, y2]: [f32; 4]) -> BBox {
+        BBox::new(x1, y1, x2, y2).unwrap()
+    }
+
+    fn decoded(jpeg: &[u8]) -> RgbImage {
+        image::load_from_memory(jpeg).unwrap().to_rgb8()
+    }
+
+    /// The snapshot of a box on a picture of `source`.
+    fn snapshot(source: Size, corners: [f32; 4]) -> RgbImage {
+        decoded(&jpeg(&frame(source, Some(Arc::new(Corners))), &bbox(corners)).unwrap())
+    }
+
+    #[test]
+    fn a_box_half_outside_is_shown_with_its_margin_as_far_as_the_picture_goes() {
+        // With its margin from 1150 to 1410, of which 1280 are there, and from 295 to 425.
+        let shown = snapshot(HD, [1180.0, 310.0, 1380.0, 410.0]);
+        assert_eq!(shown.dimensions(), (130, 130));
+        for (x, y, red, green) in
+            [(20, 20, true, true), (100, 20, false, true), (20, 110, true, false), (100, 110, false, false)]
+        {
+            let [r, g, _] = shown.get_pixel(x, y).0;
+            assert_eq!((r > 200, g > 200), (red, green), "{r} {g} at {x},{y}");
+        }
+    }
+
+    #[test]
+    fn no_side_is_longer_than_the_longest_and_none_is_nothing() {
+        assert_eq!(snapshot(HD, [0.0, 0.0, 1280.0, 720.0]).dimensions(), (640, 360));
+        assert_eq!(snapshot(Size::new(720, 1280), [0.0, 0.0, 720.0, 1280.0]).dimensions(), (360, 640));
+        assert_eq!(snapshot(HD, [5.0, 5.0, 5.2, 5.1]).dimensions(), (1, 1));
+        assert_eq!(snapshot(HD, [0.0, 300.0, 1280.0, 300.1]).dimensions(), (640, 1));
+    }
+
+    #[test]
+    fn without_a_full_picture_or_outside_of_it_there_is_no_snapshot() {
+        let inside = bbox([10.0, 10.0, 50.0, 50.0]);
+        assert!(jpeg(&frame(HD, None), &inside).unwrap_err().contains("full-size"));
+        let outside = bbox([2000.0, 10.0, 2050.0, 50.0]);
+        assert!(jpeg(&frame(HD, Some(Arc::new(Corners))), &outside).unwrap_err().contains("outside"));
+    }
+
+    #[test]
+    fn one_is_due_at_once_and_again_after_the_interval() {
+        let mut snapshots = Snapshots::new(None);
+        let [gate, yard] = ["gate", "yard"].map(|id| CameraId::new(id).unwrap());
+        let [car, dog] = ["car", "dog"].map(|id| QueryId::new(id).unwrap());
+        let (long, short) = (Duration::from_mins(10), Duration::from_millis(20));
+        assert!(snapshots.due(&gate, &car, long));
+        assert!(!snapshots.due(&gate, &car, long));
+        assert!(snapshots.due(&gate, &dog, long) && snapshots.due(&yard, &car, long), "each has its own");
+        std::thread::sleep(short);
+        // What was not due does not put off what is.
+        assert!(!snapshots.due(&gate, &car, long));
+        assert!(snapshots.due(&gate, &car, short));
+    }
+
+    fn grounding(boxes: &[[f32; 4]]) -> Grounding {
+        let query = Arc::new(Query {
+            id: QueryId::new("car").unwrap(),
+            rev: 1,
+            text: "car".into(),
+            cameras: None,
+            method: Method::Auto,
+            threshold: None,
+            worth: Worth::default(),
+        });
+        let found = |corners: &[f32; 4]| Match {
+            bbox: bbox(*corners),
+            score: 0.5,
+            score_kind: ScoreKind::Proposal,
+            track: None,
+            via: Via { method: Method::Retrieve, model: "m".into(), crop: None, fresh: true },
+        };
+        let answers = vec![Answer { query, status: Status::Ok, matches: boxes.iter().map(found).collect() }];
+        let timings = Timings { queued: Duration::ZERO, inferred: Duration::ZERO, done_at: Instant::now(), batch: 1 };
+        Grounding { frame: frame(HD, Some(Arc::new(Corners))), answers, timings }
+    }
+
+    #[tokio::test]
+    async fn of_several_matches_the_best_is_made_unless_snapshots_are_off() {
+        let seen = grounding(&[[100.0, 100.0, 200.0, 200.0], [300.0, 300.0, 310.0, 310.0]]);
+        let mut off = Snapshots::new(None);
+        off.consider(&seen);
+        assert!(off.last.is_empty());
+        let mut snapshots = Snapshots::new(Some(Duration::from_mins(10)));
+        snapshots.consider(&grounding(&[]));
+        assert!(snapshots.last.is_empty(), "nothing was found, and the next find would have to wait");
+        snapshots.consider(&seen);
+        let made = snapshots.made().await.unwrap();
+        assert_eq!((made.camera.as_str(), made.query.as_str()), ("gate", "car"));
+        assert_eq!(decoded(&made.jpeg).dimensions(), (130, 130));
+    }
+}

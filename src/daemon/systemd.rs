@@ -8,8 +8,9 @@ use tracing::{error, info, warn};
 
 use crate::types::Pulse;
 
-/// Work that has not ended for this long is stuck: no pass of a model, no write to a broker takes so long.
-pub(super) const STUCK: Duration = Duration::from_secs(30);
+/// Work that has not ended for this long is stuck: no write to a broker takes so long, nor one pass of a large model on a
+/// small machine (Grounding DINO takes 38 s on two cores).
+pub(super) const STUCK: Duration = Duration::from_mins(2);
 
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {

@@ -180,3 +180,41 @@ impl Collector for ProcessCollector {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{http::Metrics, types::Ledger};
+
+    #[test]
+    fn a_camera_tells_what_is_known_of_it_and_what_nobody_has_is_not_described() {
+        let (gate, yard) = (CameraId::new("gate").unwrap(), CameraId::new("yard").unwrap());
+        let metrics = Metrics::new("0.0.0", "epoch");
+        assert!(!metrics.text().unwrap().contains("groundd_camera_"), "described without a camera");
+        metrics.camera_state(&gate, Some("connecting"));
+        let text = metrics.text().unwrap();
+        assert!(!text.contains("groundd_camera_frames"), "no frame has an account yet:\n{text}");
+        metrics.camera(&yard, Arc::new(Ledger::default()));
+        metrics.camera_restart(&yard);
+        let text = metrics.text().unwrap();
+        for (labels, there) in [
+            ("state{camera=\"gate\",state=\"connecting\"} 1", true),
+            ("state{camera=\"gate\",state=\"live\"} 0", true),
+            ("restarts_total{camera=\"gate\"} 0", true),
+            ("frames_total{camera=\"gate\",end=\"decoded\"} 0", false),
+            ("in_flight{camera=\"gate\"} 0", false),
+            ("state{camera=\"yard\",state=\"connecting\"} 0", true),
+            ("restarts_total{camera=\"yard\"} 1", true),
+            ("frames_total{camera=\"yard\",end=\"decoded\"} 0", true),
+            ("in_flight{camera=\"yard\"} 0", true),
+        ] {
+            let line = format!("groundd_camera_{labels}");
+            assert_eq!(text.lines().any(|l| l == line), there, "{line} in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn more_than_a_gauge_can_hold_is_the_most_it_can() {
+        assert_eq!((whole(0), whole(7), whole(u64::MAX)), (0, 7, i64::MAX));
+    }
+}

@@ -25,11 +25,9 @@ impl Reason {
     }
 }
 
-/// What the daemon has said about its stages.
+/// What the daemon has said of itself. A stage that ends ends the daemon; one that hangs is seen by its pulse.
 #[derive(Debug)]
 pub(super) struct Health {
-    /// Stages: wrong means the process is broken.
-    alive: Mutex<BTreeMap<String, Result<(), String>>>,
     /// Preconditions: wrong means it works but is of no use yet.
     ready: Mutex<BTreeMap<String, Result<(), String>>>,
     pulses: Mutex<Vec<(Pulse, Duration)>>,
@@ -39,15 +37,7 @@ impl Health {
     /// Alive, and not ready before a model is reported.
     pub(super) fn new() -> Self {
         let model = Err("no model has been loaded yet".to_owned());
-        Self {
-            alive: Mutex::default(),
-            ready: Mutex::new(BTreeMap::from([("model".to_owned(), model)])),
-            pulses: Mutex::default(),
-        }
-    }
-
-    pub(super) fn set_alive(&self, stage: &str, outcome: Result<(), String>) {
-        self.alive.lock().unwrap_or_else(PoisonError::into_inner).insert(stage.to_owned(), outcome);
+        Self { ready: Mutex::new(BTreeMap::from([("model".to_owned(), model)])), pulses: Mutex::default() }
     }
 
     pub(super) fn set_ready(&self, what: &str, state: Result<(), String>) {
@@ -60,7 +50,7 @@ impl Health {
 
     /// What keeps the process from being alive; empty is alive.
     pub(super) fn dead_because(&self) -> Vec<Reason> {
-        let mut reasons = failures(&self.alive);
+        let mut reasons = Vec::new();
         for (pulse, limit) in self.pulses.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             if let Some(busy) = pulse.busy_for().filter(|busy| busy > limit) {
                 let why = format!(

@@ -145,12 +145,6 @@ impl Hub {
         self.states_changed();
     }
 
-    /// Whether `stage` works; an error makes `/healthz` fail with its text.
-    pub fn health(&self, stage: &str, outcome: Result<(), String>) {
-        self.0.health.set_alive(stage, outcome);
-        self.states_changed();
-    }
-
     /// Watches a stage: `/healthz` fails while one piece of its work takes longer than `limit`.
     pub fn watch_pulse(&self, pulse: Pulse, limit: Duration) {
         self.0.health.watch(pulse, limit);

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     time::sleep_until,
 };
 
@@ -140,12 +140,11 @@ impl Viewer {
 
     /// The newest frame of `camera` as an event; `None` if it cannot be shown or the camera went.
     async fn frame(&self, camera: &CameraId, seen: &mut Seen, opened: Instant) -> Option<[Bytes; PIECES]> {
-        let permit = self.encoders.acquire().await.ok()?;
+        let permit = Arc::clone(&self.encoders).acquire_owned().await.ok()?;
         // Taken after the wait for a thread: still the newest.
         let shot = self.hub.shot(camera)?;
         seen.shots.insert(camera.clone(), (shot.number, Instant::now()));
-        let shared = shot.event(&self.hub).await;
-        drop(permit);
+        let shared = shot.event(&self.hub, permit).await;
         let (age, shared) = shared.inspect_err(|why| tracing::debug!(why, "a frame is not shown")).ok()?;
         let now = Instant::now();
         let age = age + millis(now.saturating_duration_since(shot.at));
@@ -161,11 +160,15 @@ fn overview(hub: &Hub) -> [Bytes; PIECES] {
 }
 
 impl Shot {
-    /// The picture, compressed by the first who asks.
-    pub(super) async fn picture(self: &Arc<Self>, hub: &Hub) -> Result<&Picture, String> {
-        let encode = || async {
+    /// The picture, compressed by the first who asks. The permit stays with the work, which goes on when the asker has gone.
+    pub(super) async fn picture(self: &Arc<Self>, hub: &Hub, permit: OwnedSemaphorePermit) -> Result<&Picture, String> {
+        let encode = move || async move {
             let frame = Arc::clone(&self.frame);
-            let made = tokio::task::spawn_blocking(move || Picture::of(&frame, None)).await;
+            let made = tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                Picture::of(&frame, None)
+            });
+            let made = made.await;
             hub.metrics().pictures.inc();
             made.map_err(|e| format!("the encoder failed: {e}"))?
         };
@@ -173,9 +176,9 @@ impl Shot {
     }
 
     /// The pixels' age when they were published, and the part of the frame's event that every viewer gets.
-    async fn event(self: &Arc<Self>, hub: &Hub) -> Result<(f64, Bytes), String> {
-        let make = || async {
-            let picture = self.picture(hub).await?;
+    async fn event(self: &Arc<Self>, hub: &Hub, permit: OwnedSemaphorePermit) -> Result<(f64, Bytes), String> {
+        let make = move || async move {
+            let picture = self.picture(hub, permit).await?;
             let detections = self.detections();
             let age = detections["time"]["age_ms"].as_f64().unwrap_or(0.0);
             let head = json!({

@@ -160,11 +160,13 @@ impl Metrics {
     }
 
     /// Everything a finished frame says: its times in the stages, `age` (capture to publish) and its answers.
-    pub fn grounding(&self, grounding: &Grounding, age: Duration) {
+    pub fn grounding(&self, grounding: &Grounding, age: Option<Duration>) {
         self.observe(Stage::Decode, grounding.frame.decode_time);
         self.observe(Stage::Queue, grounding.timings.queued);
         self.observe(Stage::Infer, grounding.timings.inferred);
-        self.observe(Stage::Age, age);
+        if let Some(age) = age {
+            self.observe(Stage::Age, age);
+        }
         grounding.answers.iter().for_each(|answer| self.answer(answer));
     }
 

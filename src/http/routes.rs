@@ -247,13 +247,18 @@ async fn snapshot(State(app): State<App>, part: Part, RawQuery(query): RawQuery)
 
 /// The latest picture of a camera and its frame's number; drawn boxes are made for the asker alone.
 async fn picture(app: &App, id: &CameraId, boxes: bool) -> Result<Option<(Picture, u64)>, String> {
-    let _permit = app.encoders.acquire().await.map_err(|e| e.to_string())?;
+    let permit = Arc::clone(&app.encoders).acquire_owned().await.map_err(|e| e.to_string())?;
     let Some(shot) = app.hub.shot(id) else { return Ok(None) };
     let seq = shot.frame.seq;
     if !boxes {
-        return Ok(Some((shot.picture(&app.hub).await?.clone(), seq)));
+        return Ok(Some((shot.picture(&app.hub, permit).await?.clone(), seq)));
     }
-    let made = tokio::task::spawn_blocking(move || Picture::of(&shot.frame, Some(&shot.detections()))).await;
+    // The permit stays with the work, which goes on when the asker has gone.
+    let made = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        Picture::of(&shot.frame, Some(&shot.detections()))
+    });
+    let made = made.await;
     made.map_err(|e| format!("the encoder failed: {e}"))?.map(|picture| Some((picture, seq)))
 }
 

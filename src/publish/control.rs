@@ -183,11 +183,55 @@ mod tests {
         assert!(ask(&config, &format!("\"{}\"", "x".repeat(MAX_ORDER as usize)), &[]).unwrap_err().contains("at most"));
     }
 
+    #[test]
+    fn a_message_of_nothing_but_depth_is_refused() {
+        for deep in ["[".repeat(60_000), "{\"a\":".repeat(10_000)] {
+            assert!(ask(&named(&["*"]), &deep, &[]).unwrap_err().contains("not JSON"));
+        }
+    }
+
+    /// Settings as somebody may write them, with names and texts that JSON has to escape.
+    fn written() -> impl Strategy<Value = Map<String, Value>> {
+        let value = prop_oneof![
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            ".{0,8}".prop_map(Value::from),
+        ];
+        proptest::collection::btree_map(".{0,8}", value, 0..5)
+            .prop_map(|settings| settings.into_iter().collect::<Map<_, _>>())
+    }
+
     proptest! {
         #[test]
-        fn hostile_messages_never_panic(topic in ".{0,80}", payload in proptest::collection::vec(any::<u8>(), 0..200)) {
-            named(&["*"]).read(&topics(), &topic, &payload, &[]);
-            named(&["*"]).read(&topics(), &format!("site/groundd/camera/{topic}/set"), &payload, &[]);
+        fn hostile_messages_are_refused_with_a_remedy_and_nothing_else_is(
+            id in prop_oneof!["[A-Za-z0-9_-]{1,70}", ".{0,80}"],
+            noise in proptest::collection::vec(any::<u8>(), 0..200),
+            nearly in r#"\{?("a":|"|[0-9.eE+-]{1,3}|\\u?|[{}\[\],:]|null|true){0,30}\}?"#,
+        ) {
+            let open = ControlConfig { query: vec![ANYBODY.into()], camera: vec![ANYBODY.into()], stamp: None };
+            for payload in [&noise[..], nearly.as_bytes()] {
+                prop_assert_eq!(open.read(&topics(), &id, payload, &[]), None);
+                for (kind, is_one) in [("query", QueryId::new(&id).is_ok()), ("camera", CameraId::new(&id).is_ok())] {
+                    let order = open.read(&topics(), &format!("site/groundd/{kind}/{id}/set"), payload, &[]);
+                    prop_assert_eq!(order.is_some(), is_one);
+                }
+                let meant: Option<Map<String, Value>> = serde_json::from_slice(payload).ok();
+                match open.read(&topics(), "site/groundd/query/q/set", payload, &[]).unwrap().wish {
+                    Ok(None) => prop_assert!(payload.is_empty()),
+                    Ok(wish) => prop_assert_eq!(wish, meant),
+                    Err(why) => prop_assert!(meant.is_none() && why.contains("write settings"), "{why}"),
+                }
+            }
+        }
+
+        #[test]
+        fn settings_are_read_whole_or_not_at_all(settings in written(), at in any::<prop::sample::Index>()) {
+            let config = named(&["*"]);
+            let text = Value::from(settings.clone()).to_string();
+            prop_assert_eq!(ask(&config, &text, &[]), Ok(Some(settings)));
+            // Cut to nothing it would be an order to remove the query.
+            let cut = text.floor_char_boundary(1 + at.index(text.len() - 1));
+            prop_assert!(ask(&config, &text[..cut], &[]).is_err(), "{}", &text[..cut]);
         }
     }
 }

@@ -225,7 +225,7 @@ pub enum SetState {
     Failed,
 }
 
-/// A query's state, for `<base>/query/<id>/state`; a camera's, without revisions of its own, goes with `rev` 1.
+/// A query's state, for `<base>/query/<id>/state`; a camera's likewise.
 pub fn set_state(rev: u32, status: SetState, reason: Option<&str>) -> Bytes {
     #[derive(Serialize)]
     struct State<'a> {

@@ -161,7 +161,12 @@ mod tests {
                 let mut motion = Motion::new(first, start);
                 for (bbox, ms) in boxes {
                     motion.correct(bbox, start + Duration::from_millis(ms.saturating_sub(back)));
-                    motion.predict(start + Duration::from_secs(1_000_000));
+                    for ahead in [0, 40, 1_000_000_000] {
+                        let predicted = motion.predict(start + Duration::from_millis(ahead));
+                        let [x1, y1, x2, y2] = predicted.corners();
+                        let finite = predicted.corners().iter().all(|v| v.is_finite());
+                        prop_assert!(finite && x1 < x2 && y1 < y2, "{predicted:?}");
+                    }
                 }
             }
         }

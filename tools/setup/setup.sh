@@ -9,7 +9,6 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 ORT_VERSION=1.31.1
-CUDA_EXTRA="[cuda,cudnn]"
 
 BUILD="build-essential pkg-config libssl-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libgstrtspserver-1.0-dev"
 RUN="ca-certificates python3 python3-venv python3-pip unzip mosquitto mosquitto-clients glib-networking
@@ -48,31 +47,41 @@ rust_toolchain() {
 # The shared library is all we take, so any wheel of this machine's architecture serves, whatever Python is here;
 # `pip` checks the download against the hashes in the requirements file.
 onnx_runtime() {
-    local package=$1 stamp=.runtime/onnxruntime/$1-$ORT_VERSION arch work
-    [ -e "$stamp" ] && return
+    local package=$1 stamp=.runtime/onnxruntime/$1-$ORT_VERSION arch
+    [ -e "$stamp" ] && [ -e .runtime/onnxruntime/LICENSE ] && return
     say "ONNX Runtime $ORT_VERSION out of the $package wheel"
-    arch=$(uname -m); work=$(mktemp -d); trap 'rm -rf "$work"' RETURN
+    arch=$(uname -m); work=$(mktemp -d)
     python3 -m venv "$work/venv"
     "$work/venv/bin/pip" download --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes \
         --python-version 3.11 --implementation cp --platform "manylinux_2_27_$arch" --platform "manylinux_2_28_$arch" \
         -d "$work" -r "tools/setup/$package.txt"
-    unzip -q "$work"/*.whl 'onnxruntime/capi/libonnxruntime*' -d "$work/wheel"
+    unzip -q "$work"/*.whl 'onnxruntime/capi/libonnxruntime*' onnxruntime/LICENSE onnxruntime/ThirdPartyNotices.txt -d "$work/wheel"
     rm -rf .runtime/onnxruntime && mkdir -p .runtime/onnxruntime/lib
     mv "$work"/wheel/onnxruntime/capi/libonnxruntime* .runtime/onnxruntime/lib/
+    mv "$work"/wheel/onnxruntime/{LICENSE,ThirdPartyNotices.txt} .runtime/onnxruntime/
+    rm -rf "$work"
     touch "$stamp"
 }
 
+# Who has the GPU library keeps it, of this version: it computes on the CPU as well.
+either_runtime() {
+    if compgen -G '.runtime/onnxruntime/onnxruntime-gpu-*' >/dev/null; then onnx_runtime onnxruntime-gpu
+    else onnx_runtime onnxruntime; fi
+}
+
+work=""
+trap '[ -z "$work" ] || rm -rf "$work"' EXIT
 mode=${1:-run}
 case $mode in
-    # Who has the GPU library keeps it, `run` or `test`: it computes on the CPU as well.
     # shellcheck disable=SC2086 # the lists are words
-    run) debian_packages $BUILD $RUN; rust_toolchain
-         [ -e ".runtime/onnxruntime/onnxruntime-gpu-$ORT_VERSION" ] || onnx_runtime onnxruntime ;;
+    run) debian_packages $BUILD $RUN; rust_toolchain; either_runtime ;;
     # shellcheck disable=SC2086
-    test) debian_packages $BUILD $RUN $TEST; rust_toolchain
-          [ -e ".runtime/onnxruntime/onnxruntime-gpu-$ORT_VERSION" ] || onnx_runtime onnxruntime ;;
+    test) debian_packages $BUILD $RUN $TEST; rust_toolchain; either_runtime ;;
     # shellcheck disable=SC2086
     gpu) debian_packages $BUILD $RUN; rust_toolchain; onnx_runtime onnxruntime-gpu
-         say "CUDA and cuDNN must be on the loader's path; without system packages: pip install 'onnxruntime-gpu$CUDA_EXTRA==$ORT_VERSION'" ;;
+         say "CUDA and cuDNN must be on the loader's path. Without system packages:
+    python3 -m venv /opt/cuda-venv && /opt/cuda-venv/bin/pip install 'onnxruntime-gpu[cuda,cudnn]==$ORT_VERSION'
+    export LD_LIBRARY_PATH=\$(echo /opt/cuda-venv/lib/python3*/site-packages/nvidia/*/lib | tr ' ' :)
+and for the service the same as \`Environment=LD_LIBRARY_PATH=…\` in a drop-in" ;;
     *) die "unknown mode \`$mode\`; use run, test or gpu" ;;
 esac

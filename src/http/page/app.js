@@ -82,13 +82,18 @@ async function whatIsWrong() {
   try {
     const answer = await fetch("api/status", { cache: "no-store", signal: AbortSignal.timeout(3000) });
     const status = await answer.json();
-    // The camera of a bookmark may be gone: its stream is refused for ever, the grid is not.
-    if (focus && !cards.has(focus)) { leave(); return ""; }
+    if (focus && !cards.has(focus) && await isGone(focus)) { leave(); return ""; }
     return status.viewers?.now >= status.viewers?.most
       ? `All ${status.viewers.most} live views are taken. Close one, or wait.` : "The connection broke.";
   } catch {
     return "The daemon does not answer. Pictures below are the last ones received.";
   }
+}
+
+// The camera of a bookmark may be gone: its stream is refused for ever, the grid is not.
+async function isGone(id) {
+  const answer = await fetch("api/cameras", { cache: "no-store", signal: AbortSignal.timeout(3000) });
+  return !(await answer.json()).some((camera) => camera.id === id);
 }
 
 function showBanner(overview) {
