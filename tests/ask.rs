@@ -17,7 +17,11 @@ use groundd::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{ground::*, h264, process::groundd};
+use crate::support::{
+    ground::*,
+    h264,
+    process::{finish, groundd},
+};
 
 /// The demo's queries.
 const QUERIES: [&str; 5] = ["person", "person in a red jacket", "red car", "bus", "dog"];
@@ -227,11 +231,9 @@ fn live_watching_reuses_and_every_frame_does_not() {
     let clip = folder.path().join("clip.mp4");
     h264(&clip, "320x240", 10, 30);
     let fresh = |arguments: &[&str]| -> Vec<bool> {
-        let output = groundd()
-            .args(["watch", clip.to_str().unwrap(), "--query", "person", "--threshold", "0"])
-            .args(arguments)
-            .output()
-            .unwrap();
+        let mut command = groundd();
+        command.args(["watch", clip.to_str().unwrap(), "--query", "person", "--threshold", "0"]);
+        let output = finish(command.args(arguments));
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8(output.stdout).unwrap();
         let flags = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());

@@ -15,7 +15,7 @@ use groundd::{
 };
 use proptest::prelude::*;
 
-use crate::support::ground::*;
+use crate::support::{ground::*, process::finish};
 
 fn region(corners: [u8; 4], objectness: u8, brightness: u8) -> Region {
     Region { corners, objectness, brightness }
@@ -276,7 +276,8 @@ fn graphs_that_do_not_fit_are_refused_with_what_was_expected() {
 #[test]
 fn a_gpu_that_is_not_there_is_an_error_and_never_the_cpu() {
     for provider in [Provider::Cuda, Provider::Tensorrt] {
-        let config = ground::ModelConfig { provider, ..config(&tiny()) };
+        // No machine has so many: where there is a GPU, it is not the one that is asked for.
+        let config = ground::ModelConfig { provider, device: 1000, ..config(&tiny()) };
         let error = ground::load(&config, &[]).map(|g| g.describe()).unwrap_err();
         assert!(matches!(&error, GroundError::Engine(EngineError::Provider { .. })), "{error}");
         let text = error.to_string();
@@ -286,11 +287,9 @@ fn a_gpu_that_is_not_there_is_an_error_and_never_the_cpu() {
 
 /// Runs a test that loads the model in a process of its own, where `library` is the ONNX Runtime; it must fail.
 fn failure_with(library: &str) -> String {
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "ground::the_model_describes_itself"])
-        .env("ORT_DYLIB_PATH", library)
-        .output()
-        .unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "ground::the_model_describes_itself"]).env("ORT_DYLIB_PATH", library);
+    let child = finish(&mut command);
     assert!(!child.status.success(), "the model was loaded with {library}");
     String::from_utf8_lossy(&child.stdout).into_owned() + &String::from_utf8_lossy(&child.stderr)
 }

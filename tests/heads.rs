@@ -19,8 +19,9 @@ use serde::Deserialize;
 use crate::support::{
     ground::{batch, edit_manifest, load, load_error},
     h264,
-    process::groundd,
+    process::{finish, groundd},
     vlm::{canvas_frame, full_frame},
+    worst,
 };
 
 /// Detectors with classes of their own.
@@ -86,11 +87,11 @@ fn apart(got: &[[f32; 5]], expected: &[[f32; 5]]) -> Result<(f32, f32), String> 
     let mut left = expected.to_vec();
     for one in got {
         // Boxes that are cut off at the picture's edges are often equal: their scores tell them apart.
-        let distance = |a: &[f32; 5]| a[..4].iter().zip(one).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let distance = |a: &[f32; 5]| worst(&a[..4], &one[..4]);
         let unlike = |at: &usize| distance(&left[*at]) + 100.0 * (left[*at][4] - one[4]).abs();
         let at = (0..left.len()).min_by(|a, b| unlike(a).total_cmp(&unlike(b))).unwrap();
         far = far.max(distance(&left[at]));
-        off = off.max((left.swap_remove(at)[4] - one[4]).abs());
+        off = off.max(worst(&left.swap_remove(at)[4..], &one[4..]));
     }
     Ok((far, off))
 }
@@ -211,7 +212,7 @@ fn watch_runs_a_detector_of_ones_own() {
     let watch = |text: &str| {
         let mut command = groundd();
         command.arg("watch").arg(&file).args(["--every-frame", "--method", "detector", "--query", text, "--model"]);
-        command.arg(folder("yolox")).output().unwrap()
+        finish(command.arg(folder("yolox")))
     };
     let output = watch("person");
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -223,7 +224,8 @@ fn watch_runs_a_detector_of_ones_own() {
     }
     let output = watch("zebra");
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(err.contains("`zebra`") && err.contains("traffic light"), "{err}");
+    assert!(output.status.success() && err.contains("`zebra`") && err.contains("traffic light"), "{err}");
+    assert_eq!(out.lines().count(), 3, "{out}");
     for line in out.lines() {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         assert_eq!(line["queries"][0]["status"], "error", "{line}");

@@ -1,8 +1,10 @@
 //! `groundd run` as its users meet it: real cameras, a real broker, signals, faults.
 
 mod control;
+mod messages;
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::{fs::PermissionsExt, net::UnixDatagram},
     path::{Path, PathBuf},
@@ -20,7 +22,8 @@ use serde_json::Value;
 
 use crate::support::{
     alone, free_port, h264,
-    process::{Mosquitto, Process, groundd},
+    process::{Listener, Mosquitto, Process, groundd},
+    proxy::{Mode, Proxy},
     wait_for,
 };
 
@@ -76,7 +79,7 @@ impl World {
     }
 
     /// Messages of `topic` in what a subscriber wrote.
-    fn messages(subscriber: &Process, topic: &str) -> Vec<Value> {
+    fn messages(subscriber: &Listener, topic: &str) -> Vec<Value> {
         let prefix = format!("{topic} ");
         let lines = subscriber.lines();
         lines
@@ -92,6 +95,12 @@ impl World {
             self.broker.retained(&topic).filter(|s| s.contains("\"live\""))
         });
     }
+
+    /// When the camera's status last changed.
+    fn since(&self, camera: &str) -> String {
+        let status: Value = serde_json::from_str(&self.broker.kept(&format!("groundd/{camera}/status"))).unwrap();
+        status["since"].to_string()
+    }
 }
 
 fn serve(clip: PathBuf, port: u16) -> RtspServer {
@@ -99,8 +108,13 @@ fn serve(clip: PathBuf, port: u16) -> RtspServer {
     RtspServer::start(options).unwrap()
 }
 
+/// A camera at the demo's street, which is busy: people come and go, so there are events all the time.
+fn street() -> RtspServer {
+    serve(Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo.mp4"), 0)
+}
+
 /// Frames a second of `camera` over `window`, and the median of their age in milliseconds.
-fn rate_and_age(subscriber: &Process, camera: &str, window: Duration) -> (f64, f64) {
+fn rate_and_age(subscriber: &Listener, camera: &str, window: Duration) -> (f64, f64) {
     let topic = format!("groundd/{camera}/detections");
     let before = World::messages(subscriber, &topic).len();
     std::thread::sleep(window);
@@ -165,37 +179,57 @@ fn four_cameras_of_two_makes_and_one_that_dies_and_comes_back() {
 
     daemon.signal(Signal::TERM);
     assert!(daemon.wait(PATIENCE).success(), "{}", daemon.log());
-    assert_eq!(world.broker.retained("groundd/status").as_deref(), Some("offline"));
+    assert_eq!(world.broker.kept("groundd/status"), "offline");
 }
 
 #[test]
 fn a_daemon_that_is_killed_is_reported_offline_and_a_broker_that_dies_loses_no_event() {
     let mut world = World::new();
-    // The demo's street is busy: people come and go, so there are events all the time.
-    let street = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo.mp4");
-    let server = serve(street, 0);
+    let server = street();
     let config = world.configure(&[("gate", &server.url("cam"))], &[("person", "person")], "");
+    // The daemon goes to its broker by a way that can be closed.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let proxy = runtime.block_on(Proxy::to(world.broker.port));
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace(&format!("mqtt://127.0.0.1:{}", world.broker.port), &proxy.url())).unwrap();
+    // At QoS 0 the broker writes to the subscriber before it acknowledges, and keeps nothing back that would die with it.
+    let subscriber = world.broker.listen("events", &["groundd/gate/events"], &["-q", "0", "-F", "%t %p"]);
     let mut daemon = world.run(&config);
     world.await_live("gate", &daemon);
-    assert_eq!(world.broker.retained("groundd/status").as_deref(), Some("online"));
+    assert_eq!(world.broker.kept("groundd/status"), "online");
     let before = daemon.rss_kb();
 
     for _ in 0..3 {
+        proxy.set(Mode::Refuse);
         world.broker.kill();
         std::thread::sleep(Duration::from_secs(2));
         assert!(daemon.is_running(), "{}", daemon.log());
         world.broker.restart();
+        // What the daemon sends before the subscriber is back nobody hears.
+        world.broker.settle(&subscriber);
+        proxy.set(Mode::Pass);
         wait_for("the retained status on the new broker", PATIENCE, || {
             world.broker.retained("groundd/status").filter(|s| s == "online")
         });
         world.await_live("gate", &daemon);
     }
-    let stats = wait_for("all events acknowledged", Duration::from_secs(45), || {
+    // Told every half minute; an event may just be on its way then.
+    let stats = wait_for("all events acknowledged", Duration::from_secs(100), || {
         let stats: Value = serde_json::from_str(&world.broker.retained("groundd/stats")?).ok()?;
-        (stats["mqtt"]["reconnects"].as_u64() >= Some(3) && stats["mqtt"]["events_acked"].as_u64() > Some(0))
-            .then_some(stats)
+        let (reconnects, acked) = (stats["mqtt"]["reconnects"].as_u64(), stats["mqtt"]["events_acked"].as_u64());
+        (reconnects >= Some(3) && acked > Some(0) && stats["mqtt"]["events_waiting"] == 0).then_some(stats)
     });
     assert_eq!(stats["mqtt"]["events_lost"], 0, "{stats}");
+    world.broker.settle(&subscriber);
+    let number = |event: &Value| event["event_seq"].as_u64().unwrap_or_else(|| panic!("{event}"));
+    let heard: Vec<u64> = World::messages(&subscriber, "groundd/gate/events").iter().map(number).collect();
+    // What the broker had when it died may come again, without having been acknowledged.
+    let mut seen = BTreeSet::new();
+    let once: Vec<u64> = heard.iter().copied().filter(|number| seen.insert(*number)).collect();
+    assert_eq!(once, (once[0]..).take(once.len()).collect::<Vec<_>>(), "lost or out of order");
+    // Of the same start: as many as were acknowledged, and those that came since.
+    let acked = stats["mqtt"]["events_acked"].as_u64().unwrap();
+    assert!(once.len() as u64 >= acked, "{acked} were acknowledged, {} heard", once.len());
     let grown = daemon.rss_kb().saturating_sub(before);
     assert!(grown < 40_000, "memory grew by {grown} kB over three outages");
 
@@ -215,8 +249,7 @@ fn a_reload_touches_only_what_changed_and_a_wrong_file_changes_nothing() {
     let mut daemon = world.run(&config);
     world.await_live("stays", &daemon);
     world.await_live("goes", &daemon);
-    let since = |status: &str| serde_json::from_str::<Value>(status).unwrap()["since"].to_string();
-    let live_since = since(&world.broker.retained("groundd/stays/status").unwrap());
+    let live_since = world.since("stays");
 
     fs::write(&config, "[[camera]]\nid = 7\n").unwrap();
     daemon.signal(Signal::HUP);
@@ -237,12 +270,8 @@ fn a_reload_touches_only_what_changed_and_a_wrong_file_changes_nothing() {
             .filter(|m| m["queries"].as_array().unwrap().len() == 2)
     });
     assert!(message["seq"].as_u64().unwrap() > 0);
-    assert_eq!(
-        since(&world.broker.retained("groundd/stays/status").unwrap()),
-        live_since,
-        "an unchanged camera was touched"
-    );
-    assert!(world.broker.retained("groundd/query/car/state").unwrap().contains("active"));
+    assert_eq!(world.since("stays"), live_since, "an unchanged camera was touched");
+    assert!(world.broker.kept("groundd/query/car/state").contains("active"));
 }
 
 /// Collects what the daemon tells systemd.
@@ -305,6 +334,7 @@ fn a_watch_at_the_same_broker_leaves_the_service_alone_and_nothing_behind() {
     watch.args(["watch", "test://", "--query", "person", "--seconds", "4", "--broker", &broker]);
     let mut watch = Process::start(watch, world.path(), "watch");
     assert!(watch.wait(PATIENCE).success(), "{}", watch.log());
+    world.broker.settle(&heard);
     let lines = heard.lines();
     assert!(lines.contains(&"groundd/cam0/person/present OFF".to_owned()), "{lines:?}");
     let told: Vec<_> = lines.iter().filter(|line| line.starts_with("groundd/status")).collect();

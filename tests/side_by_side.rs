@@ -21,6 +21,7 @@ use crate::support::{
     ground::{batch, edit_manifest, load, query},
     vlm::*,
     watched::{Run, Runs, Vice, Watched, of, taken},
+    worst,
 };
 
 /// What logits may differ by.
@@ -75,7 +76,7 @@ fn same_steps(family: &str, got: &[Run], expected: &[Run]) -> f32 {
     assert_eq!(got.len(), expected.len(), "{family}");
     let mut most: f32 = 0.0;
     for (token, logits) in got {
-        let far = |other: &[f32]| logits.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let far = |other: &[f32]| worst(&logits, other);
         let near = expected.iter().enumerate().filter(|(_, (said, _))| *said == token);
         let near = near.map(|(at, (_, other))| (at, far(other))).min_by(|a, b| a.1.total_cmp(&b.1));
         let (at, distance) = near.unwrap_or_else(|| panic!("{family}: {token} was not said alone"));
@@ -191,7 +192,7 @@ fn answers_may_be_of_any_length_and_end_at_any_time() {
             for (row, at) in rows.iter().enumerate() {
                 model.say(&mut alone[*at], said[row]);
                 let (got, expected) = (joined.next(row), alone[*at].next(0));
-                most = got.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(most, f32::max);
+                most = most.max(worst(got, expected));
                 assert_eq!(best(got).unwrap().0, best(expected).unwrap().0, "{family} {step}");
             }
         }

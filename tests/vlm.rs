@@ -20,17 +20,13 @@ use groundd::{
 use crate::support::{
     ground::{batch, load, load_error},
     vlm::*,
+    worst,
 };
 
 mod answers;
 
 /// What a measured value may differ by.
 const ALLOWED: f32 = 1e-3;
-
-fn worst(got: &[f32], expected: &[f32]) -> f32 {
-    assert_eq!(got.len(), expected.len());
-    got.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
-}
 
 /// Largest differences of one family: pixels, features, logits of prompts, logits of steps.
 #[derive(Debug, Default)]
@@ -103,7 +99,7 @@ pub(crate) fn follow_in(family: &str, dir: &Path, model: &mut Model, reference: 
             if let Some(expected) = steps.chunks(width).nth(step) {
                 measured.steps = measured.steps.max(worst(logits, expected));
             }
-            measured.steps = measured.steps.max((logits[next as usize] - best_logits[step]).abs());
+            measured.steps = measured.steps.max(worst(&[logits[next as usize]], &[best_logits[step]]));
             if let Some(expected) = tokens.get(step + 1) {
                 assert_eq!(next, *expected, "{at}: token {}", step + 1);
             }

@@ -251,14 +251,19 @@ fn folders_of_models_that_read_are_refused_with_the_key() {
         ("siglip", "regions = 50", "regions = 0", "proposer.regions"),
         ("siglip", "length = 32", "length = 0", "text.length"),
     ] {
-        // Beside the others, where its proposer is.
-        let dir = tempfile::tempdir_in(folder("")).unwrap();
-        for entry in std::fs::read_dir(folder(name)).unwrap() {
-            let path = entry.unwrap().path();
-            std::fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+        // Where its proposer is, which is named relative to it, and where another kind of model would be.
+        let home = tempfile::tempdir().unwrap();
+        let heads = home.path().join("heads");
+        for name in [name, "yolox"] {
+            std::fs::create_dir_all(heads.join(name)).unwrap();
+            for entry in std::fs::read_dir(folder(name)).unwrap() {
+                let path = entry.unwrap().path();
+                std::fs::copy(&path, heads.join(name).join(path.file_name().unwrap())).unwrap();
+            }
         }
-        edit_manifest(dir.path(), from, to);
-        let text = load_error(dir.path()).to_string();
+        std::os::unix::fs::symlink(folder("../vlm"), home.path().join("vlm")).unwrap();
+        edit_manifest(&heads.join(name), from, to);
+        let text = load_error(&heads.join(name)).to_string();
         assert!(text.contains(expected), "{name} {to}: {text}");
     }
 }

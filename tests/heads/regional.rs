@@ -29,8 +29,9 @@ use super::{differ, folder, picture, query};
 use crate::support::{
     ground::{batch, config, edit_manifest, load, load_error},
     h264,
-    process::groundd,
+    process::{finish, groundd},
     vlm::{Scripted, full_frame},
+    worst,
 };
 
 const MODELS: [&str; 2] = ["vlm-fo1", "vlx-seek"];
@@ -107,11 +108,6 @@ fn scripted(dir: &Path, said: &[&str]) -> Regional {
     })
 }
 
-fn worst(got: &[f32], want: &[f32]) -> f32 {
-    assert_eq!(got.len(), want.len());
-    got.iter().zip(want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
-}
-
 /// Largest differences: of boxes in pixels, of features, of probabilities; and how many prompts were compared.
 #[derive(Debug, Default)]
 struct Off {
@@ -155,13 +151,13 @@ fn tensors(dir: &Path) -> Off {
                 let rows = &prompt.positions.ids[length..length * 2];
                 assert_eq!((rows, prompt.positions.delta), (&one.rows[..], one.delta), "{at} {}", one.text);
                 let choice = model.choose(&seen, &features, share.len(), &one.text).unwrap();
-                off.chances = off.chances.max((choice.begins - one.begins).abs());
+                off.chances = off.chances.max(worst(&[choice.begins], &[one.begins]));
                 off.chances = off.chances.max(worst(&choice.first, &one.first));
                 let found = model.decode(&seen, &features, share.len(), &[&one.text]).unwrap().remove(0);
                 let indexes = |found: &[(usize, f32)]| found.iter().map(|(index, _)| *index).collect::<Vec<_>>();
                 assert_eq!(indexes(&found), indexes(&one.found), "{at}: {}", one.answer);
                 for ((_, got), (_, want)) in found.iter().zip(&one.found) {
-                    off.chances = off.chances.max((got - want).abs());
+                    off.chances = off.chances.max(worst(&[*got], &[*want]));
                 }
                 (off.prompts, off.named) = (off.prompts + 1, off.named + found.len());
             }
@@ -406,7 +402,7 @@ fn watch_runs_a_model_that_names_regions() {
     for (name, method) in [("vlm-fo1", "retrieve"), ("vlx-seek", "auto"), ("vlm-fo1", "detector")] {
         let mut command = groundd();
         command.arg("watch").arg(&file).args(["--every-frame", "--method", method, "--query", "car", "--model"]);
-        let output = command.arg(folder(name)).output().unwrap();
+        let output = finish(command.arg(folder(name)));
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         let refused = method == "detector";
         assert!(!refused || err.contains("cannot do `detector`; it can do: retrieve"), "{err}");

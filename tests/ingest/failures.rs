@@ -181,10 +181,15 @@ async fn stopping_does_not_wait_for_a_model_that_is_stuck() {
     let clip = h264(folder.path(), "a.mp4", "320x180");
     let rig = Rig::new(config(clip.to_str().unwrap(), ""), Policy::Every { capacity: 1 }, Restart::Forever);
     // Nobody takes a frame: the producer waits for room, which is no stall of the camera.
-    tokio::time::sleep(Duration::from_millis(700)).await;
-    assert_eq!(rig.camera.ledger().decoded(), 2, "one waits, one is held");
     let slot = Arc::clone(rig.camera.slot());
     let ledger = Arc::clone(rig.camera.ledger());
+    let began = Instant::now();
+    while ledger.decoded() < 2 {
+        assert!(began.elapsed() < SOON, "{ledger:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(ledger.decoded(), 2, "one waits, one is held");
     rig.camera.stop().await;
     drop(slot);
     assert_eq!(ledger.in_flight(), 0, "{ledger:?}");

@@ -8,6 +8,7 @@ use groundd::{
 };
 
 use super::support::{Rig, SOON, config, draw, folder, serve};
+use crate::support::worst;
 
 /// Where the white rectangle lies in `picture`, to fractions of a pixel.
 fn white(picture: &Rgb) -> [f32; 4] {
@@ -26,11 +27,6 @@ fn white(picture: &Rgb) -> [f32; 4] {
     let (x1, x2) = span((0..w).map(|x| luma(x, row)).collect());
     let (y1, y2) = span((0..h).map(|y| luma(column, y)).collect());
     [x1, y1, x2, y2]
-}
-
-/// Greatest distance between two boxes' corners.
-fn apart(a: [f32; 4], b: [f32; 4]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,7 +61,7 @@ async fn boxes_and_crops_are_true_for_every_shape_of_source() {
         let canvas = frame.canvas.size;
         let (cw, ch) = (canvas.width as f32, canvas.height as f32);
         let mapped = frame.view.to_source([cx1 / cw, cy1 / ch, cx2 / cw, cy2 / ch]).unwrap();
-        assert!(apart(mapped.corners(), truth) < 1.0, "{name}: {mapped:?} should be {truth:?} ({:?})", frame.view);
+        assert!(worst(&mapped.corners(), &truth) < 1.0, "{name}: {mapped:?} should be {truth:?} ({:?})", frame.view);
 
         // The rectangle and fifteen and a half pixels around it, so that edges fall between pixels.
         let [bx1, by1, bx2, by2] = truth;
@@ -83,7 +79,7 @@ async fn boxes_and_crops_are_true_for_every_shape_of_source() {
             area.corners()[0] + qx2 / sx,
             area.corners()[1] + qy2 / sy,
         ];
-        assert!(apart(back, truth) < 0.6, "{name}: the crop has it at {back:?}, not {truth:?}");
+        assert!(worst(&back, &truth) < 0.6, "{name}: the crop has it at {back:?}, not {truth:?}");
         let outside = BBox::new(w as f32 + 5.0, 0.0, w as f32 + 9.0, 9.0).unwrap();
         assert!(frame.full.as_ref().unwrap().crop(&outside, Size::new(9, 9)).unwrap_err().contains("outside"));
         drop(frame);

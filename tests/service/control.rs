@@ -5,7 +5,10 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::{PATIENCE, World};
-use crate::support::{process::Process, wait_for};
+use crate::support::{
+    process::{Process, finish},
+    wait_for,
+};
 
 const OPEN: &str = "[mqtt.control]\nquery = [\"*\"]\ncamera = [\"*\"]\n";
 
@@ -21,7 +24,7 @@ fn set(world: &World, topic: &str, payload: &str, stamp: Option<&str>) {
     if let Some(name) = stamp {
         command.args(["-D", "publish", "user-property", "username", name]);
     }
-    assert!(command.status().unwrap().success());
+    assert!(finish(&mut command).status.success());
 }
 
 /// Waits until the state of a query or camera (`query/dog`) is such.
@@ -142,9 +145,10 @@ fn what_an_earlier_start_told_is_taken_back() {
         gone(&world, &format!("groundd/{topic}"));
     }
     for topic in ["query/person/state", "gate/person/count", "gate/status"] {
-        assert!(world.broker.retained(&format!("groundd/{topic}")).is_some(), "{topic}\n{}", daemon.log());
+        world.broker.kept(&format!("groundd/{topic}"));
     }
-    let entities = world.broker.subscribe("entities", &["homeassistant/#"]);
-    let listed = entities.lines().join("\n");
-    assert!(listed.contains("person") && !listed.contains("bus") && !listed.contains("yard"), "{listed}");
+    wait_for(&format!("the entities to be those of one query on one camera\n{}", daemon.log()), PATIENCE, || {
+        let listed = world.broker.listed("homeassistant/#").join("\n");
+        (listed.contains("person") && !listed.contains("bus") && !listed.contains("yard")).then_some(())
+    });
 }

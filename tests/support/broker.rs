@@ -103,6 +103,7 @@ impl Drop for Broker {
 pub(crate) struct Heard {
     pub(crate) topic: String,
     pub(crate) payload: Vec<u8>,
+    pub(crate) qos: u8,
     pub(crate) retain: bool,
     pub(crate) expiry: Option<u32>,
 }
@@ -127,15 +128,26 @@ impl Drop for Subscriber {
 }
 
 impl Subscriber {
-    /// Subscribed when this returns.
+    /// Subscribed when this returns, with `QoS` 0: the broker writes to it before it acknowledges, and keeps nothing back that
+    /// would be lost with it.
     pub(crate) async fn new(port: u16, filter: &str) -> Self {
-        Self::with(MqttOptions::new(format!("listener-{}", rand::random::<u32>()), "127.0.0.1", port), filter).await
+        Self::with(anybody(port), filter).await
     }
 
-    pub(crate) async fn with(mut options: MqttOptions, filter: &str) -> Self {
+    pub(crate) async fn with(options: MqttOptions, filter: &str) -> Self {
+        Self::at(options, filter, QoS::AtMostOnce).await
+    }
+
+    /// Hears each message with the `QoS` that it was published with.
+    pub(crate) async fn exact(port: u16, filter: &str) -> Self {
+        Self::at(anybody(port), filter, QoS::ExactlyOnce).await
+    }
+
+    async fn at(mut options: MqttOptions, filter: &str, qos: QoS) -> Self {
         options.set_max_packet_size(Some(16 << 20));
         let (heard, subscriptions) = (Arc::<Mutex<Vec<Heard>>>::default(), Arc::<Mutex<u32>>::default());
-        let task = tokio::spawn(listen(options, filter.to_owned(), Arc::clone(&heard), Arc::clone(&subscriptions)));
+        let shared = (Arc::clone(&heard), Arc::clone(&subscriptions));
+        let task = tokio::spawn(listen(options, filter.to_owned(), qos, shared));
         let subscriber = Self { heard, subscriptions, task };
         subscriber.subscribed(1).await;
         subscriber
@@ -159,16 +171,22 @@ impl Subscriber {
     }
 }
 
-async fn listen(options: MqttOptions, filter: String, heard: Arc<Mutex<Vec<Heard>>>, subscriptions: Arc<Mutex<u32>>) {
+fn anybody(port: u16) -> MqttOptions {
+    MqttOptions::new(format!("listener-{}", rand::random::<u32>()), "127.0.0.1", port)
+}
+
+type Shared = (Arc<Mutex<Vec<Heard>>>, Arc<Mutex<u32>>);
+
+async fn listen(options: MqttOptions, filter: String, qos: QoS, (heard, subscriptions): Shared) {
     let (client, mut events) = AsyncClient::new(options, 10);
     loop {
         match events.poll().await {
-            // QoS 0, so that the broker writes to us before it acknowledges, and keeps nothing back.
-            Ok(Event::Incoming(Incoming::ConnAck(_))) => client.subscribe(&filter, QoS::AtMostOnce).await.unwrap(),
+            Ok(Event::Incoming(Incoming::ConnAck(_))) => client.subscribe(&filter, qos).await.unwrap(),
             Ok(Event::Incoming(Incoming::SubAck(_))) => *subscriptions.lock().unwrap() += 1,
             Ok(Event::Incoming(Incoming::Publish(p))) => heard.lock().unwrap().push(Heard {
                 topic: String::from_utf8(p.topic.to_vec()).unwrap(),
                 payload: p.payload.to_vec(),
+                qos: p.qos as u8,
                 retain: p.retain,
                 expiry: p.properties.and_then(|p| p.message_expiry_interval),
             }),

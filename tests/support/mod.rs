@@ -34,6 +34,29 @@ pub fn h264(path: &Path, size: &str, rate: u32, frames: u32) {
     clip(path, size, rate, frames, &codec);
 }
 
+/// The first `frames` pictures of the demo's street, half as wide and high: there is something to find on each.
+pub fn street(path: &Path, frames: u32) {
+    let output = Command::new("ffmpeg")
+        .args(["-loglevel", "error", "-y", "-i"])
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo.mp4"))
+        .args(["-frames:v", &frames.to_string(), "-vf", "scale=640:360", "-pix_fmt", "yuv420p"])
+        .args(["-c:v", "libx264", "-preset", "ultrafast"])
+        .arg(path)
+        .output()
+        .expect("ffmpeg is installed by `make test`");
+    assert!(output.status.success(), "ffmpeg: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The largest difference between numbers that should be the same; what is not a number is infinitely far from any.
+#[track_caller]
+pub fn worst(got: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(got.len(), expected.len());
+    let apart = |(a, b): (&f32, &f32)| (a - b).abs();
+    // `f32::max` alone would pass over it.
+    let counted = |distance: f32| if distance.is_nan() { f32::INFINITY } else { distance };
+    got.iter().zip(expected).map(apart).map(counted).fold(0.0, f32::max)
+}
+
 /// Polls until `found` yields something; panics, saying what was awaited, after `limit`.
 pub fn wait_for<T>(what: &str, limit: Duration, mut found: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();

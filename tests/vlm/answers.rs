@@ -21,7 +21,7 @@ use super::{ask, boxes, method_of, query, text_of};
 use crate::support::{
     ground::{edit_manifest, load, load_error},
     h264,
-    process::groundd,
+    process::{finish, groundd},
     vlm::*,
 };
 
@@ -206,13 +206,9 @@ fn watch_runs_these_models_on_video() {
     let file = folder.path().join("clip.mp4");
     h264(&file, "160x90", 5, 3);
     for (family, method) in [("qwen2.5-vl", "coords"), ("florence-2", "bins"), ("paligemma", "auto")] {
-        let output = groundd()
-            .arg("watch")
-            .arg(&file)
-            .args(["--query", "person", "--every-frame", "--method", method, "--model"])
-            .arg(model_dir(family))
-            .output()
-            .unwrap();
+        let mut command = groundd();
+        command.arg("watch").arg(&file).args(["--query", "person", "--every-frame", "--method", method, "--model"]);
+        let output = finish(command.arg(model_dir(family)));
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{family}: {err}");
         let lines: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -330,13 +326,9 @@ fn watch_zooms_with_these_models() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("clip.mp4");
     h264(&file, "1280x720", 5, 2);
-    let output = groundd()
-        .arg("watch")
-        .arg(&file)
-        .args(["--query", "person", "--every-frame", "--method", "zoom", "--model"])
-        .arg(model_dir("qwen2.5-vl"))
-        .output()
-        .unwrap();
+    let mut command = groundd();
+    command.arg("watch").arg(&file).args(["--query", "person", "--every-frame", "--method", "zoom", "--model"]);
+    let output = finish(command.arg(model_dir("qwen2.5-vl")));
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{err}");
     for line in out.lines() {

@@ -141,14 +141,18 @@ async fn viewers_that_never_read_cost_no_memory_and_no_time_and_are_cut_off() {
         asleep.push(Events::open(server.addr, "/live").await.into_stream());
     }
     let first = Arc::downgrade(&frames[0]);
-    let mut slowest = Duration::ZERO;
+    let mut took = Vec::new();
     for frame in frames {
         let started = Instant::now();
         server.hub.frame(&frame, message(&frame, &[]));
-        slowest = slowest.max(started.elapsed());
+        took.push(started.elapsed());
         sleep(Duration::from_millis(10)).await;
     }
-    assert!(slowest < Duration::from_millis(100), "the daemon waited {slowest:?} for a viewer");
+    took.sort();
+    let (median, slowest) = (took[took.len() / 2], took[took.len() - 1]);
+    // A busy machine may be slow at times; who waits for such a viewer waits until it is cut off.
+    let waited = median > Duration::from_millis(20) || slowest > Duration::from_secs(1);
+    assert!(!waited, "the daemon waited for a viewer: {median:?}, at most {slowest:?}");
     assert!(first.upgrade().is_none(), "old frames are kept for viewers that do not read");
     for attempt in 0.. {
         if get(server.addr, "/api/status").await.json()["viewers"]["now"] == 0 {
