@@ -69,10 +69,15 @@ fuzz: setup-test
 # code on real pictures.
 PARITY = $(CURDIR)/target/parity
 PARITY_VENV = $(CURDIR)/.runtime/venv-parity
+# As in: make parity PYTHON=python3.13
+PYTHON ?= python3
+NEW_PYTHON = $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("make: Python 3.11 or later is needed, and \
+	$(PYTHON) is " + sys.version.split()[0] + "; name another, as in PYTHON=python3.13")'
 HEADS = grounding-dino owlv2 clip siglip rt-detr d-fine deformable-detr vlm-fo1 llava-grounding
 
 parity: setup-test
-	rm -rf $(PARITY_VENV) && python3.11 -m venv $(PARITY_VENV)
+	$(NEW_PYTHON)
+	rm -rf $(PARITY_VENV) && $(PYTHON) -m venv $(PARITY_VENV)
 	$(PARITY_VENV)/bin/pip install --quiet --disable-pip-version-check -r tools/export/requirements.txt
 	cd tools/export && $(PARITY_VENV)/bin/python -m export parity $(PARITY) --clip ../../assets/demo.mp4
 	GROUNDD_PARITY=$(PARITY) cargo test --locked --test tests parity:: -- --ignored --nocapture
@@ -85,7 +90,7 @@ parity: setup-test
 # As in: make parity-detectors PICTURES=coco DETECTORS="--detector yolox=yolox_nano.onnx"
 # or, as proposers: make parity-detectors FILMS="a.mp4 b.mp4" DETECTORS="--teacher picodet=….onnx --detector yolox=yolox_nano.onnx"
 parity-detectors: setup-test
-	test -d $(PARITY_VENV) || python3.11 -m venv $(PARITY_VENV)
+	test -d $(PARITY_VENV) || { $(NEW_PYTHON) && $(PYTHON) -m venv $(PARITY_VENV); }
 	$(PARITY_VENV)/bin/pip install --quiet --disable-pip-version-check numpy==2.4.6 onnxruntime==1.32.0 \
 		opencv-python-headless==5.0.0.93 pycocotools==2.0.11
 	$(PARITY_VENV)/bin/python tools/parity/detectors.py $(if $(FILMS),--films $(FILMS),--pictures $(PICTURES)) $(DETECTORS)

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-r"""A ready-made detector in ONNX -> a folder that groundd runs. Needs nothing but Python 3.11.
+r"""A ready-made detector in ONNX -> a folder that groundd runs. Needs nothing but Python 3.11 or later.
 
     python3 tools/export/wrap.py yolox yolox_nano.onnx models/yolox-nano --licence Apache-2.0
-    python3 tools/export/wrap.py rt-detr model.onnx models/rtdetr-r50 --classes names.txt --size 640x640
+    python3 tools/export/wrap.py rt-detr model.onnx models/rtdetr-r50 --classes names.txt --size 640x640 \
+        --licence Apache-2.0
     python3 tools/export/wrap.py deformable-detr upn.onnx models/upn --classes thing.txt --size 1333x750 \
-        --objectness 0.3 --nms-iou 0.8
+        --objectness 0.3 --nms-iou 0.8 --licence …
 
 Writes OUT/model.toml and copies the file. What a family's files usually expect of a picture is filled in; the file
 cannot say whether that is true, so look at model.toml, and at what the detector finds, before relying on it.
@@ -15,6 +16,7 @@ without it the 80 names of COCO, for RF-DETR COCO's 91 places.
 import argparse
 import hashlib
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -122,6 +124,10 @@ def main():
     given.out.mkdir(parents=True)
     shutil.copyfile(given.file, given.out / "detector.onnx")
     (given.out / "model.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    # The daemon runs as a user of its own, whatever the umask here keeps private.
+    os.chmod(given.out, 0o755)
+    for path in given.out.iterdir():
+        os.chmod(path, 0o644)
     print(f"{given.out}: written; `groundd models info {given.out}` shows it")
 
 

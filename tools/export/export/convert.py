@@ -41,6 +41,8 @@ def export(family, checkpoint, out, options, say=print):
                       f"`{family.model_type}`, as in {family.hub_example}")
     if not family.writes and (options.dtype != "fp32" or options.weights):
         raise Refused(f"--dtype, --weights: {family.name} is exported in single precision only")
+    if options.image and not family.sized:
+        raise Refused(f"--image: the size of {family.name}'s pictures follows from the checkpoint; leave --image out")
     licence = options.licence or source.licence()
     provenance = options.provenance or f"exported from the checkpoint folder {checkpoint.resolve().name}"
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +67,7 @@ def export(family, checkpoint, out, options, say=print):
         del model
         gc.collect()
         say("checking against ONNX Runtime")
-        report = family.verify(scratch, cases, expected, options.weights or options.dtype)
+        report = family.verify(scratch, cases, expected, options.weights or options.dtype, options.dtype)
         say(report.line())
         if family.reads:
             shutil.copyfile(checkpoint / "tokenizer.json", scratch / "tokenizer.json")

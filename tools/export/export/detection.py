@@ -91,11 +91,17 @@ class Dino(nn.Module):
 class Shortest:
     """Pictures whose shorter side has a given length, in the corner of an image, beside a mask that covers them."""
 
+    sized = True
+
     def measure(self, source):
         must_be(source, IMAGENET, 2)
-        size = source.preprocessor.get("size", {})
-        if "shortest_edge" not in size or "longest_edge" not in size:
-            raise Refused(f"{source.folder / 'preprocessor_config.json'}: size should have shortest_edge and longest_edge")
+        size = source.preprocessor.get("size") or {}
+        if isinstance(size, int):
+            # As the first checkpoints have it; the bound is transformers' own where they state none.
+            size = {"shortest_edge": size, "longest_edge": source.preprocessor.get("max_size", 1333)}
+        if not isinstance(size, dict) or not size.get("shortest_edge") or not size.get("longest_edge"):
+            raise Refused(f"{source.folder / 'preprocessor_config.json'}: size should have shortest_edge and longest_edge, or be "
+                          "the shortest edge, with the longest as max_size")
         self.shortest, self.longest = size["shortest_edge"], size["longest_edge"]
         self.width, self.height = self.image or (self.longest, self.shortest)
 
@@ -195,7 +201,8 @@ class Owlv2(Head):
     def prepare(self, model, source):
         must_be(source, CLIP, source.preprocessor.get("resample", 2))
         self.side = model.config.vision_config.image_size
-        size = source.preprocessor.get("size", {})
+        size = source.preprocessor.get("size") or {}
+        size = size if isinstance(size, dict) else {"height": size, "width": size}
         if (size.get("height"), size.get("width")) != (self.side, self.side):
             raise Refused(f"{source.folder / 'preprocessor_config.json'}: `size` should be the model's {self.side} pixels")
         text = model.config.text_config
@@ -261,8 +268,9 @@ class Closed(Head):
     spared, ordered = 0.05, False
 
     def prepare(self, model, source):
-        size = source.preprocessor.get("size", {})
-        if not size.get("height") or not size.get("width"):
+        size = source.preprocessor.get("size") or {}
+        # A plain number is no square here: transformers takes it for the shortest edge, and the other follows from the picture.
+        if not isinstance(size, dict) or not size.get("height") or not size.get("width"):
             raise Refused(f"{source.folder / 'preprocessor_config.json'}: size should have a height and a width")
         self.height, self.width = size["height"], size["width"]
         if model.config.anchor_image_size not in (None, [self.height, self.width]):

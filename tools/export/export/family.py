@@ -54,8 +54,8 @@ class Family:
     exact = 5e-6
     # Whether it reads words: then it has a vocabulary.
     reads = True
-    # Width and height of the model's picture, where the user has a choice and made it.
-    image = None
+    # Whether the user has a choice of the picture's size; width and height, where one was made.
+    sized, image = False, None
 
     def load(self, checkpoint):
         """The checkpoint in single precision; refuses one whose tensors do not all find their place."""
@@ -78,8 +78,9 @@ class Family:
     def runner(self, folder):
         return Runner(folder, self)
 
-    def verify(self, folder, cases, expected, exactness):
-        """Checks the graphs in `folder` against what was expected; returns a report, or refuses."""
+    def verify(self, folder, cases, expected, exactness, dtype):
+        """Checks the graphs in `folder` against what was expected; returns a report, or refuses. `exactness` is the language
+        model's form, `dtype` that of what is never quantised."""
         return check.verify(self.runner(folder), cases, expected, exactness)
 
     def impossible(self, case):

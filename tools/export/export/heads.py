@@ -131,7 +131,7 @@ class Head(Family):
         found = self.expected(model, case.role, {name: torch.from_numpy(value) for name, value in case.feeds.items()})
         return {name: value.numpy() for name, value in found.items()}
 
-    def verify(self, folder, cases, expected, exactness):
+    def verify(self, folder, cases, expected, exactness, dtype):
         sessions, report, proved = Sessions(folder, self.roles), Measured(), set()
         for case in cases:
             got = sessions.run(case.role, case.feeds)

@@ -1,5 +1,6 @@
 """Small random checkpoints of every kind through the whole exporter: the base of `make parity`."""
 
+import json
 import shutil
 import tempfile
 import tomllib
@@ -43,15 +44,15 @@ KINDS = {
     "clip": (tiny_heads.clip, {"plain": {}, "as first published, another side": {"legacy": True, "side": 48, "seed": 1}}),
     "siglip": (tiny_heads.siglip, {"plain": {}, "longer texts": {"length": 48, "side": 56, "seed": 1}}),
     "grounding-dino": (tiny_heads.grounding_dino, {
-        "plain": {}, "windows that do not divide": {"shortest": 56, "longest": 120, "seed": 1},
+        "plain": {}, "windows that do not divide": {"shortest": 56, "longest": 120, "old": True, "seed": 1},
         "more layers": {"layers": (2, 3), "depths": (1, 1, 2, 1), "shortest": 96, "longest": 96, "seed": 2}}),
-    "owlv2": (tiny_heads.owlv2, {"plain": {}, "another side": {"side": 72, "seed": 1}}),
+    "owlv2": (tiny_heads.owlv2, {"plain": {}, "another side": {"side": 72, "old": True, "seed": 1}}),
     "rt-detr": (tiny_heads.rt_detr, {"plain": {}, "another side": {"side": 96, "seed": 1}}),
     "llava-grounding": (tiny_heads.llava_grounding, {
         "plain": {}, "another side": {"side": 96, "eye": 48, "seed": 1},
         "the published head": {"side": 128, "published": True, "seed": 2}}),
     "deformable-detr": (tiny_heads.deformable_detr, {
-        "plain": {}, "two stages, other sides": {"two_stage": True, "shortest": 72, "longest": 120, "seed": 1},
+        "plain": {}, "two stages, other sides": {"two_stage": True, "shortest": 72, "longest": 120, "old": True, "seed": 1},
         "one class": {"classes": ["object"], "hidden": 64, "layers": (2, 3), "seed": 2}}),
     "d-fine": (tiny_heads.d_fine, {"plain": {}, "another side": {"side": 96, "seed": 1}}),
 }
@@ -71,10 +72,10 @@ def vouched(folder):
             raise Refused(f"{path}: is not what model.toml says")
 
 
-def must_refuse(what, family, checkpoint, out, saying):
+def must_refuse(what, family, checkpoint, out, saying, **how):
     """A bad export must say why, and leave nothing."""
     try:
-        convert.export(family, checkpoint, out, convert.Options(), say=lambda _: None)
+        convert.export(family, checkpoint, out, convert.Options(**how), say=lambda _: None)
     except Refused as e:
         if saying not in str(e):
             raise Refused(f"{what}: was refused for another reason: {e}") from e
@@ -98,10 +99,13 @@ def refusals(family, checkpoint, scratch, say):
     save_file({name: w.clone() for name, w in weights.items() if name != lost}, lacking / "model.safetensors",
               metadata={"format": "pt"})
     must_refuse("a checkpoint that lacks a tensor", family, lacking, out, "missing")
+    if not family.sized:
+        must_refuse("a picture's size where there is no choice", family, checkpoint, out, "--image", image=(64, 48))
+    passed, choice = (2, "") if family.sized else (3, ", a picture's size")
 
     if not family.writes:
-        say(f"{family.name}: refuses another family, a missing tensor")
-        return 2
+        say(f"{family.name}: refuses another family, a missing tensor{choice}")
+        return passed
     honest = family.runner
 
     def miswired(folder):
@@ -120,8 +124,59 @@ def refusals(family, checkpoint, scratch, say):
         must_refuse("a graph whose cache is miswired", family, checkpoint, out, "does not come back")
     finally:
         del family.runner
-    say(f"{family.name}: refuses another family, a missing tensor, a miswired cache")
-    return 3
+    say(f"{family.name}: refuses another family, a missing tensor{choice}, a miswired cache")
+    return passed + 1
+
+
+def spoilt(family, name, spoil):
+    """Has a method of the family give what is spoilt, until `delattr`."""
+    honest = getattr(family, name)
+
+    def spoiling(*given, **more):
+        found = honest(*given, **more)
+        spoil(found)
+        return found
+
+    setattr(family, name, spoiling)
+
+
+def parts(family, checkpoint, scratch, say):
+    """What stands beside the language model is held against torch whatever the language model's form."""
+    def states(_):
+        # As if each place gave what its neighbour has.
+        family.states = np.roll(family.states, 1, axis=1)
+
+    def boxes(_):
+        family.found = [(seen, (logits, told + 0.01)) for seen, (logits, told) in family.found]
+
+    def regions(told):
+        if told.regions is not None:
+            told.regions = told.regions * 1.1
+
+    wrong = {"llava-grounding": [("states", "cases", states, "`hidden_states` differ"),
+                                 ("boxes", "cases", boxes, "the head differs")],
+             "vlm-fo1": [("regions", "reference", regions, "the region encoder differs")]}[family.name]
+    forms = {"": {}, **FORMS}
+    for what, method, spoil, saying in wrong:
+        spoilt(family, method, spoil)
+        try:
+            for form, how in forms.items():
+                must_refuse(f"wrong {what}{form and f', {form}'}", family, checkpoint, scratch / "refused", saying, **how)
+        finally:
+            delattr(family, method)
+    say(f"{family.name}: refuses wrong {' and wrong '.join(what for what, *_ in wrong)} in every form")
+    return len(wrong) * len(forms)
+
+
+def sizes(family, checkpoint, scratch, say):
+    """Where both sides are wanted, a plain number is neither."""
+    plain = scratch / "plain"
+    shutil.copytree(checkpoint, plain)
+    path = plain / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"size": 64}))
+    must_refuse("a size that is a plain number", family, plain, scratch / "refused", f"{path}: size should")
+    say(f"{family.name}: refuses a size that is a plain number")
+    return 1
 
 
 def spares(family, say):
@@ -172,6 +227,10 @@ def run(names, say=print):
                     passed += 1
                     say(f"{name}, {kind}{form and f', {form}'}: {report.line()}")
             passed += refusals(family, scratch / "checkpoint-0", scratch, say)
+            if name in ("llava-grounding", "vlm-fo1"):
+                passed += parts(family, scratch / "checkpoint-0", scratch, say)
+            if name in ("rt-detr", "d-fine"):
+                passed += sizes(family, scratch / "checkpoint-0", scratch, say)
             if getattr(family, "spared", 0):
                 passed += spares(family, say)
             if name == "llava-grounding":

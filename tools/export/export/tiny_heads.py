@@ -96,8 +96,13 @@ def siglip(folder, seed=0, side=32, hidden=16, length=32):
     save(folder, tiny.randomise(transformers.SiglipModel(config), seed), tokenizer, picture)
 
 
+def edges(shortest, longest, old):
+    """How a checkpoint states them; the first ones had a number each."""
+    return {"size": shortest, "max_size": longest} if old else {"size": {"shortest_edge": shortest, "longest_edge": longest}}
+
+
 def grounding_dino(folder, seed=0, shortest=64, longest=96, queries=24, hidden=32, layers=(1, 2), depths=(1, 1, 1, 1),
-                   narrow=8, words=8):
+                   narrow=8, words=8, old=False):
     tokenizer = bert_tokenizer()
     backbone = transformers.SwinConfig(
         embed_dim=narrow, depths=list(depths), num_heads=[1, 1, 2, 2], window_size=4, image_size=64, patch_size=4, mlp_ratio=2.0,
@@ -110,19 +115,19 @@ def grounding_dino(folder, seed=0, shortest=64, longest=96, queries=24, hidden=3
         decoder_layers=layers[1], encoder_ffn_dim=16, decoder_ffn_dim=16, encoder_attention_heads=4,
         decoder_attention_heads=4, disable_custom_kernels=True, use_timm_backbone=False, use_pretrained_backbone=False)
     picture = {"image_processor_type": "GroundingDinoImageProcessor", "resample": 2, "rescale_factor": 1 / 255,
-               "size": {"shortest_edge": shortest, "longest_edge": longest},
+               **edges(shortest, longest, old),
                "image_mean": IMAGENET[0], "image_std": IMAGENET[1]}
     model = tiny.randomise(transformers.GroundingDinoForObjectDetection(config), seed)
     save(folder, model, tokenizer, picture)
 
 
-def owlv2(folder, seed=0, side=48, hidden=16, length=16):
+def owlv2(folder, seed=0, side=48, hidden=16, length=16, old=False):
     tokenizer = clip_tokenizer(first=("!",))
     begin, end = (tokenizer.token_to_id(text) for text in ("<|startoftext|>", "<|endoftext|>"))
     config = towers(transformers.Owlv2Config, side, tokenizer.get_vocab_size(), hidden, {
         "max_position_embeddings": length, "bos_token_id": begin, "eos_token_id": end, "pad_token_id": 0}, hidden)
-    picture = {"image_processor_type": "Owlv2ImageProcessor", "size": {"height": side, "width": side}, "resample": 2,
-               "rescale_factor": 1 / 255, "image_mean": CLIP[0], "image_std": CLIP[1]}
+    picture = {"image_processor_type": "Owlv2ImageProcessor", "size": side if old else {"height": side, "width": side},
+               "resample": 2, "rescale_factor": 1 / 255, "image_mean": CLIP[0], "image_std": CLIP[1]}
     save(folder, tiny.randomise(transformers.Owlv2ForObjectDetection(config), seed), tokenizer, picture)
 
 
@@ -160,7 +165,7 @@ def d_fine(folder, seed=0, side=64, queries=16, hidden=16):
 
 
 def deformable_detr(folder, seed=0, shortest=64, longest=96, queries=24, hidden=32, layers=(1, 2), classes=LABELS,
-                    two_stage=False):
+                    two_stage=False, old=False):
     backbone = transformers.ResNetConfig(
         embedding_size=8, hidden_sizes=[8, 8, 12, 16], depths=[1, 1, 1, 1], layer_type="basic",
         out_features=["stage2", "stage3", "stage4"])
@@ -170,7 +175,7 @@ def deformable_detr(folder, seed=0, shortest=64, longest=96, queries=24, hidden=
         encoder_attention_heads=2, decoder_attention_heads=2, disable_custom_kernels=True, two_stage=two_stage,
         two_stage_num_proposals=queries, with_box_refine=two_stage, **names(classes))
     picture = {"image_processor_type": "DeformableDetrImageProcessor", "resample": 2, "rescale_factor": 1 / 255,
-               "size": {"shortest_edge": shortest, "longest_edge": longest},
+               **edges(shortest, longest, old),
                "image_mean": IMAGENET[0], "image_std": IMAGENET[1]}
     model = tiny.randomise(transformers.DeformableDetrForObjectDetection(config), seed)
     # Heads that the decoder shares are refused by safetensors, and published in torch's own files.
