@@ -61,7 +61,7 @@ def main():
     if step in ("all", "distil"):
         distil.distil(work, arguments.data / "detectors", arguments.minutes or distil.MINUTES, arguments.resume, arguments.rate or distil.RATE, shipped)
     if step in ("all", "scenes"):
-        scenes.build(work, arguments.scenes)
+        scenes.build(work, arguments.scenes, shipped if step == "scenes" else None)
     if step in ("all", "fit"):
         fit.fit(work, arguments.minutes or fit.MINUTES, arguments.resume, arguments.rate or fit.RATE, shipped)
     if step in ("all", "heldout"):

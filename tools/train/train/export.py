@@ -12,12 +12,12 @@ from . import spec, vocab
 from .language import WRITE_LAYERS, DetectGraph, SelectGraph
 from .model import Nano
 
-VERSION = "0.5.0"
+VERSION = "0.6.0"
 GRAPHS = ("vision", "text", "select", "detect", "write")
 METHODS = ["retrieve", "detector", "coords", "bins", "zoom"]
 TOLERANCE = 2e-3
 SURE = 0.05  # slots that score less are left over: which cell fills them is chance
-DEFAULT_SCORES = {"objectness": 0.30, "match": 0.50, "nms_iou": 0.60}
+DEFAULT_SCORES = {"objectness": 0.30, "match": 0.50, "nms_iou": 0.60, "soft_nms": 0.30}
 
 
 def new_model():
@@ -109,8 +109,9 @@ def manifest(folder, provenance, scores, name="nano"):
         "[limits]", f"regions = {spec.REGIONS}", f"query_tokens = {spec.TOKENS}", "max_batch = 16", "",
         "[scores]",
         f"objectness = {scores['objectness']:.2f}        # regions below are not offered",
-        f"match = {scores['match']:.2f}             # the lowest at which 0.92 of absent things are declared absent, held out",
-        f"nms_iou = {scores['nms_iou']:.2f}           # applied on the matched boxes by the runtime", "",
+        f"match = {scores['match']:.2f}             # the lowest at which 0.9 of absent things are declared absent, held out",
+        f"nms_iou = {scores['nms_iou']:.2f}           # of two matches that overlap more the better one stays",
+        f"soft_nms = {scores['soft_nms']:.2f}          # of two that overlap less the weaker one's score falls", "",
         "[tokens]", 'vocabulary = "vocab.json"', f"one = {json.dumps(vocab.ONE)}",
     ]
     for role, path in files:

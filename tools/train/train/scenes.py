@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import torch
 
-from . import samples
+from . import restore, samples
 from .distil import new_sampler
 from .vision import Vision
 
@@ -57,10 +57,13 @@ def worker(work, folder, seed, count):
         partial.rename(path)
 
 
-def build(work, count, processes=2):
-    """Looks at `count` scenes, `processes` at a time; resumes where it was cut off."""
+def build(work, count, shipped=None, processes=2):
+    """Looks at `count` scenes, `processes` at a time; resumes where it was cut off. Looks with what `distil` made, or with the image
+    side of `shipped`, a folder of ONNX files."""
     folder = work / "scenes"
     folder.mkdir(parents=True, exist_ok=True)
+    if shipped is not None:
+        torch.save({"vision": restore.shipped(shipped).vision.state_dict()}, work / "vision.pt")
     started = time.time()
     torch.multiprocessing.spawn(start_worker, (work, folder, count // processes), nprocs=processes)
     print(f"{count} scenes in {time.time() - started:.0f} s", flush=True)
