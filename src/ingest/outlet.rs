@@ -169,6 +169,9 @@ impl Outlet {
         if !self.run.offered.swap(true, SeqCst) {
             self.run.first.notify_one();
         }
+        if self.camera.slot.expects(Instant::now()) {
+            frame.canvas.paint();
+        }
         self.run.waiting.store(true, SeqCst);
         let flow = self.camera.slot.offer(frame);
         self.run.touch();

@@ -5,6 +5,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::Notify;
@@ -46,12 +47,43 @@ pub struct Slot {
 struct State {
     waiting: VecDeque<Frame>,
     closed: bool,
+    /// When frames come, and when they are taken.
+    comes: Beat,
+    goes: Beat,
+}
+
+/// Something that happens over and over.
+#[derive(Debug, Default)]
+struct Beat {
+    last: Option<Instant>,
+    gap: Duration,
+}
+
+impl Beat {
+    fn strike(&mut self, now: Instant) {
+        if let Some(last) = self.last.replace(now) {
+            self.gap = now.saturating_duration_since(last);
+        }
+    }
+
+    /// When it is due next, if that is known.
+    fn next(&self) -> Option<Instant> {
+        self.last.map(|last| last + self.gap)
+    }
 }
 
 impl Slot {
     /// An empty slot that notifies `ready` when there is something to take.
     pub fn new(policy: Policy, ready: Arc<Notify>) -> Self {
         Self { policy, ready, state: Mutex::default(), room: Condvar::new() }
+    }
+
+    /// A frame has come. Whether it will probably be looked at: the next one is not due before one is taken. Then the producer
+    /// should do what is left to be done to it, while the model is at work on others; to the rest it would be done for nothing.
+    pub fn expects(&self, now: Instant) -> bool {
+        let mut state = self.lock();
+        state.comes.strike(now);
+        self.policy != Policy::Latest || state.goes.next().is_none_or(|taken| now + state.comes.gap >= taken)
     }
 
     /// Hands a frame over. `Latest` never waits; `Every` waits until there is room or the slot is closed.
@@ -80,8 +112,10 @@ impl Slot {
 
     /// Takes the oldest waiting frame.
     pub fn take(&self) -> Option<Frame> {
-        let frame = self.lock().waiting.pop_front();
+        let mut state = self.lock();
+        let frame = state.waiting.pop_front();
         if frame.is_some() {
+            state.goes.strike(Instant::now());
             self.room.notify_one();
         }
         frame
@@ -193,6 +227,33 @@ mod tests {
             producer.join().unwrap();
             prop_assert_eq!((next, ledger.published()), (count, count));
         }
+    }
+
+    #[test]
+    fn a_frame_that_a_newer_one_will_replace_is_not_expected() {
+        let (ledger, start) = (Arc::new(Ledger::default()), Instant::now());
+        let at = |millis: u64| start + Duration::from_millis(millis);
+        let slot = Slot::new(Policy::Latest, Arc::default());
+        // Nothing is known yet, and then every frame is taken at once.
+        for seq in 0..3u64 {
+            assert!(slot.expects(at(seq * 60)));
+            slot.offer(frame(&ledger, seq));
+            slot.take().unwrap().ticket.publish();
+            slot.lock().goes.last = Some(at(seq * 60));
+            slot.lock().goes.gap = Duration::from_millis(60);
+        }
+        // From now on one in three is: at 300, 480, …
+        (slot.lock().goes.last, slot.lock().goes.gap) = (Some(at(300)), Duration::from_millis(180));
+        slot.lock().comes.last = Some(at(300));
+        let expected: Vec<bool> = [360, 420, 480, 540].map(|millis| slot.expects(at(millis))).to_vec();
+        assert_eq!(
+            expected,
+            [false, true, true, true],
+            "the one before the taking, and whatever comes after it was due"
+        );
+        let every = Slot::new(Policy::Every { capacity: 1 }, Arc::default());
+        every.lock().goes = Beat { last: Some(at(0)), gap: Duration::from_hours(1) };
+        assert!(every.expects(at(1)) && every.expects(at(2)), "no frame is replaced");
     }
 
     #[test]

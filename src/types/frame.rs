@@ -32,8 +32,8 @@ impl fmt::Debug for Rgb {
     }
 }
 
-/// What the model sees of a picture. It is painted when somebody looks for the first time: where a camera is faster than the
-/// model, most pictures make room for newer ones before anybody does. Cheap to clone.
+/// What the model sees of a picture. It is painted at the latest when somebody looks: where a camera is faster than the model,
+/// most pictures make room for newer ones before anybody does. Cheap to clone.
 #[derive(Clone)]
 pub struct Canvas(Arc<LazyLock<Rgb, Paint>>);
 
