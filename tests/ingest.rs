@@ -57,7 +57,7 @@ async fn a_server_that_comes_back_is_live_within_two_seconds_and_a_keyframe() {
     let refused = rig.camera.status().borrow().reason.clone().unwrap();
     assert!(refused.contains("connection refused"), "{refused}");
     // The slot's last frame from before must not count as recovery.
-    while rig.camera.slot().take().is_some() {}
+    while rig.camera.slot().take(Instant::now()).is_some() {}
     let server = serve_at(&clip, port).unwrap();
     let back = Instant::now();
     let after = rig.frame(SOON).await.seq;

@@ -82,7 +82,7 @@ impl Inlet for Camera {
         &self.id
     }
 
-    fn take(&self) -> Option<Frame> {
+    fn take(&self, _: Instant) -> Option<Frame> {
         self.newest.lock().unwrap().take()
     }
 

@@ -7,6 +7,7 @@ mod check;
 mod demo;
 mod eval;
 mod models;
+mod outputs;
 mod progress;
 mod pull;
 mod run;
@@ -131,17 +132,20 @@ fn model_folders() -> Vec<PathBuf> {
         .into_iter()
         .flat_map(|exe| exe.ancestors().skip(1).take(4).map(|dir| dir.join("models")).collect::<Vec<_>>());
     let mut seen = BTreeSet::new();
-    let there_once = |dir: &PathBuf| dir.canonicalize().is_ok_and(|real| seen.insert(real));
-    // One that was named is told of where it is not, rather than passed over.
-    let missing = configured.clone().filter(|dir| dir.canonicalize().is_err());
-    let there = configured
+    let named = configured.clone();
+    let counts = |dir: &PathBuf| match dir.canonicalize() {
+        Ok(real) => seen.insert(real),
+        // One that was named is told of where it is not, rather than passed over.
+        Err(_) => Some(dir) == named.as_ref(),
+    };
+    configured
         .into_iter()
         .chain([PathBuf::from("models")])
         .chain(beside_executable)
         .chain(user_models())
         .chain([PathBuf::from("/var/lib/groundd/models"), PathBuf::from("/usr/share/groundd/models")])
-        .filter(there_once);
-    missing.into_iter().chain(there).collect()
+        .filter(counts)
+        .collect()
 }
 
 /// The bundled clip: beside the executable's ancestors in a source tree, else where packages put it.

@@ -1,6 +1,10 @@
 //! The running cameras: started, stopped and replaced one by one, so that a change of one never touches another.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     sync::watch,
@@ -31,8 +35,8 @@ impl Inlet for SlotInlet {
     fn camera(&self) -> &CameraId {
         &self.camera
     }
-    fn take(&self) -> Option<Frame> {
-        self.slot.take()
+    fn take(&self, now: Instant) -> Option<Frame> {
+        self.slot.take(now)
     }
     fn is_drained(&self) -> bool {
         self.slot.is_drained()
@@ -199,10 +203,7 @@ impl Announce {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        path::Path,
-        time::{Instant, SystemTime},
-    };
+    use std::{path::Path, time::SystemTime};
 
     use super::*;
     use crate::{
@@ -274,7 +275,7 @@ mod tests {
             // Of what looks elsewhere nothing that was known holds.
             assert_eq!(cameras.apply(&wanted).await.is_empty(), round != 2);
             let frame = loop {
-                match cameras.running[&id].camera.slot().take() {
+                match cameras.running[&id].camera.slot().take(Instant::now()) {
                     Some(frame) => break frame,
                     None => tokio::time::timeout(Duration::from_secs(30), ready.notified()).await.unwrap(),
                 }

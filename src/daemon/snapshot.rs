@@ -111,15 +111,11 @@ fn encode(picture: &Rgb) -> Result<Vec<u8>, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
 
     use image::RgbImage;
 
     use super::*;
-    use crate::types::{
-        Answer, Capture, Clock, FullFrame, Ledger, Letterbox, Match, Method, Query, ScoreKind, Status, Timings, Via,
-        Worth,
-    };
+    use crate::types::{Answer, FullFrame, Match, Method, Query, ScoreKind, Status, Timings, Via, Worth};
 
     const HD: Size = Size { width: 1280, height: 720 };
 
@@ -143,19 +139,7 @@ mod tests {
     }
 
     fn frame(source: Size, full: Option<Arc<dyn FullFrame>>) -> Arc<Frame> {
-        let view = Letterbox::fit(source, 1.0, Size::new(64, 36));
-        Arc::new(Frame {
-            camera: CameraId::new("gate").unwrap(),
-            seq: 0,
-            capture: Capture { at: SystemTime::UNIX_EPOCH, clock: Clock::Arrival },
-            pts: Duration::ZERO,
-            decoded_at: Instant::now(),
-            decode_time: Duration::ZERO,
-            view,
-            canvas: Rgb::new(view.canvas, vec![0; view.canvas.area() * 3]).unwrap().into(),
-            full,
-            ticket: Arc::new(Ledger::default()).open(),
-        })
+        Arc::new(Frame { full, ..Frame::black("gate", &Arc::default(), source, Size::new(64, 36)) })
     }
 
     fn bbox([x1, y1, x2, y2]: [f32; 4]) -> BBox {

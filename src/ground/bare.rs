@@ -59,6 +59,12 @@ impl Bare {
         Ok(Self { engine, input, element, canvas: manifest.canvas() })
     }
 
+    /// How often the daemon would open the file, a thread each; 0 where it would not.
+    pub fn lanes(&self, config: &ModelConfig) -> usize {
+        let compute = Compute { provider: config.provider, device: config.device, threads: config.threads };
+        compute.lanes(self.engine.file())
+    }
+
     /// The file that runs.
     pub fn file(&self) -> &Path {
         self.engine.file()

@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     hub::{Hub, Shot, millis},
-    picture::Picture,
+    picture::{Picture, encoded},
 };
 use crate::types::CameraId;
 
@@ -160,17 +160,12 @@ fn overview(hub: &Hub) -> [Bytes; PIECES] {
 }
 
 impl Shot {
-    /// The picture, compressed by the first who asks. The permit stays with the work, which goes on when the asker has gone.
+    /// The picture, compressed by the first who asks.
     pub(super) async fn picture(self: &Arc<Self>, hub: &Hub, permit: OwnedSemaphorePermit) -> Result<&Picture, String> {
         let encode = move || async move {
-            let frame = Arc::clone(&self.frame);
-            let made = tokio::task::spawn_blocking(move || {
-                let _permit = permit;
-                Picture::of(&frame, None)
-            });
-            let made = made.await;
+            let made = encoded(permit, Arc::clone(&self.frame), None).await;
             hub.metrics().pictures.inc();
-            made.map_err(|e| format!("the encoder failed: {e}"))?
+            made
         };
         self.picture.get_or_try_init(encode).await
     }

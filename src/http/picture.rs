@@ -1,9 +1,12 @@
-//! A frame's pixels as a JPEG for people: the whole picture, small enough for a phone. Pure; slow enough to belong on
-//! a blocking thread.
+//! A frame's pixels as a JPEG for people: the whole picture, small enough for a phone. Pure but for the thread:
+//! it is slow enough to belong on a blocking one.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
 use serde_json::Value;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::types::{BBox, Frame, Rgb, Size};
 
@@ -40,6 +43,19 @@ impl Picture {
         let aspect = inner.width.max(1) as f32 / inner.height.max(1) as f32;
         Ok(Self { jpeg: jpeg.into(), size: rgb.size, aspect })
     }
+}
+
+/// The same on a blocking thread. The permit stays with the work, which goes on when the asker has gone.
+pub(super) async fn encoded(
+    permit: OwnedSemaphorePermit,
+    frame: Arc<Frame>,
+    detections: Option<Value>,
+) -> Result<Picture, String> {
+    let work = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        Picture::of(&frame, detections.as_ref())
+    });
+    work.await.map_err(|e| format!("the encoder failed: {e}"))?
 }
 
 /// The whole picture, from the decoder's copy where there is one, else from the model's canvas without its borders.

@@ -20,7 +20,7 @@ use super::{
     Hub, Options,
     health::Reason,
     live::{PIECES, Viewer},
-    picture::Picture,
+    picture::{Picture, encoded},
 };
 use crate::types::CameraId;
 
@@ -253,13 +253,8 @@ async fn picture(app: &App, id: &CameraId, boxes: bool) -> Result<Option<(Pictur
     if !boxes {
         return Ok(Some((shot.picture(&app.hub, permit).await?.clone(), seq)));
     }
-    // The permit stays with the work, which goes on when the asker has gone.
-    let made = tokio::task::spawn_blocking(move || {
-        let _permit = permit;
-        Picture::of(&shot.frame, Some(&shot.detections()))
-    });
-    let made = made.await;
-    made.map_err(|e| format!("the encoder failed: {e}"))?.map(|picture| Some((picture, seq)))
+    let made = encoded(permit, Arc::clone(&shot.frame), Some(shot.detections())).await;
+    made.map(|picture| Some((picture, seq)))
 }
 
 #[cfg(test)]

@@ -69,9 +69,7 @@ impl Painter {
             _ => self.stream.insert(Arc::new(Stream::new(caps, self.canvas)?)),
         };
         let picture = Arc::new(Full(readable(buffer, &stream.info)?));
-        if matches!(stream.brush().way, Way::Quick(_)) {
-            Planes::check(&picture.0)?;
-        }
+        Planes::check(&picture.0)?;
         let (painted, by) = (Arc::clone(&picture), Arc::clone(stream));
         Ok((stream.view, Canvas::later(move || by.paint(&painted.0)), picture))
     }
@@ -103,12 +101,8 @@ impl Stream {
         Ok(Self { caps: caps.to_owned(), info, view, brush: Mutex::new(Brush { way, pool: Vec::new() }) })
     }
 
-    fn brush(&self) -> std::sync::MutexGuard<'_, Brush> {
-        self.brush.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn paint(&self, frame: &gst_video::VideoFrame<Readable>) -> Rgb {
-        let mut brush = self.brush();
+        let mut brush = self.brush.lock().unwrap_or_else(PoisonError::into_inner);
         let Brush { way, pool } = &mut *brush;
         let mut pixels = blank(pool, self.view.canvas);
         if let Some(bytes) = Arc::get_mut(&mut pixels)

@@ -111,11 +111,11 @@ impl Slot {
     }
 
     /// Takes the oldest waiting frame.
-    pub fn take(&self) -> Option<Frame> {
+    pub fn take(&self, now: Instant) -> Option<Frame> {
         let mut state = self.lock();
         let frame = state.waiting.pop_front();
         if frame.is_some() {
-            state.goes.strike(Instant::now());
+            state.goes.strike(now);
             self.room.notify_one();
         }
         frame
@@ -150,30 +150,15 @@ impl Drop for Slot {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        thread,
-        time::{Duration, Instant, SystemTime},
-    };
+    use std::thread;
 
     use proptest::prelude::*;
 
     use super::*;
-    use crate::types::{CameraId, Capture, Clock, Ledger, Letterbox, Rgb, Size};
+    use crate::types::{Ledger, Size};
 
     fn frame(ledger: &Arc<Ledger>, seq: u64) -> Frame {
-        let size = Size::new(1, 1);
-        Frame {
-            camera: CameraId::new("cam").unwrap(),
-            seq,
-            capture: Capture { at: SystemTime::UNIX_EPOCH, clock: Clock::Arrival },
-            pts: Duration::ZERO,
-            decoded_at: Instant::now(),
-            decode_time: Duration::ZERO,
-            view: Letterbox::fit(size, 1.0, size),
-            canvas: Rgb::new(size, vec![0; 3]).unwrap().into(),
-            full: None,
-            ticket: ledger.open(),
-        }
+        Frame { seq, ..Frame::black("cam", ledger, Size::new(1, 1), Size::new(1, 1)) }
     }
 
     proptest! {
@@ -185,11 +170,11 @@ mod tests {
                 prop_assert_eq!(slot.offer(frame(&ledger, seq)), Flow::Continue);
                 newest = Some(seq);
                 if *take {
-                    let got = slot.take().unwrap();
+                    let got = slot.take(Instant::now()).unwrap();
                     prop_assert_eq!(Some(got.seq), newest.take());
                     got.ticket.publish();
                     taken += 1;
-                    prop_assert!(slot.take().is_none());
+                    prop_assert!(slot.take(Instant::now()).is_none());
                 }
             }
             let waiting = u64::from(newest.is_some());
@@ -215,7 +200,7 @@ mod tests {
             let mut next = 0;
             while !slot.is_drained() {
                 prop_assert!(slot.lock().waiting.len() <= capacity);
-                match slot.take() {
+                match slot.take(Instant::now()) {
                     Some(got) => {
                         prop_assert_eq!(got.seq, next);
                         next += 1;
@@ -234,26 +219,34 @@ mod tests {
         let (ledger, start) = (Arc::new(Ledger::default()), Instant::now());
         let at = |millis: u64| start + Duration::from_millis(millis);
         let slot = Slot::new(Policy::Latest, Arc::default());
+        let come = |slot: &Slot, millis: u64| {
+            let expected = slot.expects(at(millis));
+            slot.offer(frame(&ledger, millis));
+            expected
+        };
+        let take = |slot: &Slot, millis: u64| slot.take(at(millis)).unwrap().ticket.publish();
         // Nothing is known yet, and then every frame is taken at once.
-        for seq in 0..3u64 {
-            assert!(slot.expects(at(seq * 60)));
-            slot.offer(frame(&ledger, seq));
-            slot.take().unwrap().ticket.publish();
-            slot.lock().goes.last = Some(at(seq * 60));
-            slot.lock().goes.gap = Duration::from_millis(60);
+        for millis in [0, 60, 120] {
+            assert!(come(&slot, millis));
+            take(&slot, millis + 1);
         }
-        // From now on one in three is: at 300, 480, …
-        (slot.lock().goes.last, slot.lock().goes.gap) = (Some(at(300)), Duration::from_millis(180));
-        slot.lock().comes.last = Some(at(300));
-        let expected: Vec<bool> = [360, 420, 480, 540].map(|millis| slot.expects(at(millis))).to_vec();
+        // That one in three is taken from now on is known after the first time.
+        for millis in [180, 240, 300] {
+            assert!(come(&slot, millis));
+        }
+        take(&slot, 301);
+        let expected = [360, 420, 480, 540].map(|millis| come(&slot, millis));
         assert_eq!(
             expected,
-            [false, true, true, true],
-            "the one before the taking, and whatever comes after it was due"
+            [false, false, true, true],
+            "the last before the taking, and whatever comes once it is due"
         );
-        let every = Slot::new(Policy::Every { capacity: 1 }, Arc::default());
-        every.lock().goes = Beat { last: Some(at(0)), gap: Duration::from_hours(1) };
-        assert!(every.expects(at(1)) && every.expects(at(2)), "no frame is replaced");
+        let every = Slot::new(Policy::Every { capacity: 9 }, Arc::default());
+        come(&every, 0);
+        come(&every, 1);
+        take(&every, 1);
+        take(&every, 3_600_000);
+        assert!(come(&every, 3_600_001), "no frame is replaced");
     }
 
     #[test]
@@ -271,7 +264,7 @@ mod tests {
         assert_eq!(producer.join().unwrap(), Flow::Closed);
         assert_eq!(ledger.dropped(DropReason::Shutdown), 1);
         assert!(!slot.is_drained());
-        assert_eq!(slot.take().map(|f| f.seq), Some(0));
+        assert_eq!(slot.take(Instant::now()).map(|f| f.seq), Some(0));
         assert!(slot.is_drained());
     }
 

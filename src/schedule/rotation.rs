@@ -13,7 +13,7 @@ pub trait Inlet: Send + Sync {
     /// Whose frames these are.
     fn camera(&self) -> &CameraId;
     /// Takes the next frame, if there is one.
-    fn take(&self) -> Option<Frame>;
+    fn take(&self, now: Instant) -> Option<Frame>;
     /// Whether there never will be another frame.
     fn is_drained(&self) -> bool;
 }
@@ -68,7 +68,7 @@ impl Rotation {
 
     fn fresh(&mut self, inlet: &dyn Inlet, staleness: Option<Duration>, now: Instant) -> Option<Frame> {
         loop {
-            let frame = inlet.take()?;
+            let frame = inlet.take(now)?;
             let age = now.saturating_duration_since(frame.arrived_at());
             if staleness.is_none_or(|limit| age <= limit) {
                 self.stale.remove(inlet.camera());
@@ -86,12 +86,12 @@ impl Rotation {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::VecDeque, sync::Mutex, time::SystemTime};
+    use std::{collections::VecDeque, sync::Mutex};
 
     use proptest::prelude::*;
 
     use super::*;
-    use crate::types::{Capture, Clock, Ledger, Letterbox, Rgb, Size};
+    use crate::types::{Ledger, Size};
 
     struct Camera {
         id: CameraId,
@@ -103,7 +103,7 @@ mod tests {
         fn camera(&self) -> &CameraId {
             &self.id
         }
-        fn take(&self) -> Option<Frame> {
+        fn take(&self, _: Instant) -> Option<Frame> {
             self.frames.lock().unwrap().pop_front()
         }
         fn is_drained(&self) -> bool {
@@ -112,19 +112,8 @@ mod tests {
     }
 
     fn frame(camera: &Camera, seq: u64, arrived: Instant) -> Frame {
-        let size = Size::new(1, 1);
-        Frame {
-            camera: camera.id.clone(),
-            seq,
-            capture: Capture { at: SystemTime::UNIX_EPOCH, clock: Clock::Arrival },
-            pts: Duration::ZERO,
-            decoded_at: arrived,
-            decode_time: Duration::ZERO,
-            view: Letterbox::fit(size, 1.0, size),
-            canvas: Rgb::new(size, vec![0; 3]).unwrap().into(),
-            full: None,
-            ticket: camera.ledger.open(),
-        }
+        let blank = Frame::black(camera.id.as_str(), &camera.ledger, Size::new(1, 1), Size::new(1, 1));
+        Frame { seq, decoded_at: arrived, ..blank }
     }
 
     /// Cameras whose frames arrived the given milliseconds after `start`.

@@ -23,14 +23,15 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Has all canvases painted, side by side.
+    /// Has the canvases painted that are not yet, side by side. Most are, as a rule.
     pub fn paint(&self) {
-        let Some((first, others)) = self.jobs.split_first() else { return };
+        let mut blank = self.jobs.iter().map(|job| &job.frame.canvas).filter(|canvas| !canvas.is_painted());
+        let Some(first) = blank.next() else { return };
         thread::scope(|scope| {
-            for job in others {
-                scope.spawn(|| job.frame.canvas.paint());
+            for canvas in blank {
+                scope.spawn(|| canvas.paint());
             }
-            first.frame.canvas.paint();
+            first.paint();
         });
     }
 }

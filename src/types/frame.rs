@@ -45,6 +45,11 @@ impl Canvas {
         Self(Arc::new(LazyLock::new(Box::new(paint))))
     }
 
+    /// Whether it is painted.
+    pub fn is_painted(&self) -> bool {
+        LazyLock::get(&self.0).is_some()
+    }
+
     /// Has it painted, unless it is.
     pub fn paint(&self) {
         LazyLock::force(&self.0);
@@ -133,6 +138,25 @@ impl Frame {
     }
 }
 
+#[cfg(test)]
+impl Frame {
+    /// A frame of a `source`, black on a canvas of `canvas`: what tests change of it they say.
+    pub(crate) fn black(camera: &str, ledger: &Arc<super::Ledger>, source: Size, canvas: Size) -> Self {
+        Self {
+            camera: CameraId::new(camera).unwrap(),
+            seq: 0,
+            capture: Capture { at: SystemTime::UNIX_EPOCH, clock: Clock::Arrival },
+            pts: Duration::ZERO,
+            decoded_at: Instant::now(),
+            decode_time: Duration::ZERO,
+            view: Letterbox::fit(source, 1.0, canvas),
+            canvas: Rgb { size: canvas, data: vec![0; canvas.area() * 3].into() }.into(),
+            full: None,
+            ticket: ledger.open(),
+        }
+    }
+}
+
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Frame({} #{} {}x{})", self.camera, self.seq, self.source().width, self.source().height)
@@ -159,7 +183,9 @@ mod tests {
         assert_eq!(painted.load(Relaxed), 0);
         let seen = canvas();
         let other = seen.clone();
+        assert!(!other.is_painted());
         seen.paint();
+        assert!(other.is_painted());
         assert_eq!((seen.data[0], other.data[2], painted.load(Relaxed)), (7, 7, 1));
     }
 }

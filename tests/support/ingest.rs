@@ -90,7 +90,7 @@ impl Rig {
     pub(crate) async fn frame(&self, limit: Duration) -> Frame {
         let until = Instant::now() + limit;
         loop {
-            if let Some(frame) = self.camera.slot().take() {
+            if let Some(frame) = self.camera.slot().take(Instant::now()) {
                 return frame;
             }
             let status = self.camera.status().borrow().clone();
@@ -118,7 +118,7 @@ impl Rig {
         let until = Instant::now() + limit;
         let mut frames = Vec::new();
         while !self.camera.slot().is_drained() {
-            if let Some(frame) = self.camera.slot().take() {
+            if let Some(frame) = self.camera.slot().take(Instant::now()) {
                 frames.push(frame);
                 continue;
             }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::stop::Stop;
 use crate::{
     cli::{Exit, Failure},
-    ground::{ModelConfig, Provider, bare as engine},
+    ground::{ModelConfig, bare as engine},
     http::process::Usage,
     ingest::bare::Bare as Clip,
     types::Rgb,
@@ -28,8 +28,9 @@ pub(super) struct Bare {
     pub(super) engine_ms: f64,
     /// The same on the wall clock.
     pub(super) engine_wall_ms: f64,
-    /// The same pass while every core runs an engine of its own: they share caches, memory and what the cooling allows, so that
-    /// each costs more. What this machine could do at most goes by it. Where a device computes it is `engine_ms`.
+    /// The same pass while as many threads as the daemon would take run an engine each: they share caches, memory and what the
+    /// cooling allows, so that each costs more. What this machine could do at most goes by it. Where the daemon opens the file
+    /// once, for it is large or a device computes, it is `engine_ms`.
     pub(super) engine_busy_ms: f64,
     /// Decoding, on one thread of the decoder.
     pub(super) decode_ms: f64,
@@ -53,9 +54,9 @@ impl Bare {
         engine.run(&canvases, limit / 10)?;
         let (engine_ms, engine_wall_ms) = cost(|| Ok(engine.run(&canvases, limit)?))?;
         stop.check()?;
-        let engine_busy_ms = match model.provider {
-            Provider::Cpu => busy(model, folders, &canvases, limit)?,
-            Provider::Cuda | Provider::Tensorrt => engine_ms,
+        let engine_busy_ms = match engine.lanes(model) {
+            0 => engine_ms,
+            lanes => busy(lanes, model, folders, &canvases, limit)?,
         };
         stop.check()?;
         clip.decode(limit / 10, None)?;
@@ -72,10 +73,15 @@ impl Bare {
     }
 }
 
-/// Processor milliseconds of a pass while every core runs an engine of its own.
-fn busy(model: &ModelConfig, folders: &[PathBuf], canvases: &[Rgb], limit: Duration) -> Result<f64, Failure> {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let engines: Result<Vec<_>, _> = (0..cores).map(|_| engine::Bare::open(model, folders)).collect();
+/// Processor milliseconds of a pass while `lanes` threads run an engine each.
+fn busy(
+    lanes: usize,
+    model: &ModelConfig,
+    folders: &[PathBuf],
+    canvases: &[Rgb],
+    limit: Duration,
+) -> Result<f64, Failure> {
+    let engines: Result<Vec<_>, _> = (0..lanes).map(|_| engine::Bare::open(model, folders)).collect();
     let mut engines = engines?;
     together(&mut engines, canvases, limit / 10)?;
     let (busy_ms, _) = cost(|| together(&mut engines, canvases, limit))?;

@@ -36,7 +36,7 @@ use self::{
     stop::Stop,
     system::{Case, Measured, System},
 };
-use super::{Exit, Failure, args, broker::Broker, clip, eval::check_files, model_folders, progress, runtime};
+use super::{Exit, Failure, args, broker::Broker, clip, model_folders, outputs, progress, runtime};
 use crate::{
     ground::ModelConfig,
     ingest::{bare::Bare as Clip, mark},
@@ -50,7 +50,7 @@ const QUERIES: [&str; 2] = ["person", "red car"];
 const GOODBYE: Duration = Duration::from_secs(5);
 
 pub(super) fn run(args: &args::Bench) -> Result<(), Failure> {
-    check_files(&[("--json", args.json.as_deref()), ("--plot", args.plot.as_deref())])?;
+    outputs::check(&[("--json", args.json.as_deref()), ("--plot", args.plot.as_deref())])?;
     let folder = tempfile::Builder::new().prefix("groundd-bench-").tempdir();
     let folder = folder.map_err(|e| Failure::new(Exit::Unavailable, format!("cannot make a temporary folder: {e}")))?;
     let runtime = runtime()?;

@@ -12,7 +12,7 @@ use super::{
     plot,
     system::{Case, Numbers, Spread},
 };
-use crate::cli::{Exit, Failure, eval::all_written, say};
+use crate::cli::{Exit, Failure, outputs::all_written, say};
 
 /// Everything that was measured.
 pub(super) struct Report {

@@ -16,7 +16,7 @@ use self::{
     report::{CostReport, Data, MethodReport, Model, Report},
     trial::{Reply, Said, Trial},
 };
-use super::{Exit, Failure, args, model_folders, progress, say};
+use super::{Exit, Failure, args, model_folders, outputs, progress, say};
 use crate::{
     eval::{Answer, Cost, Dataset, DatasetError, Entry, Options, PictureError, Scorer, dataset},
     ground::{self, ModelConfig, ModelInfo, methods::zoom::ZoomConfig},
@@ -95,30 +95,13 @@ fn check_outputs(args: &args::Eval) -> Result<(), Failure> {
     if let Some(path) = &args.plot
         && !path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png"))
     {
-        return Err(unwritable("--plot", path, &"it is a PNG and its name should end with .png"));
+        return Err(outputs::unwritable("--plot", path, &"it is a PNG and its name should end with .png"));
     }
-    check_files(&[("--json", args.json.as_deref()), ("--plot", args.plot.as_deref())])?;
+    outputs::check(&[("--json", args.json.as_deref()), ("--plot", args.plot.as_deref())])?;
     match &args.examples {
-        Some(folder) => fs::create_dir_all(folder).map_err(|e| unwritable("--examples", folder, &e)),
+        Some(folder) => fs::create_dir_all(folder).map_err(|e| outputs::unwritable("--examples", folder, &e)),
         None => Ok(()),
     }
-}
-
-/// Whether the files that options name can be written: better known before an hour of work than after.
-pub(super) fn check_files(files: &[(&str, Option<&Path>)]) -> Result<(), Failure> {
-    for (option, path) in files.iter().filter_map(|(option, path)| Some((option, (*path)?))) {
-        // Opened for appending, so that an older file is still whole if this run fails; a new one is not left behind.
-        let new = !path.exists();
-        let opened = fs::OpenOptions::new().create(true).append(true).open(path);
-        let emptied = opened.and_then(|_| if new { fs::remove_file(path) } else { Ok(()) });
-        emptied.map_err(|e| unwritable(option, path, &e))?;
-    }
-    Ok(())
-}
-
-fn unwritable(option: &str, path: &Path, reason: &dyn std::fmt::Display) -> Failure {
-    let path = path.display();
-    Failure::new(Exit::Usage, format!("{option} {path}: cannot be written: {reason}; name a place that can"))
 }
 
 /// The methods to try: those that are named, all of which the model must have, or all it has.
@@ -273,16 +256,7 @@ fn write_files(args: &args::Eval, dataset: &Dataset, runs: &[Run], report: &Repo
             }
         }
     }
-    all_written(&failed)
-}
-
-/// An error that names all that could not be written, if there is any.
-pub(super) fn all_written(failed: &[String]) -> Result<(), Failure> {
-    if failed.is_empty() {
-        return Ok(());
-    }
-    let failed = failed.join("; ");
-    Err(Failure::new(Exit::Unavailable, format!("{failed}; make room, or name another place. Stdout has the table")))
+    outputs::all_written(&failed)
 }
 
 impl From<DatasetError> for Failure {

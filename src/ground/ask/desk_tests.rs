@@ -1,4 +1,4 @@
-use std::{thread, time::SystemTime};
+use std::thread;
 
 use super::*;
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
             retrieve::{Ask, TextCheck},
         },
     },
-    types::{Capture, Clock, Ledger, Letterbox, Query, QueryId, ScoreKind, Size, Worth},
+    types::{Letterbox, Query, QueryId, ScoreKind, Size, Worth},
 };
 
 const CANVAS: Size = Size { width: 16, height: 16 };
@@ -126,18 +126,8 @@ fn query(text: &str, worth: Worth) -> Query {
 fn frame(camera: &str, number: usize, shade: u8, pts: Duration) -> Frame {
     let mut pixels = vec![shade; CANVAS.area() * 3];
     (pixels[0], pixels[1]) = (u8::try_from(number / 256).unwrap(), u8::try_from(number % 256).unwrap());
-    Frame {
-        camera: CameraId::new(camera).unwrap(),
-        seq: 0,
-        capture: Capture { at: SystemTime::UNIX_EPOCH, clock: Clock::Arrival },
-        pts,
-        decoded_at: Instant::now(),
-        decode_time: Duration::ZERO,
-        view: Letterbox::fit(Size::new(1600, 1600), 1.0, CANVAS),
-        canvas: Rgb::new(CANVAS, pixels).unwrap().into(),
-        full: None,
-        ticket: Arc::new(Ledger::default()).open(),
-    }
+    let canvas = Rgb::new(CANVAS, pixels).unwrap().into();
+    Frame { pts, canvas, ..Frame::black(camera, &Arc::default(), Size::new(1600, 1600), CANVAS) }
 }
 
 /// A desk for one script, with the pictures' own time.

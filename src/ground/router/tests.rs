@@ -1,12 +1,9 @@
-use std::{
-    path::PathBuf,
-    time::{Duration, SystemTime},
-};
+use std::path::PathBuf;
 
 use super::*;
 use crate::{
     ground::{Provider, methods::find::Want},
-    types::{BBox, CameraId, Capture, Clock, Job, Ledger, Letterbox, QueryId, Rgb, Worth},
+    types::{BBox, Job, QueryId, Rgb, Worth},
 };
 
 const SIZE: Size = Size { width: 64, height: 64 };
@@ -55,18 +52,7 @@ impl Able for Told {
 }
 
 fn batch() -> Batch {
-    let frame = Frame {
-        camera: CameraId::new("cam0").unwrap(),
-        seq: 0,
-        capture: Capture { at: SystemTime::now(), clock: Clock::Arrival },
-        pts: Duration::ZERO,
-        decoded_at: Instant::now(),
-        decode_time: Duration::ZERO,
-        view: Letterbox::fit(SIZE, 1.0, SIZE),
-        canvas: Rgb { size: SIZE, data: vec![0; SIZE.area() * 3].into() }.into(),
-        full: None,
-        ticket: Arc::new(Ledger::default()).open(),
-    };
+    let frame = Frame::black("cam0", &Arc::default(), SIZE, SIZE);
     let query = |id: &str| {
         Arc::new(Query {
             id: QueryId::new(id).unwrap(),

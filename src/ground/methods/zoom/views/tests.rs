@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use super::*;
@@ -12,7 +12,7 @@ use crate::{
         methods::{Unanswered, retrieve::TextCheck, zoom::ZoomConfig},
         vision::VisionError,
     },
-    types::{CameraId, Capture, Clock, Followed, Ledger, Letterbox, Method, Query, QueryId},
+    types::{CameraId, Followed, Method, Query, QueryId},
 };
 
 const SOURCE: Size = Size { width: 2000, height: 1000 };
@@ -177,19 +177,7 @@ impl Judge for Oracle {
 }
 
 fn frame(map: Arc<Map>) -> Arc<Frame> {
-    let canvas = Size::new(64, 32);
-    Arc::new(Frame {
-        camera: CameraId::new("cam0").unwrap(),
-        seq: 0,
-        capture: Capture { at: SystemTime::now(), clock: Clock::Arrival },
-        pts: Duration::ZERO,
-        decoded_at: Instant::now(),
-        decode_time: Duration::ZERO,
-        view: Letterbox::fit(SOURCE, 1.0, canvas),
-        canvas: Rgb { size: canvas, data: vec![0; canvas.area() * 3].into() }.into(),
-        full: Some(map),
-        ticket: Arc::new(Ledger::default()).open(),
-    })
+    Arc::new(Frame { full: Some(map), ..Frame::black("cam0", &Arc::default(), SOURCE, Size::new(64, 32)) })
 }
 
 fn query(text: &str) -> Query {
