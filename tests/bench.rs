@@ -53,12 +53,14 @@ fn one_camera_gives_a_table_a_file_and_a_drawing() {
     for name in ["engine_ms", "engine_busy_ms", "decode_ms"] {
         assert!(positive(&json["bare"][name]), "{name}: {}", json["bare"]);
     }
+    assert!(json["file"].as_str().is_some_and(|file| file.ends_with("vision.onnx")), "{}", json["file"]);
     let cases = json["cases"].as_array().unwrap();
     let named = |name: &str| cases.iter().find(|case| case["system"] == name).unwrap();
     let own = named("groundd");
     for name in ["offered_per_s", "analysed_per_s", "cpu_ms_per_frame", "over_bare", "of_possible", "rss_mb"] {
         assert!(positive(&own[name]), "{name}: {own}");
     }
+    assert!(positive(&own["bare"]["engine_ms"]) && own["bare"] != named("echo")["bare"], "measured around each: {own}");
     assert!(own["unanswered"].as_f64().is_some_and(|part| (0.0..=1.0).contains(&part)), "{own}");
     assert!((own["offered_per_s"].as_f64().unwrap() - 10.0).abs() < 0.5, "{own}");
     for case in [own, named("echo")] {

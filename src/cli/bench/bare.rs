@@ -1,7 +1,7 @@
 //! The yardstick: what the engine and the decoder cost by themselves, on the same machine in the same run.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -19,9 +19,14 @@ use crate::{
 
 /// Pictures that the engine runs on, over and over.
 const PICTURES: usize = 16;
+/// Longest time that one of its parts is measured for.
+const MOST: Duration = Duration::from_secs(2);
+/// The part of a case's time that one of its parts is measured for.
+const SHARE: f64 = 1.0 / 6.0;
 
 /// Processor milliseconds a picture.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[expect(clippy::struct_field_names, reason = "so they are called in the file, which has other units besides")]
 pub(super) struct Bare {
     /// One pass of the model's vision graph on a tensor that is there already, by one thread on an otherwise idle machine: the
     /// least that it can cost. What a frame of a system costs is held against it.
@@ -36,56 +41,94 @@ pub(super) struct Bare {
     pub(super) decode_ms: f64,
     /// Scaling to the model's canvas and conversion to RGB.
     pub(super) scale_ms: f64,
-    /// The file that the engine ran.
-    pub(super) file: PathBuf,
 }
 
 impl Bare {
-    /// Measures each for about `limit`. Nothing else may run in this process meanwhile.
-    pub(super) fn measure(
-        clip: &Clip,
-        model: &ModelConfig,
-        folders: &[PathBuf],
-        limit: Duration,
-        stop: &Stop,
-    ) -> Result<Self, Failure> {
-        let mut engine = engine::Bare::open(model, folders)?;
-        let canvases = clip.canvases(engine.canvas(), PICTURES)?;
-        engine.run(&canvases, limit / 10)?;
-        let (engine_ms, engine_wall_ms) = cost(|| Ok(engine.run(&canvases, limit)?))?;
-        stop.check()?;
-        let engine_busy_ms = match engine.lanes(model) {
-            0 => engine_ms,
-            lanes => busy(lanes, model, folders, &canvases, limit)?,
-        };
-        stop.check()?;
-        clip.decode(limit / 10, None)?;
-        let (decode_ms, _) = cost(|| Ok(clip.decode(limit, None)?))?;
-        stop.check()?;
-        let (both_ms, _) = cost(|| Ok(clip.decode(limit, Some(engine.canvas()))?))?;
-        let (file, scale_ms) = (engine.file().to_owned(), (both_ms - decode_ms).max(0.0));
-        Ok(Self { engine_ms, engine_wall_ms, engine_busy_ms, decode_ms, scale_ms, file })
-    }
-
     /// What a frame that is analysed costs at least, when `decoded` pictures are decoded for each.
     pub(super) fn per_frame_ms(&self, decoded: f64) -> f64 {
         self.engine_ms + self.decode_ms * decoded
     }
+
+    /// The mean of several, of which there is at least one.
+    pub(super) fn mean(all: &[Self]) -> Self {
+        let of = |part: fn(&Self) -> f64| all.iter().map(part).sum::<f64>() / all.len().max(1) as f64;
+        Self {
+            engine_ms: of(|bare| bare.engine_ms),
+            engine_wall_ms: of(|bare| bare.engine_wall_ms),
+            engine_busy_ms: of(|bare| bare.engine_busy_ms),
+            decode_ms: of(|bare| bare.decode_ms),
+            scale_ms: of(|bare| bare.scale_ms),
+        }
+    }
 }
 
-/// Processor milliseconds of a pass while `lanes` threads run an engine each.
-fn busy(
-    lanes: usize,
-    model: &ModelConfig,
-    folders: &[PathBuf],
-    canvases: &[Rgb],
+/// The engine and the decoder, open and at hand. They are measured before and after every case: on a shared machine what a
+/// pass costs drifts by a fifth within minutes, which is more than what the cases are to tell.
+pub(super) struct Yardstick<'a> {
+    engine: engine::Bare,
+    /// Engines that run at once; none where the daemon opens the file once.
+    lanes: Vec<engine::Bare>,
+    clip: &'a Clip,
+    canvases: Vec<Rgb>,
     limit: Duration,
-) -> Result<f64, Failure> {
-    let engines: Result<Vec<_>, _> = (0..lanes).map(|_| engine::Bare::open(model, folders)).collect();
-    let mut engines = engines?;
-    together(&mut engines, canvases, limit / 10)?;
-    let (busy_ms, _) = cost(|| together(&mut engines, canvases, limit))?;
-    Ok(busy_ms)
+    measured: Vec<Bare>,
+}
+
+impl<'a> Yardstick<'a> {
+    /// Opens the engines and measures for the first time; `seconds` is how long a case takes.
+    pub(super) fn new(
+        clip: &'a Clip,
+        model: &ModelConfig,
+        folders: &[PathBuf],
+        seconds: f64,
+        stop: &Stop,
+    ) -> Result<Self, Failure> {
+        let engine = engine::Bare::open(model, folders)?;
+        let lanes: Result<Vec<_>, _> = (0..engine.lanes(model)).map(|_| engine::Bare::open(model, folders)).collect();
+        let canvases = clip.canvases(engine.canvas(), PICTURES)?;
+        let limit = Duration::from_secs_f64(seconds * SHARE).min(MOST);
+        let mut rule = Self { engine, lanes: lanes?, clip, canvases, limit, measured: Vec::new() };
+        rule.measure(stop)?;
+        Ok(rule)
+    }
+
+    /// Measures each part. Nothing else may run in this process meanwhile.
+    pub(super) fn measure(&mut self, stop: &Stop) -> Result<(), Failure> {
+        let Self { engine, lanes, clip, canvases, limit, .. } = self;
+        let (limit, warm) = (*limit, *limit / 10);
+        engine.run(canvases, warm)?;
+        let (engine_ms, engine_wall_ms) = cost(|| Ok(engine.run(canvases, limit)?))?;
+        stop.check()?;
+        let engine_busy_ms = if lanes.is_empty() {
+            engine_ms
+        } else {
+            together(lanes, canvases, warm)?;
+            cost(|| together(lanes, canvases, limit))?.0
+        };
+        stop.check()?;
+        clip.decode(warm, None)?;
+        let (decode_ms, _) = cost(|| Ok(clip.decode(limit, None)?))?;
+        stop.check()?;
+        let (both_ms, _) = cost(|| Ok(clip.decode(limit, Some(engine.canvas()))?))?;
+        let scale_ms = (both_ms - decode_ms).max(0.0);
+        self.measured.push(Bare { engine_ms, engine_wall_ms, engine_busy_ms, decode_ms, scale_ms });
+        Ok(())
+    }
+
+    /// The file that the engine runs.
+    pub(super) fn file(&self) -> &Path {
+        self.engine.file()
+    }
+
+    /// The last measurement and the one before it, between which there was a case.
+    pub(super) fn around(&self) -> Bare {
+        Bare::mean(&self.measured[self.measured.len().saturating_sub(2)..])
+    }
+
+    /// All measurements.
+    pub(super) fn all(&self) -> Bare {
+        Bare::mean(&self.measured)
+    }
 }
 
 /// Runs all engines at once, a thread each; returns the passes of all.
@@ -107,4 +150,22 @@ fn cost(mut work: impl FnMut() -> Result<u64, Failure>) -> Result<(f64, f64), Fa
     let wall = began.elapsed().as_secs_f64();
     let cpu = Usage::now().cpu.unwrap_or_default() - before.cpu.unwrap_or_default();
     Ok((cpu * 1e3 / count, wall * 1e3 / count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mean_is_of_every_part() {
+        let bare = |ms: f64| Bare {
+            engine_ms: ms,
+            engine_wall_ms: ms + 1.0,
+            engine_busy_ms: ms + 2.0,
+            decode_ms: ms + 3.0,
+            scale_ms: ms + 4.0,
+        };
+        assert_eq!(Bare::mean(&[bare(1.0), bare(3.0)]), bare(2.0));
+        assert!((bare(1.0).per_frame_ms(2.0) - 9.0).abs() < 1e-9);
+    }
 }

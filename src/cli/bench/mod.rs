@@ -28,7 +28,7 @@ use tokio::{process::Command, runtime::Runtime};
 
 pub(super) use self::cameras::play;
 use self::{
-    bare::Bare,
+    bare::Yardstick,
     cameras::Camera,
     load::World,
     neighbour::{Habit, Neighbour},
@@ -68,17 +68,18 @@ fn everything(args: &args::Bench, folder: &Path, runtime: &Runtime) -> Result<Re
     let clip = numbered(args, &film)?;
     stop.check()?;
     spinner.set_message("measuring the engine and the decoder alone");
-    let limit = Duration::from_secs_f64(args.seconds.min(5.0));
-    let bare = Bare::measure(&clip, &model(args), &model_folders(), limit, &stop)?;
-    let stage = Stage { args, bare: &bare, folder, film: &film, clip: &clip };
+    let rule = Yardstick::new(&clip, &model(args), &model_folders(), args.seconds, &stop)?;
+    let file = rule.file().to_owned();
+    let stage = Stage { args, file: &file, folder, film: &film, clip: &clip };
     let measured = runtime.block_on(stop.unless(async {
-        let mut world = World::new(Broker::start(stage.folder).await?)?;
-        let cases = cases(&stage, &mut world, &spinner).await;
-        Ok::<_, Failure>((cases, beside(&stage, &mut world, &spinner).await))
+        let world = World::new(Broker::start(stage.folder).await?)?;
+        let mut bench = Bench { stage, world, rule, stop: &stop, spinner: &spinner };
+        let (cases, beside) = (bench.cases().await?, bench.beside().await?);
+        Ok((bench.rule.all(), cases, beside))
     }));
     spinner.finish_and_clear();
-    let (cases, beside) = measured?;
-    Ok(Report { seconds: args.seconds, queries: queries(args), bare, cases, beside })
+    let (bare, cases, beside) = measured?;
+    Ok(Report { seconds: args.seconds, queries: queries(args), file, bare, cases, beside })
 }
 
 /// The clip with a number in every picture, as a file at `film` and in memory.
@@ -100,7 +101,8 @@ fn numbered(args: &args::Bench, film: &Path) -> Result<Clip, Failure> {
 /// What all cases have in common.
 struct Stage<'a> {
     args: &'a args::Bench,
-    bare: &'a Bare,
+    /// The file that sees every picture.
+    file: &'a Path,
     folder: &'a Path,
     /// The clip with numbers, as a file and in memory.
     film: &'a Path,
@@ -120,36 +122,60 @@ fn name(i: usize) -> String {
     format!("{CAMERA}{i}")
 }
 
-/// Every system on every number of cameras.
-async fn cases(stage: &Stage<'_>, world: &mut World, spinner: &ProgressBar) -> Vec<Case> {
-    let mut cases = Vec::new();
-    for streams in stage.args.streams.iter().copied() {
-        for system in systems(stage) {
-            spinner.set_message(format!("{} on {streams} cameras", system.name()));
-            cases.push(case(stage, &system, streams, None, world).await);
+/// Everything that a case needs, and what is measured before and after it.
+struct Bench<'a> {
+    stage: Stage<'a>,
+    world: World,
+    rule: Yardstick<'a>,
+    stop: &'a Stop,
+    spinner: &'a ProgressBar,
+}
+
+impl Bench<'_> {
+    /// Every system on every number of cameras.
+    async fn cases(&mut self) -> Result<Vec<Case>, Failure> {
+        let mut cases = Vec::new();
+        for streams in self.stage.args.streams.clone() {
+            for system in systems(&self.stage) {
+                let what = format!("{} on {streams} cameras", system.name());
+                cases.push(self.case(what, &system, streams, None).await?);
+            }
         }
+        Ok(cases)
     }
-    cases
-}
 
-/// One camera beside another with each habit, if that is wanted; the numbers are the first camera's.
-async fn beside(stage: &Stage<'_>, world: &mut World, spinner: &ProgressBar) -> Vec<(Habit, Case)> {
-    let mut cases = Vec::new();
-    for habit in Habit::ALL.into_iter().filter(|_| stage.args.isolation) {
-        spinner.set_message(format!("groundd on a camera beside one that {}", habit.name()));
-        cases.push((habit, case(stage, &asking_always(stage), 1, Some(habit), world).await));
+    /// One camera beside another with each habit, if that is wanted; the numbers are the first camera's.
+    async fn beside(&mut self) -> Result<Vec<(Habit, Case)>, Failure> {
+        let mut cases = Vec::new();
+        let isolation = self.stage.args.isolation;
+        for habit in Habit::ALL.into_iter().filter(|_| isolation) {
+            let what = format!("groundd on a camera beside one that {}", habit.name());
+            cases.push((habit, self.case(what, &asking_always(&self.stage), 1, Some(habit)).await?));
+        }
+        Ok(cases)
     }
-    cases
-}
 
-/// One case. A system that fails is a row that says so, not the end.
-async fn case(stage: &Stage<'_>, system: &System, streams: usize, beside: Option<Habit>, world: &mut World) -> Case {
-    let mut case = Case::new(system, streams);
-    case.fill(measure(stage, system, streams, beside, world).await, stage.bare, stage.clip.timeline().length());
-    world.cameras.clear();
-    // Told as they come, so that what ends this process early does not take them along.
-    case.log();
-    case
+    /// One case. A system that fails is a row that says so, not the end.
+    async fn case(
+        &mut self,
+        what: String,
+        system: &System,
+        streams: usize,
+        beside: Option<Habit>,
+    ) -> Result<Case, Failure> {
+        self.spinner.set_message(what);
+        let measured = measure(&self.stage, system, streams, beside, &mut self.world).await;
+        self.world.cameras.clear();
+        if measured.is_ok() {
+            self.spinner.set_message("measuring the engine and the decoder alone");
+            self.rule.measure(self.stop)?;
+        }
+        let mut case = Case::new(system, streams);
+        case.fill(measured, self.rule.around(), self.stage.clip.timeline().length());
+        // Told as they come, so that what ends this process early does not take them along.
+        case.log();
+        Ok(case)
+    }
 }
 
 /// A system on cameras of its own, and one beside them whose answers do not count.
@@ -176,7 +202,7 @@ async fn measure(
 
 fn systems(stage: &Stage<'_>) -> Vec<System> {
     let args = stage.args;
-    let onnx = args.onnx.clone().unwrap_or_else(|| stage.bare.file.clone());
+    let onnx = args.onnx.clone().unwrap_or_else(|| stage.file.to_owned());
     let peers = args.peers.iter().map(|(name, command)| System::Peer {
         name: name.clone(),
         command: command.clone(),

@@ -130,7 +130,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::cli::bench::system::Spread;
+    use crate::cli::bench::{bare::Bare, system::Spread};
 
     fn case(system: &str, streams: usize, [analysed_per_s, p95, rss_mb]: [f64; 3]) -> Case {
         let latency_ms = (p95 > 0.0).then_some(Spread { p50: p95 / 2.0, p95, p99: p95, count: 9 });
@@ -145,6 +145,7 @@ mod tests {
             stages_ms: BTreeMap::new(),
             rss_mb,
             world_cpu: 0.0,
+            bare: Bare::default(),
         };
         Case { system: system.to_owned(), streams, note: None, numbers: Some(numbers) }
     }

@@ -1,6 +1,9 @@
 //! The table for people and the file for programs.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use comfy_table::{Table, presets};
 use serde_json::json;
@@ -18,6 +21,9 @@ use crate::cli::{Exit, Failure, outputs::all_written, say};
 pub(super) struct Report {
     pub(super) seconds: f64,
     pub(super) queries: Vec<String>,
+    /// The file that the engine ran.
+    pub(super) file: PathBuf,
+    /// What engine and decoder cost alone, in the mean of the run; each case has what was measured around it.
     pub(super) bare: Bare,
     pub(super) cases: Vec<Case>,
     /// One camera beside another with some habit.
@@ -56,9 +62,9 @@ impl Report {
     }
 
     fn text(&self) -> String {
-        let Bare { engine_ms, engine_wall_ms, engine_busy_ms, decode_ms, scale_ms, file } = &self.bare;
+        let Bare { engine_ms, engine_wall_ms, engine_busy_ms, decode_ms, scale_ms } = &self.bare;
         let (cores, seconds, queries) = (cores(), self.seconds, self.queries.join(", "));
-        let (processor, file) = (processor(), file.display());
+        let (processor, file) = (processor(), self.file.display());
         let mut text = format!(
             "{processor}, {cores} cores; {seconds} s a case; groundd answers: {queries}\n\
              alone, a picture: engine {engine_ms:.1} CPU ms ({engine_wall_ms:.1} ms), {engine_busy_ms:.1} CPU ms with one on \
@@ -158,6 +164,7 @@ impl Report {
             "machine": { "cores": cores(), "processor": processor() },
             "seconds": self.seconds,
             "queries": self.queries,
+            "file": self.file,
             "bare": self.bare,
             "cases": self.cases,
             "beside": self.beside.iter().map(|(habit, case)| json!({ "neighbour": habit, "camera": case })).collect::<Vec<_>>(),
@@ -206,6 +213,9 @@ mod tests {
 
     use super::*;
 
+    const BARE: Bare =
+        Bare { engine_ms: 10.0, engine_wall_ms: 10.0, engine_busy_ms: 20.0, decode_ms: 1.0, scale_ms: 1.0 };
+
     fn case(system: &str) -> Case {
         let spread = Spread { p50: 1.0, p95: 2.0, p99: 3.0, count: 4 };
         let numbers = Numbers {
@@ -219,17 +229,22 @@ mod tests {
             stages_ms: BTreeMap::from([("infer", spread)]),
             rss_mb: 100.0,
             world_cpu: 0.0,
+            bare: BARE,
         };
         Case { system: system.to_owned(), streams: 4, note: None, numbers: Some(numbers) }
     }
 
     #[test]
     fn stages_say_whose_they_are_and_the_engine_is_told_idle_and_busy() {
-        let file = "vision.onnx".into();
-        let bare =
-            Bare { engine_ms: 10.0, engine_wall_ms: 10.0, engine_busy_ms: 20.0, decode_ms: 1.0, scale_ms: 1.0, file };
         let cases = vec![case("groundd"), case("groundd, asking always")];
-        let report = Report { seconds: 1.0, queries: Vec::new(), bare, cases, beside: Vec::new() };
+        let report = Report {
+            seconds: 1.0,
+            queries: Vec::new(),
+            file: "vision.onnx".into(),
+            bare: BARE,
+            cases,
+            beside: Vec::new(),
+        };
         let stages = report.stages().unwrap().to_string();
         for words in ["system", "groundd, asking always", "1.0 / 2.0 / 3.0"] {
             assert!(stages.contains(words), "{words:?} is not in\n{stages}");

@@ -153,6 +153,8 @@ pub(super) struct Numbers {
     pub(super) rss_mb: f64,
     /// Processor seconds a second that cameras, broker and subscriber took meanwhile.
     pub(super) world_cpu: f64,
+    /// What engine and decoder cost alone, just before and after.
+    pub(super) bare: Bare,
 }
 
 impl Case {
@@ -175,7 +177,7 @@ impl Case {
     }
 
     /// Enters what came of it, on cameras that play a clip of `length` over and over.
-    pub(super) fn fill(&mut self, result: Result<Measured, String>, bare: &Bare, length: Duration) {
+    pub(super) fn fill(&mut self, result: Result<Measured, String>, bare: Bare, length: Duration) {
         match result {
             Ok(measured) => {
                 let by_number = measured.by_number;
@@ -207,7 +209,7 @@ pub(super) struct Measured {
 }
 
 impl Measured {
-    fn numbers(self, bare: &Bare) -> Numbers {
+    fn numbers(self, bare: Bare) -> Numbers {
         let rate = |count: f64| count / self.seconds;
         let (analysed, offered) = (self.analysed.max(1) as f64, rate(self.offered));
         let cpu_ms = self.cpu * 1e3 / analysed;
@@ -225,6 +227,7 @@ impl Measured {
             stages_ms: self.stages.into_iter().filter_map(|(name, ms)| Some((name, Spread::of(ms)?))).collect(),
             rss_mb: self.rss as f64 / 1e6,
             world_cpu: rate(self.world_cpu),
+            bare,
         }
     }
 }
@@ -245,8 +248,7 @@ mod tests {
     }
 
     fn bare() -> Bare {
-        let file = "vision.onnx".into();
-        Bare { engine_ms: 10.0, engine_wall_ms: 10.0, engine_busy_ms: 20.0, decode_ms: 0.0, scale_ms: 0.0, file }
+        Bare { engine_ms: 10.0, engine_wall_ms: 10.0, engine_busy_ms: 20.0, decode_ms: 0.0, scale_ms: 0.0 }
     }
 
     /// Ten frames in a second, each of which took 20 ms of a processor.
@@ -259,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_frame_is_held_against_an_idle_machine_and_what_is_possible_against_a_busy_one() {
-        let numbers = measured(Vec::new(), false).numbers(&bare());
+        let numbers = measured(Vec::new(), false).numbers(bare());
         let cores = std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
         assert!((numbers.over_bare - 2.0).abs() < 1e-9, "{numbers:?}");
         assert!((numbers.of_possible - 10.0 / (cores * 1e3 / 20.0)).abs() < 1e-9, "{numbers:?}");
@@ -269,7 +271,7 @@ mod tests {
     fn delays_by_number_that_come_near_the_clips_length_are_doubted() {
         let note = |delay: f64, by_number| {
             let mut case = Case { system: "other".to_owned(), streams: 1, note: None, numbers: None };
-            case.fill(Ok(measured(vec![delay], by_number)), &bare(), Duration::from_secs(20));
+            case.fill(Ok(measured(vec![delay], by_number)), bare(), Duration::from_secs(20));
             case.note
         };
         assert_eq!(note(10_001.0, true).as_deref(), Some(WRAPPED));
