@@ -3,9 +3,10 @@
 //! `toml` reports syntax, unknown keys and wrong types with line and column. What it cannot know (ids twice, a query
 //! for a camera that is not there) is checked here and reported with the line as well.
 
+mod place;
+
 use std::{
     collections::BTreeMap,
-    ops::Range,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -13,10 +14,11 @@ use std::{
 use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
+use self::place::{Source, line_of};
 use crate::{
     ground::{AskConfig, ModelConfig},
     http::HttpConfig,
-    ingest::{CameraConfig, may_be_address},
+    ingest::CameraConfig,
     publish::MqttConfig,
     schedule::ScheduleConfig,
     track::TrackConfig,
@@ -170,16 +172,12 @@ pub enum ConfigError {
 struct Raw {
     #[serde(default)]
     model: ModelConfig,
-    #[serde(default)]
-    mqtt: MqttConfig,
+    mqtt: Option<Spanned<MqttConfig>>,
     #[serde(default)]
     http: HttpConfig,
-    #[serde(default)]
-    schedule: ScheduleConfig,
-    #[serde(default)]
-    ask: AskConfig,
-    #[serde(default)]
-    track: TrackConfig,
+    schedule: Option<Spanned<ScheduleConfig>>,
+    ask: Option<Spanned<AskConfig>>,
+    track: Option<Spanned<TrackConfig>>,
     #[serde(default)]
     ingest: RawIngest,
     #[serde(default, rename = "camera")]
@@ -191,7 +189,13 @@ struct Raw {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct RawIngest {
-    pipelines: Option<PathBuf>,
+    pipelines: Option<Spanned<PathBuf>>,
+}
+
+/// A table and where it begins; one that is not there has its defaults, with which nothing is wrong.
+fn located<T: Default>(table: Option<Spanned<T>>) -> (T, usize) {
+    let at = table.as_ref().map_or(0, |table| table.span().start);
+    (table.map(Spanned::into_inner).unwrap_or_default(), at)
 }
 
 impl Config {
@@ -200,12 +204,12 @@ impl Config {
         let bytes = std::fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let text = std::str::from_utf8(&bytes)
             .map_err(|e| ConfigError::NotUtf8 { path: path.to_owned(), line: line_of(&bytes, e.valid_up_to()) })?;
-        let mut config = Self::parse(text, path)?;
+        let source = Source { path, text };
+        let (mut config, pipelines) = Self::read(&source)?;
         if let Some(folder) = config.pipelines.as_ref().filter(|folder| !folder.is_dir()) {
-            let line = line_of(&bytes, text.find("pipelines").unwrap_or(0));
             let message =
                 format!("[ingest] `pipelines`: there is no folder {}; make it or name another", folder.display());
-            return Err(ConfigError::Invalid { path: path.to_owned(), line, message });
+            return Err(source.invalid(pipelines, message));
         }
         if config.mqtt.spool_dir.is_none() {
             // The folder that systemd keeps for a service, as in `StateDirectory=`.
@@ -217,60 +221,32 @@ impl Config {
 
     /// Checks `text`, which came from `path`.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let raw: Raw = toml::from_str(text)
-            .map_err(|e| ConfigError::Toml { path: path.to_owned(), message: toml_error(text, &e) })?;
-        let invalid = |span: Range<usize>, message: String| ConfigError::Invalid {
-            path: path.to_owned(),
-            line: line_of(text.as_bytes(), span.start),
-            message,
-        };
-        for (table, checked) in
-            [("[ask]", raw.ask.check()), ("[track]", raw.track.check()), ("[schedule]", raw.schedule.check())]
-        {
-            checked.map_err(|message| invalid(text.find(table).unwrap_or(0)..0, message))?;
-        }
-        let mut cameras = BTreeMap::new();
-        for camera in raw.cameras {
-            let span = camera.span();
-            let camera = camera.into_inner();
-            camera.check().map_err(|error| invalid(span.clone(), error.to_string()))?;
-            let id = camera.id.clone();
-            if cameras.insert(id.clone(), camera).is_some() {
-                return Err(invalid(span, format!("two cameras have the id `{id}`; give each its own")));
-            }
-        }
-        if cameras.is_empty() && raw.mqtt.control.camera.is_empty() {
-            let message = "there is no camera; add a [[camera]] table with `id` and `uri`".to_owned();
-            return Err(invalid(0..0, message));
-        }
-        let mut queries = BTreeMap::new();
-        for query in raw.queries {
-            let span = query.span();
-            let query = query.into_inner();
-            if let Some(missing) = query.cameras.iter().flatten().find(|id| !cameras.contains_key(id)) {
-                let known = cameras.keys().map(CameraId::as_str).collect::<Vec<_>>().join(", ");
-                let message = format!("query `{}` names the camera `{missing}`, but there are: {known}", query.id);
-                return Err(invalid(span, message));
-            }
-            let id = query.id.clone();
-            if queries.insert(id.clone(), query).is_some() {
-                return Err(invalid(span, format!("two queries have the id `{id}`; give each its own")));
-            }
-        }
-        let folder = path.parent().unwrap_or(Path::new(""));
-        let mut config = Self {
-            model: raw.model,
-            mqtt: raw.mqtt,
-            http: raw.http,
-            schedule: raw.schedule,
-            ask: raw.ask,
-            track: raw.track,
-            pipelines: raw.ingest.pipelines,
-            cameras,
-            queries,
-        };
-        config.anchor_paths(folder);
-        Ok(config)
+        Self::read(&Source { path, text }).map(|(config, _)| config)
+    }
+
+    /// What `source` says, and where it names the folder of pipelines.
+    fn read(source: &Source<'_>) -> Result<(Self, usize), ConfigError> {
+        let raw: Raw = toml::from_str(source.text).map_err(|error| source.unreadable(&error))?;
+        let (mqtt, at) = located(raw.mqtt);
+        mqtt.check().map_err(|error| {
+            let at = error.key().map_or(at, |key| source.key("mqtt", at, key));
+            source.invalid(at, error.to_string())
+        })?;
+        let (ask, at) = located(raw.ask);
+        ask.check().map_err(|message| source.invalid(at, message))?;
+        let (track, at) = located(raw.track);
+        track.check().map_err(|message| source.invalid(at, message))?;
+        let (schedule, at) = located(raw.schedule);
+        schedule.check().map_err(|message| source.invalid(at, message))?;
+        let more_may_come = !mqtt.control.camera.is_empty();
+        let cameras = read_cameras(source, raw.cameras, more_may_come)?;
+        let queries = read_queries(source, raw.queries, &cameras, more_may_come)?;
+        let at = raw.ingest.pipelines.as_ref().map_or(0, |folder| folder.span().start);
+        let pipelines = raw.ingest.pipelines.map(Spanned::into_inner);
+        let (model, http) = (raw.model, raw.http);
+        let mut config = Self { model, mqtt, http, schedule, ask, track, pipelines, cameras, queries };
+        config.anchor_paths(source.path.parent().unwrap_or(Path::new("")));
+        Ok((config, at))
     }
 
     /// Relative paths in a file mean: relative to that file. A bare model name is not a path.
@@ -290,22 +266,51 @@ impl Config {
     }
 }
 
-/// What `toml` says about `text`, and where. It would also show the line, which may hold a password.
-fn toml_error(text: &str, error: &toml::de::Error) -> String {
-    let before = &text[..error.span().map_or(0, |span| text.floor_char_boundary(span.start))];
-    let start = before.rfind('\n').map_or(0, |at| at + 1);
-    let (line, column) = (line_of(text.as_bytes(), before.len()), before[start..].chars().count() + 1);
-    let key = text[start..].lines().next().and_then(|line| line.split_once('=')).map(|(key, _)| key.trim());
-    let is_key = |key: &&str| key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
-    let key = key.filter(is_key).map_or(String::new(), |key| format!(", `{key}`"));
-    let said = error.message();
-    let said = if may_be_address(said) { "a value of the wrong kind, or not as TOML has it" } else { said };
-    format!("line {line}, column {column}{key}: {said}")
+/// The cameras. If `more_may_come` by messages, there need be none.
+fn read_cameras(
+    source: &Source<'_>,
+    raw: Vec<Spanned<CameraConfig>>,
+    more_may_come: bool,
+) -> Result<BTreeMap<CameraId, CameraConfig>, ConfigError> {
+    let mut cameras = BTreeMap::new();
+    for camera in raw {
+        let at = camera.span().start;
+        let camera = camera.into_inner();
+        camera.check().map_err(|error| source.invalid(at, error.to_string()))?;
+        let id = camera.id.clone();
+        if cameras.insert(id.clone(), camera).is_some() {
+            return Err(source.invalid(at, format!("two cameras have the id `{id}`; give each its own")));
+        }
+    }
+    if cameras.is_empty() && !more_may_come {
+        return Err(source.invalid(0, "there is no camera; add a [[camera]] table with `id` and `uri`"));
+    }
+    Ok(cameras)
 }
 
-/// Line of byte `offset`, counting from 1.
-fn line_of(bytes: &[u8], offset: usize) -> usize {
-    1 + bytes.iter().take(offset).filter(|b| **b == b'\n').count()
+/// The queries. If `more_may_come`, a camera may be named that is not there yet.
+fn read_queries(
+    source: &Source<'_>,
+    raw: Vec<Spanned<QueryConfig>>,
+    cameras: &BTreeMap<CameraId, CameraConfig>,
+    more_may_come: bool,
+) -> Result<BTreeMap<QueryId, QueryConfig>, ConfigError> {
+    let mut queries = BTreeMap::new();
+    for query in raw {
+        let at = query.span().start;
+        let query = query.into_inner();
+        let missing = query.cameras.iter().flatten().find(|id| !cameras.contains_key(id));
+        if let Some(missing) = missing.filter(|_| !more_may_come) {
+            let known = cameras.keys().map(CameraId::as_str).collect::<Vec<_>>().join(", ");
+            let message = format!("query `{}` names the camera `{missing}`, but there are: {known}", query.id);
+            return Err(source.invalid(at, message));
+        }
+        let id = query.id.clone();
+        if queries.insert(id.clone(), query).is_some() {
+            return Err(source.invalid(at, format!("two queries have the id `{id}`; give each its own")));
+        }
+    }
+    Ok(queries)
 }
 
 #[cfg(test)]
@@ -350,8 +355,18 @@ mod tests {
             ("[track]\nconfirm_frames = 0", "`confirm_frames`"),
             ("[schedule]\nstaleness_ms = 0", "`staleness_ms`"),
         ] {
-            let error = error(&format!("{CAMERA}{line}\n"));
-            assert!(error.starts_with("g.toml:4:") && error.contains(key), "{error}");
+            // A table that is only spoken of is not meant.
+            let error = error(&format!("# [ask], [track], [schedule]\n{CAMERA}{line}\n"));
+            assert!(error.starts_with("g.toml:5:") && error.contains(key), "{error}");
+        }
+        for (lines, place) in [
+            ("[mqtt]\nbase_topic = \"a\"\nurl = \"http://h\"", "g.toml:6: mqtt.url: "),
+            ("[mqtt]\npassword_file = \"secret\"", "g.toml:4: mqtt.username: "),
+            ("[mqtt]\nca_file = \"ca.pem\"", "g.toml:5: mqtt.ca_file: "),
+            ("[mqtt]\n[mqtt.control]\nquery = [\"ops\"]", "g.toml:6: mqtt.control.query: "),
+        ] {
+            let error = error(&format!("{CAMERA}{lines}\n"));
+            assert!(error.starts_with(place), "{error}");
         }
         let host = error(&format!("{CAMERA}[http]\nlisten = \"localhost:8787\"\n"));
         assert!(host.contains("line 5") && host.contains("127.0.0.1:8787"), "{host}");
@@ -363,6 +378,28 @@ mod tests {
             let error = error(&format!("{CAMERA}{line}\n"));
             assert!(error.contains("line 4") && !error.contains("hush"), "{error}");
         }
+        for key in ["url", "base_topic", "discovery_prefix"] {
+            let error = error(&format!("{CAMERA}[mqtt]\n{key} = \"mqtt://me:hush@h\"\n"));
+            assert!(error.starts_with(&format!("g.toml:5: mqtt.{key}: ")) && !error.contains("hush"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_query_may_name_a_camera_that_comes_by_message() {
+        let query = "[[query]]\nid = \"q\"\ntext = \"car\"\ncameras = [\"yard\"]\n";
+        let text = format!("{CAMERA}{query}[mqtt.control]\ncamera = [\"*\"]\n");
+        let config = Config::parse(&text, Path::new("g.toml")).unwrap();
+        assert_eq!((config.cameras.len(), config.queries.len()), (1, 1));
+        assert!(error(&format!("{CAMERA}{query}")).contains("`yard`"));
+    }
+
+    #[test]
+    fn a_folder_of_pipelines_that_is_not_there_is_said_where_it_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("g.toml");
+        std::fs::write(&path, format!("# pipelines\n{CAMERA}[ingest]\npipelines = \"none\"\n")).unwrap();
+        let error = Config::load(&path).unwrap_err().to_string();
+        assert!(error.contains("g.toml:6: ") && error.contains("none"), "{error}");
     }
 
     #[test]

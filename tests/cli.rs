@@ -210,7 +210,7 @@ fn configurations_that_cannot_be_meant() {
     let cases: [(&str, &[&str]); 7] = [
         ("[mqtt]\nurll = \"x\"\n", &["line 5", "urll", "url"]),
         ("[mqtt]\nkeep_alive_seconds = \"soon\"\n", &["line 5", "keep_alive_seconds"]),
-        ("[mqtt]\nurl = \"http://broker\"\n", &["mqtt.url", "http://", "mqtt://"]),
+        ("[mqtt]\nurl = \"http://broker\"\n", &[":5:", "mqtt.url", "http://", "mqtt://"]),
         ("[[query]]\nid = \"q\"\ntext = \"\"\n", &["line 6", "empty"]),
         ("[[query]]\nid = \"a/b\"\ntext = \"car\"\n", &["line 5", "a/b"]),
         ("[[query]]\nid = \"q\"\ntext = \"car\"\ncameras = [\"yard\"]\n", &["yard", "gate"]),
@@ -269,6 +269,11 @@ fn check_knows_that_events_cannot_be_kept() {
     let folder = tempfile::tempdir().unwrap();
     let config = write_config(folder.path(), "[mqtt]\nspool_dir = \"/proc/nope\"\n");
     fails(groundd().args(["check", "--offline", "--config", &config]), CONFIG, &["FAIL  broker", "/proc/nope"]);
+    // One that would be made at the start is not made by a check.
+    let config = write_config(folder.path(), "[mqtt]\nspool_dir = \"later/spool\"\n");
+    let output = finish(groundd().args(["check", "--offline", "--config", &config]));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(!folder.path().join("later").exists());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     io::{IsTerminal, Write},
+    os::fd::AsFd,
 };
 
 use tracing::{Event, Level, Subscriber};
@@ -47,9 +48,14 @@ pub(super) fn fatal(message: &str) {
     writeln!(std::io::stderr(), "{priority}groundd: {message}").ok();
 }
 
-/// systemd sets this when a service's output goes to the journal.
+/// Whether stderr is the journal. systemd names what it connected to that; who inherits the name may write elsewhere.
 fn under_journal() -> bool {
-    std::env::var_os("JOURNAL_STREAM").is_some() && !std::io::stderr().is_terminal()
+    std::env::var("JOURNAL_STREAM").is_ok_and(|journal| is_named(&journal, std::io::stderr()))
+}
+
+/// Whether `name`, a device and an inode as in systemd.exec(5), is that of `file`.
+fn is_named(name: &str, file: impl AsFd) -> bool {
+    rustix::fs::fstat(file).is_ok_and(|file| name == format!("{}:{}", file.st_dev, file.st_ino))
 }
 
 /// One event a line, led by its priority as in sd-daemon(3).
@@ -69,5 +75,20 @@ where
         };
         write!(writer, "<{priority}>")?;
         self.0.format_event(context, writer, event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_known_by_its_device_and_inode() {
+        let (file, other) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        let metadata = file.metadata().unwrap();
+        let name = format!("{}:{}", metadata.dev(), metadata.ino());
+        assert!(is_named(&name, &file) && !is_named(&name, &other) && !is_named("", &file));
     }
 }

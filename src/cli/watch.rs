@@ -26,7 +26,7 @@ use crate::{
 
 /// How often progress is shown and cameras that never came up are looked for.
 const TICK: Duration = Duration::from_millis(200);
-/// A camera that has not answered by then is reported, and the command ends.
+/// A camera or a broker that has not answered by then is reported, and the command ends.
 const GIVE_UP: Duration = Duration::from_secs(15);
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -157,7 +157,7 @@ async fn watch(
     let mut pipeline = Pipeline::start(grounder, plan, sinks, Revisions::default().apply(queries), new_epoch());
     pipeline.set_cameras(&cameras).await;
     let spinner = progress::spinner("connecting");
-    let ended = until_over(args, &pipeline, &spinner).await;
+    let ended = until_over(args, &pipeline, publisher.as_ref().map(|(publisher, _)| publisher), &spinner).await;
     spinner.finish_and_clear();
     let failures = pipeline.failures();
     let accounts = pipeline.accounts();
@@ -186,8 +186,7 @@ async fn leave(publisher: Publisher) -> Result<(), Failure> {
     let reason = publisher.connection().borrow().reason.clone();
     let stats = publisher.close(GOODBYE).await;
     if stats.connects == 0 {
-        let reason = reason.unwrap_or_else(|| "there was no time to connect".to_owned());
-        return Err(Failure::new(Exit::Unavailable, format!("nothing was published: {reason}")));
+        return Err(never_published(reason));
     }
     if stats.dropped_live > 0 {
         warn!(frames = stats.dropped_live, "the broker did not take these in time; --every-frame waits for it");
@@ -195,8 +194,27 @@ async fn leave(publisher: Publisher) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Waits for the end of the files, the time, a signal, or a camera that does not come up at all.
-async fn until_over(args: &args::Watch, pipeline: &Pipeline, spinner: &ProgressBar) -> Result<(), Failure> {
+fn never_published(reason: Option<String>) -> Failure {
+    let reason = reason.unwrap_or_else(|| "there was no time to connect".to_owned());
+    Failure::new(Exit::Unavailable, format!("nothing was published: {reason}"))
+}
+
+/// A broker that was never there after all this time will not come either.
+fn still_awaited(publisher: &Publisher, waited: Duration) -> Result<(), Failure> {
+    if waited <= GIVE_UP || publisher.stats().connects > 0 {
+        return Ok(());
+    }
+    let reason = publisher.connection().borrow().reason.clone();
+    Err(never_published(reason))
+}
+
+/// Waits for the end of the files, the time, a signal, or a camera or a broker that does not come up at all.
+async fn until_over(
+    args: &args::Watch,
+    pipeline: &Pipeline,
+    publisher: Option<&Publisher>,
+    spinner: &ProgressBar,
+) -> Result<(), Failure> {
     let cannot = |e: io::Error| Failure::new(Exit::Internal, format!("cannot listen for signals: {e}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
@@ -225,6 +243,9 @@ async fn until_over(args: &args::Watch, pipeline: &Pipeline, spinner: &ProgressB
                 return Err(Failure::new(Exit::Unavailable, format!("camera {id}: {reason}")));
             }
         }
+        if let Some(publisher) = publisher {
+            still_awaited(publisher, started.elapsed())?;
+        }
         let published: u64 = accounts.iter().map(|(_, ledger)| ledger.published()).sum();
         let rate = published as f64 / started.elapsed().as_secs_f64().max(0.1);
         spinner.set_message(format!("{published} frames, {rate:.1} a second"));
@@ -248,6 +269,15 @@ mod tests {
         assert_eq!(config.password, Some(Password("p@ss".into())));
         assert!(!format!("{config:?}").contains("p@ss"));
         assert_eq!(broker("mqtt://host").username, None);
+    }
+
+    #[tokio::test]
+    async fn a_broker_is_waited_for_only_so_long() {
+        // Nobody listens on port 1, and nothing was tried yet.
+        let publisher = publish::connect(&broker("mqtt://127.0.0.1:1"), None, Pulse::new("publish")).unwrap();
+        assert!(still_awaited(&publisher, GIVE_UP).is_ok());
+        let failure = still_awaited(&publisher, GIVE_UP + TICK).unwrap_err();
+        assert!(failure.exit == Exit::Unavailable && failure.message.contains("nothing was published"), "{failure:?}");
     }
 
     #[test]

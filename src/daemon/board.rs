@@ -143,6 +143,16 @@ impl Board {
         self.announced = announced;
     }
 
+    /// Topics of the pictures that may be there of queries in force.
+    pub(super) fn pictures(&self, queries: &QuerySet, wishes: &Wishes) -> BTreeSet<String> {
+        let cameras = wishes.cameras();
+        let of = |query: &Arc<Query>| {
+            let covered = cameras.keys().filter(|camera| self.snapshots && query.covers(camera));
+            covered.map(|camera| self.topics.snapshot(camera, &query.id)).collect::<Vec<_>>()
+        };
+        queries.iter().flat_map(of).collect()
+    }
+
     /// Publishes the counters.
     pub(super) fn stats(&self, accounts: &[(CameraId, Arc<Ledger>)]) {
         let cameras = accounts.iter().map(|(id, ledger)| (id, ledger.as_ref()));
@@ -161,7 +171,7 @@ impl Board {
             connects: stats.connects,
             messages: stats.sent_live + stats.states_acked + stats.events_acked,
             outbox: stats.events_waiting,
-            outbox_dropped: stats.events_lost,
+            outbox_dropped: stats.events_lost + stats.events_refused,
         });
         let connection = self.publisher.connection().borrow().clone();
         self.hub.set_state("broker", json!(connection));

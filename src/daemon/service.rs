@@ -30,7 +30,7 @@ use crate::{
 
 const STATS_EVERY: Duration = Duration::from_secs(30);
 /// This long after the first connection, what is still not told is no longer true: queries, cameras and entities of an
-/// earlier start.
+/// earlier start. Pictures are: the last match was what it was.
 const SETTLED: Duration = Duration::from_secs(10);
 const METRICS_EVERY: Duration = Duration::from_secs(1);
 /// How long the broker may take to acknowledge the last messages.
@@ -191,7 +191,8 @@ impl Service {
                 orders = publisher.orders() => self.obey(orders).await,
                 () = &mut settled, if !tidy => {
                     tidy = true;
-                    publisher.take_back();
+                    let queries = self.revisions.apply(&self.wishes.queries());
+                    publisher.take_back(&self.board.pictures(&queries, &self.wishes));
                 }
                 _ = stats.tick() => self.board.stats(&self.pipeline.accounts()),
                 _ = metrics.tick() => self.board.metrics(&self.pipeline.accounts()),
@@ -242,14 +243,14 @@ impl Service {
         for order in orders {
             let (target, removed) = (order.target.clone(), order.wish == Ok(None));
             let pipelines = self.config.pipelines.as_deref();
-            self.wishes.take(order, |camera| ingest::check(camera, pipelines).map_err(|error| error.to_string()));
+            let outcome = self.wishes.take(order, |camera| ingest::check(camera, pipelines).map_err(|e| e.to_string()));
             let (kind, id) = match &target {
                 Target::Query(id) => ("query", id.as_str()),
                 Target::Camera(id) => ("camera", id.as_str()),
             };
-            match self.wishes.refused().get(&target) {
-                None => info!("{kind} `{id}` was {} by a message", if removed { "given back" } else { "set" }),
-                Some(reason) => warn!("{kind} `{id}`: a message was not obeyed: {reason}"),
+            match outcome {
+                Ok(()) => info!("{kind} `{id}` was {} by a message", if removed { "given back" } else { "set" }),
+                Err(reason) => warn!("{kind} `{id}`: a message was not obeyed: {reason}"),
             }
         }
         self.fulfil().await;

@@ -36,19 +36,24 @@ impl Wishes {
         self.file = (config.cameras.clone(), config.queries.clone());
     }
 
-    /// Takes note of a message. `check` says whether a camera can work on this machine.
-    pub(super) fn take(&mut self, order: Order, check: impl FnOnce(&CameraConfig) -> Result<(), String>) {
+    /// Takes note of a message; an error is why it is not obeyed. `check` says whether a camera can work on this machine.
+    pub(super) fn take(
+        &mut self,
+        order: Order,
+        check: impl FnOnce(&CameraConfig) -> Result<(), String>,
+    ) -> Result<(), String> {
         let Order { target, wish } = order;
         let outcome = wish.and_then(|settings| match &target {
             Target::Query(id) => self.set_query(id, settings),
             Target::Camera(id) => self.set_camera(id, settings, check),
         });
-        match outcome {
+        match &outcome {
             Ok(()) => drop(self.refused.remove(&target)),
             // One more reason is not kept when so many are: an id can be invented for each.
             Err(_) if self.refused.len() >= 2 * MOST && !self.refused.contains_key(&target) => {}
-            Err(reason) => drop(self.refused.insert(target, reason)),
+            Err(reason) => drop(self.refused.insert(target, reason.clone())),
         }
+        outcome
     }
 
     fn set_query(&mut self, id: &QueryId, settings: Option<Map<String, Value>>) -> Result<(), String> {
@@ -166,9 +171,7 @@ mod tests {
     }
 
     fn take(wishes: &mut Wishes, order: Order) -> Option<String> {
-        let target = order.target.clone();
-        wishes.take(order, |_| Ok(()));
-        wishes.refused().get(&target).cloned()
+        wishes.take(order, |_| Ok(())).err()
     }
 
     #[test]
@@ -196,8 +199,10 @@ mod tests {
             let reason = take(&mut wishes, query("car", json)).unwrap();
             assert!(reason.contains(why), "{json}: {reason}");
             assert_eq!(texts(&wishes), ["car"]);
+            assert_eq!(wishes.refused().values().collect::<Vec<_>>(), [&reason]);
         }
         assert_eq!(take(&mut wishes, query("car", "{\"text\":\"dog\"}")), None);
+        assert!(wishes.refused().is_empty());
     }
 
     #[test]
@@ -217,7 +222,8 @@ mod tests {
         assert_eq!(wishes.cameras().len(), 1);
         assert_eq!(take(&mut wishes, camera("yard", "{\"uri\":\"rtsp://h/s\",\"fps\":2}")), None);
         assert_eq!(wishes.cameras().len(), 2);
-        wishes.take(camera("yard", "{\"uri\":\"rtsp://other/s\"}"), |_| Err("no".to_owned()));
+        let refused = wishes.take(camera("yard", "{\"uri\":\"rtsp://other/s\"}"), |_| Err("no".to_owned()));
+        assert_eq!(refused, Err("no".to_owned()));
         assert!(wishes.cameras().values().any(|camera| camera.uri == "rtsp://h/s"));
     }
 
@@ -228,7 +234,8 @@ mod tests {
         assert!((0..MOST).all(|i| add(i).is_none()));
         assert!(add(MOST).unwrap().contains("remove"));
         assert_eq!(add(0), None);
-        (0..10 * MOST).for_each(|i| drop(add(MOST + i)));
+        // Those of which no more is kept are refused all the same.
+        assert!((0..10 * MOST).all(|i| add(MOST + i).is_some()));
         assert!(wishes.refused().len() <= 2 * MOST);
     }
 }

@@ -91,7 +91,8 @@ impl Entity {
                 { "topic": topics.status() },
                 {
                     "topic": topics.camera_status(camera),
-                    "value_template": "{{ 'online' if value_json.state == 'live' else 'offline' }}",
+                    // The topic is cleared when the camera goes.
+                    "value_template": "{{ 'online' if value_json is defined and value_json.state == 'live' else 'offline' }}",
                 },
             ],
             "availability_mode": "all",

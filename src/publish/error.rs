@@ -104,13 +104,41 @@ impl PublishError {
         matches!(self, Self::Refused { .. } | Self::TakenOver { .. } | Self::Tls { .. })
     }
 
-    /// Whether the broker is the problem, rather than the configuration.
+    /// Whether it may pass by itself, as a broker that is away does, rather than that the configuration is wrong.
     pub fn is_unavailable(&self) -> bool {
-        !matches!(self, Self::Config { .. } | Self::Topic { .. } | Self::Spool(_))
+        match self {
+            Self::Config { .. } | Self::Topic { .. } => false,
+            Self::Spool(error) => error.is_unavailable(),
+            _ => true,
+        }
+    }
+
+    /// The key of the `[mqtt]` table that is wrong, if one is; `control.query` is one of the table `[mqtt.control]`.
+    pub fn key(&self) -> Option<&'static str> {
+        match self {
+            Self::Config { key, .. } | Self::Topic { key, .. } => Some(*key),
+            _ => None,
+        }
     }
 
     /// Whether a message of ours may have caused it.
     pub(super) fn blames_a_message(&self) -> bool {
         matches!(self, Self::Protocol { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_spool_that_may_be_had_later_is_no_fault_of_the_configuration() {
+        let io = |kind: ErrorKind| SpoolError::Io { path: "/spool".into(), source: kind.into() };
+        let passing = [SpoolError::InUse("/spool".into()), io(ErrorKind::StorageFull), io(ErrorKind::QuotaExceeded)];
+        assert!(passing.into_iter().all(|error| PublishError::from(error).is_unavailable()));
+        let wrong = [ErrorKind::NotFound, ErrorKind::NotADirectory, ErrorKind::PermissionDenied].map(io);
+        assert!(!wrong.into_iter().any(|error| PublishError::from(error).is_unavailable()));
     }
 }

@@ -1,8 +1,8 @@
 //! Which topics the broker keeps a value of ours under, remembered across restarts: what the next start no longer sets can
 //! be taken back then, where it would stay for ever otherwise.
 //!
-//! A file of lines, `+topic` and `-topic`; it is read, and written anew, at the start. It may be behind after a crash: then a
-//! topic stays, or is cleared twice, and no more than that.
+//! A file of lines, `+topic` and `-topic`; it is read, and written anew, at the start, or gone on with where there is no
+//! room for that. It may be behind after a crash: then a topic stays, or is cleared twice, and no more than that.
 
 use std::{
     collections::BTreeSet,
@@ -17,6 +17,8 @@ const FILE: &str = "topics";
 #[derive(Debug)]
 pub(super) struct Kept {
     file: fs::File,
+    /// The last line was not written to its end.
+    torn: bool,
     topics: BTreeSet<String>,
 }
 
@@ -37,17 +39,39 @@ impl Kept {
                 _ => {}
             }
         }
-        let mut fresh = tempfile::NamedTempFile::new_in(dir)?;
-        topics.iter().try_for_each(|topic| writeln!(fresh, "+{topic}"))?;
-        let file = fresh.persist(&path).map_err(|error| error.error)?;
-        Ok((Self { file, topics: topics.clone() }, topics))
+        let (file, torn) = match write(dir, &path, &topics) {
+            Ok(file) => (file, false),
+            // The old one says the same in more lines. Without it, what counts is why there is no new one.
+            Err(error) => {
+                let old = fs::OpenOptions::new().append(true).open(&path).map_err(|_| error)?;
+                (old, !text.is_empty() && !text.ends_with('\n'))
+            }
+        };
+        Ok((Self { file, torn, topics: topics.clone() }, topics))
     }
 
     /// The broker will keep a value under `topic`, or none any more.
     pub(super) fn note(&mut self, topic: &str, value: bool) -> io::Result<()> {
         let news = if value { self.topics.insert(topic.to_owned()) } else { self.topics.remove(topic) };
-        if news { writeln!(self.file, "{}{topic}", if value { '+' } else { '-' }) } else { Ok(()) }
+        if news { self.add(&format!("{}{topic}\n", if value { '+' } else { '-' })) } else { Ok(()) }
     }
+
+    fn add(&mut self, line: &str) -> io::Result<()> {
+        if self.torn {
+            self.file.write_all(b"\n")?;
+        }
+        self.torn = true;
+        self.file.write_all(line.as_bytes())?;
+        self.torn = false;
+        Ok(())
+    }
+}
+
+/// Puts a list of just `topics` in the place of the one at `path`.
+fn write(dir: &Path, path: &Path, topics: &BTreeSet<String>) -> io::Result<fs::File> {
+    let mut fresh = tempfile::NamedTempFile::new_in(dir)?;
+    topics.iter().try_for_each(|topic| writeln!(fresh, "+{topic}"))?;
+    fresh.persist(path).map_err(|error| error.error)
 }
 
 #[cfg(test)]
@@ -67,5 +91,24 @@ mod tests {
         assert_eq!(before.into_iter().collect::<Vec<_>>(), ["a/b", "torn"]);
         kept.note("d", true).unwrap();
         assert_eq!(Kept::open(dir.path()).unwrap().1.len(), 3);
+    }
+
+    #[test]
+    fn a_line_after_one_that_was_torn_stands_by_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        fs::write(&path, "+a\n+tor").unwrap();
+        let file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+        let mut kept = Kept { file, torn: true, topics: BTreeSet::new() };
+        kept.note("b", true).unwrap();
+        kept.note("c", true).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "+a\n+tor\n+b\n+c\n");
+    }
+
+    #[test]
+    fn a_list_that_can_be_neither_read_nor_written_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join(FILE)).unwrap();
+        assert!(Kept::open(dir.path()).is_err());
     }
 }

@@ -28,6 +28,7 @@ mod task;
 pub mod topic;
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
@@ -186,6 +187,8 @@ pub struct PublishStats {
     pub events_waiting: u64,
     /// Events dropped because too many waited.
     pub events_lost: u64,
+    /// Events the broker does not accept.
+    pub events_refused: u64,
     /// Events and values the broker does not accept.
     pub refused: u64,
     /// Failed writes to the spool.
@@ -229,9 +232,14 @@ pub fn connect(config: &MqttConfig, will: Option<Will>, pulse: Pulse) -> Result<
             if recovered.cut > 0 {
                 tracing::warn!(spool = %dir.display(), bytes = recovered.cut, "cut a damaged end off the spool");
             }
+            if let Some(error) = recovered.full {
+                tracing::warn!(spool = %dir.display(), %error, "the spool cannot be written until there is room");
+            }
             // After the spool, whose lock holds for the folder.
-            let kept = Kept::open(dir).map_err(|source| SpoolError::Io { path: dir.clone(), source })?;
-            (Outbox::replay(config.spool_events, recovered.records), Some(spool), Some(kept))
+            let kept = Kept::open(dir).inspect_err(|error| {
+                tracing::warn!(spool = %dir.display(), %error, "what the broker keeps for us cannot be noted");
+            });
+            (Outbox::replay(config.spool_events, recovered.records), Some(spool), kept.ok())
         }
     };
     if outbox.waiting() > 0 {
@@ -269,10 +277,10 @@ impl Publisher {
         self.inner.shared.state(topic, payload);
     }
 
-    /// Clears the retained values that earlier starts set and this one has not set by now. Does nothing without a spool folder,
-    /// where they are remembered.
-    pub fn take_back(&self) {
-        self.inner.shared.take_back();
+    /// Clears the retained values that earlier starts set and this one has not set by now, but for the topics in `keep`. Does
+    /// nothing without a spool folder, where they are remembered.
+    pub fn take_back(&self, keep: &BTreeSet<String>) {
+        self.inner.shared.take_back(keep);
     }
 
     /// Sends an event at least once, after all before it. With a spool folder it survives the end of the process once

@@ -79,7 +79,7 @@ fn grounding(clock: Clock, answers: Vec<Answer>, now: Instant) -> Grounding {
 
 fn answers() -> Vec<Answer> {
     let crop = BBox::new(0.0, 0.0, 960.0, 540.0);
-    let answer = |id: &str, status, matches| Answer { query: query(id), status, matches };
+    let answer = |id: &str, status, matches| Answer { query: query(id), status, matches, complete: true };
     vec![
         answer("red-jacket", Status::Ok, vec![found(0.830_04, crop, Some(17)), found(f32::NAN, None, None)]),
         answer("nothing", Status::Ok, vec![]),
@@ -185,7 +185,7 @@ proptest! {
         let shown = rfc3339(at.unwrap_or(SystemTime::UNIX_EPOCH));
         prop_assert!(shown.len() == 24 && shown.ends_with('Z'), "{}", shown);
         let now = Instant::now();
-        let answer = Answer { query: query("q"), status: Status::Ok, matches: vec![found(score, None, Some(1))] };
+        let answer = Answer { query: query("q"), status: Status::Ok, matches: vec![found(score, None, Some(1))], complete: true };
         check(&detections_schema(), &detections(&grounding(Clock::Arrival, vec![answer], now), "e", captured(), now));
     }
 }

@@ -1,5 +1,5 @@
-//! The `[mqtt]` table, checked: files read, addresses taken apart. Everything that can be known to fail without a
-//! broker fails here.
+//! The `[mqtt]` table, checked: first what it says by itself, then the files it names. Everything that can be known to
+//! fail without a broker fails here.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -20,32 +20,66 @@ pub(super) struct Settings {
     pub(super) expiry: Duration,
 }
 
-impl Settings {
-    pub(super) fn new(config: &MqttConfig) -> Result<Self, PublishError> {
-        let (host, port, encrypted) = address(&config.url)?;
-        topic::check(&config.base_topic).map_err(|source| PublishError::Topic { key: "base_topic", source })?;
-        if let Some(prefix) = &config.discovery_prefix {
+impl MqttConfig {
+    /// Refuses what cannot be meant; reads no file. No error repeats what may have a password in it.
+    pub fn check(&self) -> Result<(), PublishError> {
+        let (_, _, encrypted) = address(&self.url)?;
+        topic::check(&self.base_topic).map_err(|source| PublishError::Topic { key: "base_topic", source })?;
+        if let Some(prefix) = &self.discovery_prefix {
             topic::check(prefix).map_err(|source| PublishError::Topic { key: "discovery_prefix", source })?;
         }
-        if config.keep_alive_seconds < 5 {
-            return Err(wrong("keep_alive_seconds", format!("{} is too short; at least 5", config.keep_alive_seconds)));
+        self.check_numbers()?;
+        self.check_files(encrypted)?;
+        if self.username.is_none() && self.password_file.is_some() {
+            return Err(wrong("username", "password_file is set, so a user name is needed too"));
         }
-        if config.detections_expiry_seconds == 0 {
+        let unusable = |id: &str| id.is_empty() || id.len() > 256 || id.chars().any(char::is_control);
+        if self.client_id.as_deref().is_some_and(unusable) {
+            return Err(wrong("client_id", "give 1 to 256 printable characters, unique on the broker"));
+        }
+        self.control.check()
+    }
+
+    fn check_numbers(&self) -> Result<(), PublishError> {
+        if self.keep_alive_seconds < 5 {
+            return Err(wrong("keep_alive_seconds", format!("{} is too short; at least 5", self.keep_alive_seconds)));
+        }
+        if self.detections_expiry_seconds == 0 {
             return Err(wrong("detections_expiry_seconds", "0 would expire messages before they arrive; at least 1"));
         }
-        if config.spool_events == 0 {
+        if self.spool_events == 0 {
             return Err(wrong("spool_events", "0 would drop every event; at least 1"));
         }
-        if !(0.0..=86_400.0).contains(&config.snapshot_seconds) {
+        if !(0.0..=86_400.0).contains(&self.snapshot_seconds) {
             return Err(wrong("snapshot_seconds", "use seconds from 0, which is off, to 86400"));
         }
-        config.control.check()?;
+        Ok(())
+    }
+
+    /// Whether the files for TLS go together, and with the address.
+    fn check_files(&self, encrypted: bool) -> Result<(), PublishError> {
+        let given = [("ca_file", &self.ca_file), ("cert_file", &self.cert_file), ("key_file", &self.key_file)];
+        if !encrypted && let Some((key, _)) = given.into_iter().find(|(_, file)| file.is_some()) {
+            return Err(wrong(key, "it is set, but url is not encrypted; use mqtts://"));
+        }
+        match (&self.cert_file, &self.key_file) {
+            (Some(_), None) => Err(wrong("key_file", "cert_file is set, so its key is needed too")),
+            (None, Some(_)) => Err(wrong("cert_file", "key_file is set, so its certificate is needed too")),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Settings {
+    pub(super) fn new(config: &MqttConfig) -> Result<Self, PublishError> {
+        config.check()?;
+        let (host, port, encrypted) = address(&config.url)?;
         Ok(Self {
-            tls: encryption(config, encrypted)?,
+            tls: if encrypted { Some(encryption(config)?) } else { None },
             host,
             port,
             login: login(config)?,
-            client_id: client_id(config)?,
+            client_id: config.client_id.clone().unwrap_or_else(default_client_id),
             keep_alive: Duration::from_secs(config.keep_alive_seconds.into()),
             expiry: Duration::from_secs(config.detections_expiry_seconds.into()),
         })
@@ -93,41 +127,26 @@ pub fn default_client_id() -> String {
     format!("groundd-{}", host.trim())
 }
 
-fn client_id(config: &MqttConfig) -> Result<String, PublishError> {
-    let Some(id) = &config.client_id else { return Ok(default_client_id()) };
-    if id.is_empty() || id.len() > 256 || id.chars().any(char::is_control) {
-        return Err(wrong("client_id", "give 1 to 256 printable characters, unique on the broker"));
-    }
-    Ok(id.clone())
-}
-
 fn login(config: &MqttConfig) -> Result<Option<(String, String)>, PublishError> {
-    match (&config.username, &config.password_file) {
-        (None, None) => Ok(None),
-        (None, Some(_)) => Err(wrong("username", "password_file is set, so a user name is needed too")),
-        (Some(name), None) => {
-            let password = config.password.as_ref().map_or_else(String::new, |password| password.0.clone());
-            Ok(Some((name.clone(), password)))
-        }
-        (Some(name), Some(path)) => {
-            let text = String::from_utf8(read("password_file", path)?)
-                .map_err(|_| wrong("password_file", format!("`{}` is not UTF-8 text", path.display())))?;
-            match text.lines().next().filter(|line| !line.is_empty()) {
-                Some(password) => Ok(Some((name.clone(), password.to_owned()))),
-                None => Err(wrong("password_file", format!("the first line of `{}` is empty", path.display()))),
-            }
-        }
+    let Some(name) = &config.username else { return Ok(None) };
+    let password = match &config.password_file {
+        None => config.password.as_ref().map_or_else(String::new, |password| password.0.clone()),
+        Some(path) => password(path)?,
+    };
+    Ok(Some((name.clone(), password)))
+}
+
+/// The first line of the file at `path`.
+fn password(path: &Path) -> Result<String, PublishError> {
+    let text = String::from_utf8(read("password_file", path)?)
+        .map_err(|_| wrong("password_file", format!("`{}` is not UTF-8 text", path.display())))?;
+    match text.lines().next().filter(|line| !line.is_empty()) {
+        Some(password) => Ok(password.to_owned()),
+        None => Err(wrong("password_file", format!("the first line of `{}` is empty", path.display()))),
     }
 }
 
-fn encryption(config: &MqttConfig, encrypted: bool) -> Result<Option<TlsConnector>, PublishError> {
-    let given = [("ca_file", &config.ca_file), ("cert_file", &config.cert_file), ("key_file", &config.key_file)];
-    if !encrypted {
-        return match given.iter().find(|(_, file)| file.is_some()) {
-            Some((key, _)) => Err(wrong(key, "it is set, but url is not encrypted; use mqtts://")),
-            None => Ok(None),
-        };
-    }
+fn encryption(config: &MqttConfig) -> Result<TlsConnector, PublishError> {
     let mut builder = TlsConnector::builder();
     if let Some(path) = &config.ca_file {
         let unreadable = |why: String| wrong("ca_file", format!("`{}` has no PEM certificate{why}", path.display()));
@@ -142,20 +161,15 @@ fn encryption(config: &MqttConfig, encrypted: bool) -> Result<Option<TlsConnecto
             builder.add_root_certificate(certificate);
         }
     }
-    match (&config.cert_file, &config.key_file) {
-        (None, None) => {}
-        (Some(_), None) => return Err(wrong("key_file", "cert_file is set, so its key is needed too")),
-        (None, Some(_)) => return Err(wrong("cert_file", "key_file is set, so its certificate is needed too")),
-        (Some(cert), Some(key)) => {
-            let (pem, key_pem) = (read("cert_file", cert)?, read("key_file", key)?);
-            let identity = Identity::from_pkcs8(&pem, &key_pem).map_err(|e| {
-                let (cert, key) = (cert.display(), key.display());
-                wrong("cert_file", format!("`{cert}` and key `{key}` are no PEM pair (key in PKCS#8): {e}"))
-            })?;
-            builder.identity(identity);
-        }
+    if let (Some(cert), Some(key)) = (&config.cert_file, &config.key_file) {
+        let (pem, key_pem) = (read("cert_file", cert)?, read("key_file", key)?);
+        let identity = Identity::from_pkcs8(&pem, &key_pem).map_err(|e| {
+            let (cert, key) = (cert.display(), key.display());
+            wrong("cert_file", format!("`{cert}` and key `{key}` are no PEM pair (key in PKCS#8): {e}"))
+        })?;
+        builder.identity(identity);
     }
-    builder.build().map(Some).map_err(|e| wrong("ca_file", format!("TLS cannot be set up: {e}")))
+    builder.build().map_err(|e| wrong("ca_file", format!("TLS cannot be set up: {e}")))
 }
 
 fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, PublishError> {
@@ -188,7 +202,7 @@ mod tests {
 
     #[test]
     fn what_cannot_work_is_refused_by_its_key() {
-        let cases: [(&str, Change<'_>); 18] = [
+        let cases: [(&str, Change<'_>); 20] = [
             ("mqtt.snapshot_seconds", &|c| c.snapshot_seconds = f32::INFINITY),
             ("mqtt.snapshot_seconds", &|c| c.snapshot_seconds = -1.0),
             ("mqtt.url", &|c| c.url = "localhost".into()),
@@ -207,6 +221,8 @@ mod tests {
             ("mqtt.ca_file", &|c| c.ca_file = Some("/dev/null".into())),
             ("mqtt.ca_file", &|c| (c.url, c.ca_file) = ("mqtts://h".into(), Some("/dev/null".into()))),
             ("mqtt.key_file", &|c| (c.url, c.cert_file) = ("mqtts://h".into(), Some("/dev/null".into()))),
+            ("mqtt.cert_file", &|c| (c.url, c.key_file) = ("mqtts://h".into(), Some("/dev/null".into()))),
+            ("mqtt.client_id", &|c| c.client_id = Some("x".repeat(257))),
         ];
         for (key, change) in cases {
             let problem = problem(change);
@@ -215,8 +231,26 @@ mod tests {
     }
 
     #[test]
-    fn a_password_in_the_url_is_refused_and_not_repeated() {
-        let problem = problem(|c| c.url = "mqtt://me:secret@host".into());
-        assert!(problem.contains("password_file") && !problem.contains("secret"), "{problem}");
+    fn what_is_wrong_with_files_is_left_to_whoever_reads_them() {
+        let gone = || Some(std::path::PathBuf::from("/no/such"));
+        let login = MqttConfig { username: Some("me".into()), password_file: gone(), ..MqttConfig::default() };
+        let url = "mqtts://host".to_owned();
+        let tls = MqttConfig { url, ca_file: gone(), cert_file: gone(), key_file: gone(), ..MqttConfig::default() };
+        for config in [login, tls] {
+            config.check().unwrap();
+            assert!(Settings::new(&config).is_err());
+        }
+    }
+
+    #[test]
+    fn a_password_in_an_address_is_refused_and_not_repeated() {
+        let address = "mqtt://me:secret@host";
+        let url = problem(|c| c.url = address.into());
+        assert!(url.contains("password_file") && !url.contains("secret"), "{url}");
+        let base = problem(|c| c.base_topic = address.into());
+        let prefix = problem(|c| c.discovery_prefix = Some(address.into()));
+        for topic in [base, prefix] {
+            assert!(topic.contains("empty level") && !topic.contains("secret"), "{topic}");
+        }
     }
 }

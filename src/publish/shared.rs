@@ -75,6 +75,7 @@ struct Counters {
     dropped_live: AtomicU64,
     states_acked: AtomicU64,
     events_acked: AtomicU64,
+    events_refused: AtomicU64,
     refused: AtomicU64,
     spool_errors: AtomicU64,
     spool_failing: AtomicBool,
@@ -148,10 +149,11 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    /// Clears what earlier starts left at the broker and this one has not set.
-    pub(super) fn take_back(&self) {
+    /// Clears what earlier starts left at the broker and this one has not set, but for what is to be kept.
+    pub(super) fn take_back(&self, keep: &BTreeSet<String>) {
         let mut waiting = lock(&self.waiting);
-        let leftovers = std::mem::take(&mut waiting.leftovers);
+        let mut leftovers = std::mem::take(&mut waiting.leftovers);
+        leftovers.retain(|topic| !keep.contains(topic));
         if !leftovers.is_empty() {
             tracing::info!(topics = leftovers.len(), "taking back what an earlier start told and this one does not");
         }
@@ -213,8 +215,10 @@ impl Shared {
                 if let Some(record) = waiting.outbox.done(parcel) {
                     self.journal(&mut waiting, &[record]);
                 }
-                let counts = refusal.is_none() && matches!(parcel, Parcel::Event(_));
-                self.counters.events_acked.fetch_add(u64::from(counts), Relaxed);
+                let Counters { events_acked, events_refused, .. } = &self.counters;
+                let counter = if refusal.is_none() { events_acked } else { events_refused };
+                // What tells of a gap is no event.
+                counter.fetch_add(u64::from(matches!(parcel, Parcel::Event(_))), Relaxed);
             }
         }
     }
@@ -295,6 +299,7 @@ impl Shared {
             events_acked: get(&c.events_acked),
             events_waiting: waiting.outbox.waiting() as u64,
             events_lost: waiting.outbox.lost(),
+            events_refused: get(&c.events_refused),
             refused: get(&c.refused),
             spool_errors: get(&c.spool_errors),
         }
@@ -303,9 +308,11 @@ impl Shared {
     /// Writes records down. A disk that fails costs the protection against a crash, never an event.
     fn journal(&self, waiting: &mut Waiting, records: &[Record]) {
         let Waiting { outbox, spool: Some(spool), .. } = waiting else { return };
-        let written = spool
-            .append(records)
-            .and_then(|()| if spool.is_stale(outbox.bytes()) { spool.rewrite(outbox.snapshot()) } else { Ok(()) });
+        let failing = self.counters.spool_failing.load(Relaxed);
+        let written = spool.append(records).and_then(|()| {
+            // What could not be written is not in the file, whatever follows it there: the file becomes the outbox again.
+            if failing || spool.is_stale(outbox.bytes()) { spool.rewrite(outbox.snapshot()) } else { Ok(()) }
+        });
         match written {
             Ok(()) => {
                 if self.counters.spool_failing.swap(false, Relaxed) {
@@ -324,4 +331,43 @@ impl Shared {
 
 fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    fn event(shared: &Shared) {
+        shared.event("t".to_owned(), Bytes::from_static(b"{}"), SystemTime::now());
+    }
+
+    #[test]
+    fn events_that_could_not_be_spooled_are_once_there_is_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = Shared::new(Outbox::new(10), Some(Spool::open(dir.path()).unwrap().0), None);
+        let write_to = |file: File| lock(&shared.waiting).spool.as_mut().unwrap().write_to(file);
+        event(&shared);
+        let whole = write_to(File::open(dir.path().join("events.spool")).unwrap());
+        event(&shared);
+        event(&shared);
+        assert_eq!(shared.stats().spool_errors, 2);
+        drop(write_to(whole));
+        event(&shared);
+        assert_eq!(shared.stats().spool_errors, 2);
+        drop(shared);
+        let (_, recovered) = Spool::open(dir.path()).unwrap();
+        assert_eq!(Outbox::replay(10, recovered.records).waiting(), 4);
+    }
+
+    #[test]
+    fn an_event_that_the_broker_refuses_is_counted() {
+        let shared = Shared::new(Outbox::new(10), None, None);
+        event(&shared);
+        let (item, _) = shared.take().unwrap();
+        shared.done(&item, Some("no"));
+        let stats = shared.stats();
+        assert_eq!((stats.events_refused, stats.refused, stats.events_acked, stats.events_waiting), (1, 1, 0, 0));
+    }
 }

@@ -39,6 +39,17 @@ pub enum SpoolError {
     InUse(PathBuf),
 }
 
+impl SpoolError {
+    /// Whether it may pass by itself, as a full disk does: unless the folder is not there, or not for us.
+    pub(super) fn is_unavailable(&self) -> bool {
+        use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+        match self {
+            Self::InUse(_) => true,
+            Self::Io { source, .. } => !matches!(source.kind(), NotADirectory | NotFound | PermissionDenied),
+        }
+    }
+}
+
 /// The journal's file. One process at a time has it.
 #[derive(Debug)]
 pub(super) struct Spool {
@@ -55,16 +66,22 @@ pub(super) struct Recovered {
     pub(super) records: Vec<Record>,
     /// Bytes cut off because they were no whole records.
     pub(super) cut: u64,
+    /// Why nothing can be written for now: there is no room.
+    pub(super) full: Option<io::Error>,
 }
 
-/// Whether events could be kept in `dir`. Leaves the lock alone: a running daemon may hold it.
+/// Whether events could be kept in `dir`, or in the folder in which it would be made. Changes nothing, and leaves the
+/// lock alone: a running daemon may hold it.
 pub(super) fn check(dir: &Path) -> Result<(), SpoolError> {
-    let tried = fs::create_dir_all(dir).and_then(|()| tempfile::tempfile_in(dir).map(drop));
+    // A link is there even where what it names is not.
+    let there = dir.ancestors().find(|folder| folder.symlink_metadata().is_ok()).unwrap_or(Path::new("."));
+    let tried = tempfile::tempfile_in(there).map(drop);
     tried.map_err(|source| SpoolError::Io { path: dir.to_owned(), source })
 }
 
 impl Spool {
-    /// Opens the spool in `dir`, made if missing, and reads what it holds.
+    /// Opens the spool in `dir`, made if missing, and reads what it holds. A disk without room is no error: there may be
+    /// some before the next event.
     pub(super) fn open(dir: &Path) -> Result<(Self, Recovered), SpoolError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -85,8 +102,11 @@ impl Spool {
         let (records, good) = decode_all(&bytes);
         let file = private().truncate(false).open(&path).map_err(failed(&path))?;
         let mut spool = Self { path, file, good, torn: bytes.len() as u64 != good, _lock: lock };
-        let recovered = Recovered { records, cut: bytes.len() as u64 - good };
-        spool.mend().map_err(failed(&spool.path.clone()))?;
+        let full = match spool.mend() {
+            Err(error) if is_full(&error) => Some(error),
+            mended => mended.map(|()| None).map_err(failed(&spool.path))?,
+        };
+        let recovered = Recovered { records, cut: bytes.len() as u64 - good, full };
         Ok((spool, recovered))
     }
 
@@ -109,19 +129,25 @@ impl Spool {
         self.good > SMALL && self.good / 2 > live as u64
     }
 
-    /// Replaces the file with one that holds just `records`.
+    /// Replaces the file with one that holds just `records`; after a failure it is as it was.
     pub(super) fn rewrite(&mut self, records: impl Iterator<Item = Record>) -> io::Result<()> {
         let mut bytes = MAGIC.to_vec();
         for record in records {
             encode(&record, &mut bytes);
         }
         let new = self.path.with_extension("new");
-        let mut file = private().truncate(true).open(&new)?;
-        file.write_all(&bytes)?;
-        file.sync_data()?;
-        fs::rename(&new, &self.path)?;
+        // What there is of it would take the room that is wanted. There may be nothing.
+        let file = self.replace(&new, &bytes).inspect_err(|_| drop(fs::remove_file(&new)))?;
         (self.file, self.good, self.torn) = (file, bytes.len() as u64, false);
         Ok(())
+    }
+
+    fn replace(&self, new: &Path, bytes: &[u8]) -> io::Result<File> {
+        let mut file = private().truncate(true).open(new)?;
+        file.write_all(bytes)?;
+        file.sync_data()?;
+        fs::rename(new, &self.path)?;
+        Ok(file)
     }
 
     /// Cuts a torn tail off and leaves the file ready to append to.
@@ -138,6 +164,11 @@ impl Spool {
         }
         Ok(())
     }
+}
+
+/// Whether there is no room on the disk, or none for this user.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn private() -> OpenOptions {
@@ -228,6 +259,14 @@ fn decode_body(body: &[u8]) -> Option<Record> {
 }
 
 #[cfg(test)]
+impl Spool {
+    /// Writes to `file` from now on: one that cannot be written stands for a disk that is full. Returns the one before.
+    pub(super) fn write_to(&mut self, file: File) -> File {
+        std::mem::replace(&mut self.file, file)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
@@ -314,6 +353,33 @@ mod tests {
         let (spool, recovered) = Spool::open(dir.path()).unwrap();
         assert_eq!((recovered.records, recovered.cut), (vec![event(20), event(21)], 0));
         assert!(spool.good < 300_000);
+    }
+
+    #[test]
+    fn a_rewrite_that_fails_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut spool, _) = Spool::open(dir.path()).unwrap();
+        // A file cannot take the place of a folder.
+        fs::remove_file(file(dir.path())).unwrap();
+        fs::create_dir(file(dir.path())).unwrap();
+        assert!(spool.rewrite(std::iter::empty()).is_err());
+        assert!(!dir.path().join("events.new").exists());
+    }
+
+    #[test]
+    fn a_disk_without_room_is_told_from_one_that_fails() {
+        let full = File::options().write(true).open("/dev/full").unwrap().write_all(MAGIC).unwrap_err();
+        assert!(is_full(&full), "{full}");
+        assert!(!is_full(&io::ErrorKind::PermissionDenied.into()));
+    }
+
+    #[test]
+    fn a_check_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        check(&dir.path().join("a/b")).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        fs::write(dir.path().join("file"), "").unwrap();
+        assert!(check(&dir.path().join("file/b")).is_err());
     }
 
     #[test]

@@ -149,7 +149,7 @@ impl<D: Dial> Task<D> {
 
     async fn serve(&self, sink: &dyn Sink, mut ended: oneshot::Receiver<PublishError>) -> End {
         let mut flying = VecDeque::new();
-        let mut acked = 0;
+        let (mut acked, mut heard) = (0, Instant::now());
         if let Some(online) = self.status(true) {
             self.send(sink, &mut flying, Item::Status, online).await;
         }
@@ -165,9 +165,9 @@ impl<D: Dial> Task<D> {
             let error = tokio::select! {
                 biased;
                 error = &mut ended => Some(error.unwrap_or_else(|_| self.lost("its task died"))),
-                verdict = next_verdict(&mut flying, self.ack_timeout) => match verdict {
+                verdict = next_verdict(&mut flying, heard, self.ack_timeout) => match verdict {
                     Ok(verdict) => {
-                        acked += 1;
+                        (acked, heard) = (acked + 1, Instant::now());
                         if let Some(done) = flying.pop_front() {
                             self.settle(&done.item, &verdict);
                         }
@@ -270,10 +270,11 @@ enum Missed {
     Gone,
 }
 
-/// The verdict on the oldest message on its way; pending while there is none.
-async fn next_verdict(flying: &mut VecDeque<Flying>, limit: Duration) -> Result<Verdict, Missed> {
+/// The verdict on the oldest message on its way; pending while there is none. It may take `limit` from when the one
+/// before it was `heard`: on a slow connection they all wait for one another.
+async fn next_verdict(flying: &mut VecDeque<Flying>, heard: Instant, limit: Duration) -> Result<Verdict, Missed> {
     let Some(first) = flying.front_mut() else { return std::future::pending().await };
-    match timeout_at(first.sent_at + limit, &mut first.receipt.0).await {
+    match timeout_at(first.sent_at.max(heard) + limit, &mut first.receipt.0).await {
         Ok(Ok(verdict)) => Ok(verdict),
         Ok(Err(_)) => Err(Missed::Gone),
         Err(_) => Err(Missed::Overdue),

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Mutex, time::SystemTime};
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use tokio::sync::mpsc;
 
 use super::{super::outbox::Outbox, *};
 use crate::publish::{Boxed, Refused};
@@ -85,6 +86,54 @@ impl Sink for FlakySink {
     }
 }
 
+/// Makes connections that carry one message at a time, however many are on their way.
+struct Slow {
+    pace: Duration,
+}
+
+struct SlowSink {
+    unanswered: mpsc::UnboundedSender<oneshot::Sender<Verdict>>,
+    /// Held while the connection lasts.
+    _over: oneshot::Sender<PublishError>,
+}
+
+impl Dial for Slow {
+    type Sink = SlowSink;
+
+    async fn dial(&mut self) -> Result<Session<SlowSink>, PublishError> {
+        let pace = self.pace;
+        let (over, ended) = oneshot::channel();
+        let (unanswered, mut carried) = mpsc::unbounded_channel::<oneshot::Sender<Verdict>>();
+        tokio::spawn(async move {
+            while let Some(verdict) = carried.recv().await {
+                tokio::time::sleep(pace).await;
+                drop(verdict.send(Verdict::Acknowledged));
+            }
+        });
+        Ok(Session { sink: SlowSink { unanswered, _over: over }, ended })
+    }
+}
+
+impl Sink for SlowSink {
+    fn offer(&self, _: &Message) -> Result<(), Refused> {
+        Err(Refused::Backlogged)
+    }
+
+    fn send(&self, _: Message) -> Boxed<'_, Receipt> {
+        let (verdict, receipt) = oneshot::channel();
+        drop(self.unanswered.send(verdict));
+        Box::pin(async { Receipt(receipt) })
+    }
+
+    fn window(&self) -> usize {
+        4
+    }
+
+    fn disconnect(&self) -> Boxed<'_, ()> {
+        Box::pin(async {})
+    }
+}
+
 fn will() -> Will {
     Will { topic: "status".into(), online: Bytes::from_static(b"online"), offline: Bytes::from_static(b"offline") }
 }
@@ -149,4 +198,27 @@ async fn a_session_begins_with_online_and_ends_with_offline() {
     let statuses: Vec<_> = arrived.iter().filter(|(topic, _)| topic == "status").map(|(_, s)| s.clone()).collect();
     assert_eq!((statuses, acked), (vec![will().online, will().offline], 5));
     assert_eq!((&arrived[0].0[..], &arrived.last().unwrap().0[..]), ("status", "status"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_connection_is_kept_while_acknowledgements_come() {
+    let shared = Arc::new(Shared::new(Outbox::new(100), None, None));
+    let task = Task {
+        shared: Arc::clone(&shared),
+        dial: Slow { pace: Duration::from_secs(3) },
+        will: None,
+        pulse: Pulse::new("publish"),
+        broker: "test".into(),
+        ack_timeout: Duration::from_secs(5),
+    };
+    let task = tokio::spawn(task.run());
+    for n in 0..12 {
+        shared.event("e".into(), Bytes::from(n.to_string()), SystemTime::now());
+    }
+    while !shared.is_idle() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let stats = shared.stats();
+    assert_eq!((stats.events_acked, stats.connects), (12, 1));
+    task.abort();
 }

@@ -18,7 +18,7 @@ pub enum TopicError {
     /// It contains a character that MQTT reserves or that no tool displays.
     #[error("the topic `{topic}` contains {found:?}; wildcards and control characters cannot be published to")]
     BadCharacter {
-        /// The topic as given.
+        /// The topic as given, unless it may be an address.
         topic: String,
         /// The offending character.
         found: char,
@@ -149,15 +149,20 @@ pub fn check(topic: &str) -> Result<(), TopicError> {
         return Err(TopicError::TooLong(topic.len()));
     }
     if let Some(found) = topic.chars().find(|c| matches!(c, '+' | '#') || c.is_control()) {
-        return Err(TopicError::BadCharacter { topic: topic.to_owned(), found });
+        return Err(TopicError::BadCharacter { topic: shown(topic), found });
     }
     if topic.split('/').any(str::is_empty) {
-        return Err(TopicError::EmptyLevel(topic.to_owned()));
+        return Err(TopicError::EmptyLevel(shown(topic)));
     }
     if topic.starts_with('$') {
-        return Err(TopicError::Reserved(topic.to_owned()));
+        return Err(TopicError::Reserved(shown(topic)));
     }
     Ok(())
+}
+
+/// A topic for people. One that may be an address, written to the wrong place, may have a password in it.
+fn shown(topic: &str) -> String {
+    if topic.contains('@') || topic.contains("://") { "(withheld)".to_owned() } else { topic.to_owned() }
 }
 
 #[cfg(test)]
