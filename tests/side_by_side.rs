@@ -4,13 +4,22 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "measured values are worth seeing")]
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use groundd::{
     ground::{
         codec::RawBox,
-        engine::Engine,
-        methods::zoom::views::Judge,
+        engine::{Data, Engine, EngineError, Input, Kept, Mixed, Outputs, Part, Port, Tensor, local::Local},
+        methods::{
+            written::{Located, Writer},
+            zoom::views::Judge,
+        },
         models::{answer::best, speech::Talk},
         zoom::wording::Part as Said,
     },
@@ -256,6 +265,108 @@ fn what_graphs_only_say_they_can_is_not_asked_of_them() {
                 assert!(rows >= most, "{family}: {rows}");
             }
         }
+    }
+}
+
+/// What is done to a decoder, and how many rows it had at most.
+#[derive(Default, Clone)]
+struct Spoiling {
+    /// Whether the second of several rows is no number the next time.
+    next: Arc<AtomicBool>,
+    rows: Arc<AtomicUsize>,
+}
+
+/// A decoder that may be spoilt.
+struct Spoilt(Local, Spoiling);
+
+impl Engine for Spoilt {
+    fn inputs(&self) -> &[Port] {
+        self.0.inputs()
+    }
+
+    fn outputs(&self) -> &[Port] {
+        self.0.outputs()
+    }
+
+    fn file(&self) -> &Path {
+        self.0.file()
+    }
+
+    fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Outputs, EngineError> {
+        self.0.run(inputs)
+    }
+
+    fn run_keeping(&mut self, inputs: &[(&str, Input<'_>)], keep: &dyn Fn(&str) -> bool) -> Result<Mixed, EngineError> {
+        let mut outputs = self.0.run_keeping(inputs, keep)?;
+        let mut logits = outputs.host.take("logits").unwrap();
+        let (rows, each) = (logits.shape[0], logits.shape[1] * logits.shape[2]);
+        self.1.rows.fetch_max(rows, Relaxed);
+        if let Data::F32(values) = &mut logits.data
+            && rows > 1
+            && self.1.next.swap(false, Relaxed)
+        {
+            values[each..each * 2].fill(f32::NAN);
+        }
+        outputs.host = Outputs::new(vec![("logits".into(), logits)]);
+        Ok(outputs)
+    }
+
+    fn blank(&self, name: &str, shape: &[usize]) -> Result<Kept, EngineError> {
+        self.0.blank(name, shape)
+    }
+
+    fn arrange(&mut self, parts: &[Part<'_>]) -> Result<Kept, EngineError> {
+        self.0.arrange(parts)
+    }
+}
+
+/// Looks at all pictures and asks every text about each.
+fn each<W: Writer>(model: &mut W) -> Vec<Located> {
+    let pictures = pictures();
+    let looked = model.look(&pictures.iter().collect::<Vec<_>>()).unwrap();
+    let seen: Vec<_> = looked.into_iter().map(Result::unwrap).collect();
+    let asks: Vec<_> = seen.iter().flat_map(|seen| TEXTS.iter().map(move |text| (seen, *text))).collect();
+    model.locate_each(&asks).unwrap()
+}
+
+#[test]
+fn an_answer_that_is_no_number_is_lost_alone() {
+    for family in FAMILIES {
+        let dir = copy_of(family);
+        edit_manifest(dir.path(), "[limits]", "[limits]\nanswer_tokens = 40");
+        let spoiling = Spoiling::default();
+        let wrap = |file: &Path, engine: Local| -> Box<dyn Engine> {
+            if file.ends_with("decoder_model_merged.onnx") {
+                Box::new(Spoilt(engine, spoiling.clone()))
+            } else {
+                Box::new(engine)
+            }
+        };
+        let mut model = Model::warmed(dir.path(), wrap);
+        let mut ask = |spoilt: bool| {
+            spoiling.next.store(spoilt, Relaxed);
+            spoiling.rows.store(0, Relaxed);
+            let told = match &mut model {
+                Model::Qwen(model) => each(model.as_mut()),
+                Model::Florence(model) => each(model.as_mut()),
+                Model::PaliGemma(model) => each(model.as_mut()),
+            };
+            (told, spoiling.rows.load(Relaxed))
+        };
+        let (expected, most) = ask(false);
+        let expected: Vec<_> = expected.into_iter().map(Result::unwrap).collect();
+        let (told, _) = ask(true);
+        let lost: Vec<_> = told.iter().filter_map(|one| one.as_ref().err()).collect();
+        assert_eq!(lost.len(), 1, "{family}: {lost:?}");
+        assert!(lost[0].to_string().contains("its `logits` are not numbers"), "{family}: {lost:?}");
+        for (one, expected) in told.iter().zip(&expected) {
+            if let Ok(boxes) = one {
+                same_boxes(std::slice::from_ref(boxes), std::slice::from_ref(expected));
+            }
+        }
+        // It is nobody else's, and no reason to do less at once.
+        let (again, rows) = ask(false);
+        assert!(again.iter().all(Result::is_ok) && rows == most && most > 1, "{family}: {rows} rows, {most} before");
     }
 }
 

@@ -183,6 +183,7 @@ fn a_published_folder_says_what_is_wrong_with_it() {
     for (family, file, from, to, words) in [
         ("qwen2-vl", "config.json", "\"qwen2_vl\"", "\"qwen9_vl\"", ["config.json: model_type", "qwen9_vl"]),
         ("qwen2-vl", "config.json", "\"patch_size\": 14", "\"patch_size\": \"x\"", ["config.json", "patch_size"]),
+        ("qwen2-vl", "config.json", "\"qwen2_vl\"", "\"owlv2\"", ["config.json: model_type", "tools/export/wrap.py"]),
         ("qwen2.5-vl", "config.json", "\"window_size\": 56", "\"window_size\": 20", ["input.window", "20 pixels"]),
         (
             "qwen3-vl",
@@ -222,6 +223,13 @@ fn a_published_folder_says_what_is_wrong_with_it() {
             "\"id\":4294967295,\"content\":\"<loc_0>\"",
             ["tokenizer.json", "`<loc_1>` should have the id 4294967296"],
         ),
+        (
+            "paligemma",
+            "config.json",
+            "\"sliding_window\": 512",
+            "\"sliding_window\": 9",
+            ["config.json: text_config.sliding_window: is 9", "224 or 448"],
+        ),
         ("paligemma", "preprocessor_config.json", "\"height\": 42", "\"height\": 43", ["size", "42 by 43"]),
         ("paligemma", "config.json", "\"image_token_index\"", "\"image_token\"", ["config.json", "image_token_index"]),
     ] {
@@ -231,6 +239,12 @@ fn a_published_folder_says_what_is_wrong_with_it() {
     let dir = published("florence-2");
     std::fs::remove_file(dir.path().join("onnx/encoder_model.onnx")).unwrap();
     assert!(load_error(dir.path()).to_string().contains("encoder_model"));
+    // What a detector's folder has no need of is not missed.
+    let dir = published("qwen2-vl");
+    std::fs::write(dir.path().join("config.json"), r#"{"model_type": "rt_detr"}"#).unwrap();
+    std::fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
+    let text = load_error(dir.path()).to_string();
+    assert!(text.contains("`rt_detr`, a family that needs a model.toml"), "{text}");
 }
 
 #[test]

@@ -47,7 +47,7 @@ impl Bare {
         let compute = Compute { provider: config.provider, device: config.device, threads: 1 };
         let engine = Local::open(&runtime, &file, compute)?;
         let (input, element) = match engine.inputs() {
-            [port] if [Element::U8, Element::F32].contains(&port.element) && port.shape.len() == 4 => {
+            [port] if (port.element == Element::U8 || port.element.is_float()) && port.shape.len() == 4 => {
                 (port.name.clone(), port.element.clone())
             }
             _ => {
@@ -83,7 +83,7 @@ impl Bare {
             picture.data.iter().skip(colour).step_by(3).map(|byte| f32::from(*byte)).collect()
         };
         let tensor = |picture: &Rgb| match self.element {
-            Element::F32 => {
+            Element::F32 | Element::F16 => {
                 let planes = [0, 1, 2].map(|colour| plane(picture, colour)).concat();
                 Tensor { shape: vec![1, 3, height, width], data: Data::F32(planes) }
             }

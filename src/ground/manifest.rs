@@ -333,7 +333,7 @@ fn verify_file(path: &Path, file: &File, progress: &mut impl FnMut(u64)) -> Resu
 }
 
 /// The SHA-256 of a file, in hex. `progress` is told the bytes of each piece as it was read.
-fn digest_of(path: &Path, progress: &mut impl FnMut(u64)) -> Result<String, ManifestError> {
+pub(super) fn digest_of(path: &Path, progress: &mut impl FnMut(u64)) -> Result<String, ManifestError> {
     let unreadable = |source| ManifestError::Read { file: path.to_owned(), source };
     let mut reader = fs::File::open(path).map_err(unreadable)?;
     let mut hasher = Sha256::new();

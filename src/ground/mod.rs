@@ -224,9 +224,11 @@ fn open(config: &ModelConfig, folders: &[PathBuf], meter: &Meter) -> Result<Box<
     let mut manifest = find(&config.path, folders)?;
     if manifest.is_derived() {
         tracing::warn!("{}: no model.toml vouches for these files; they are taken as they are", manifest.dir.display());
+        // What was just computed need not be compared with itself.
         manifest.seal(|_| ())?;
+    } else {
+        manifest.verify(|_| ())?;
     }
-    manifest.verify(|_| ())?;
     if let Some(selection) = config.selection {
         let Some(regions) = &mut manifest.regions else {
             let reason = format!(
@@ -240,8 +242,11 @@ fn open(config: &ModelConfig, folders: &[PathBuf], meter: &Meter) -> Result<Box<
     let runtime = Runtime::load(&library_path(config)?)?;
     let compute = Compute { provider: config.provider, device: config.device, threads: config.threads };
     let mut open = |file: &Path| {
-        let together = Local::open(&runtime, file, compute)?;
-        let lanes = if bare::sees(&manifest, file) { compute.lanes(file) } else { 0 };
+        // The file that sees every picture sees them at one size; texts, prompts and caches are of any length.
+        let sees = bare::sees(&manifest, file);
+        let together =
+            if sees { Local::open(&runtime, file, compute)? } else { Local::open_varied(&runtime, file, compute)? };
+        let lanes = if sees { compute.lanes(file) } else { 0 };
         let alone = (0..lanes).map(|_| Local::open(&runtime, file, Compute { threads: 1, ..compute }));
         Ok(meter.count(Lanes::new(together, alone.collect::<Result<_, _>>()?)))
     };

@@ -203,6 +203,7 @@ fn detrs_that_contradict_their_manifest_are_refused_with_the_key() {
         ("longest = 96", "longest = 9", "input.longest"),
         ("longest = 96", "longest = 96\nmean = [0.5, 0.5, 0.5]", "input.mean"),
         ("longest = 96", "longest = 96\nresample = \"bicubic\"", "resample"),
+        ("longest = 96", "longest = 96\nchannels = \"bgr\"", "input.channels"),
         ("family = \"deformable-detr\"", "family = \"rt-detr\"", "needs `stretch` or `corner`"),
         ("\"object\"", "\"object\", \"other\"", "f32[1, queries, 2]"),
     ] {

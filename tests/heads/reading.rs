@@ -228,11 +228,17 @@ fn folders_of_models_that_read_are_refused_with_the_key() {
         ("grounding-dino", "fit = \"shortest\"", "fit = \"stretch\"", "needs `shortest`"),
         ("grounding-dino", "shortest = 64\n", "", "input.shortest"),
         ("grounding-dino", "width = 96", "width = 64", "pixel_values f32[1,3,64,64]"),
+        ("grounding-dino", "longest = 96", "longest = 96\nscale = 1.0", "input.mean, std, scale, resample"),
+        ("grounding-dino", "longest = 96", "longest = 96\nchannels = \"bgr\"", "input.channels"),
         ("grounding-dino", "begin = 101\n", "", "tokens.begin"),
         ("grounding-dino", "methods = [\"detector\"]", "methods = [\"bins\"]", "can do: detector"),
         ("owlv2", "pad = 0\n", "", "text.pad"),
         ("owlv2", "length = 16", "length = 12", "i64[?,12]"),
         ("owlv2", "height = 48", "height = 40", "equals the height"),
+        ("owlv2", "height = 48", "height = 48\nstd = [0.5, 0.5, 0.5]", "input.mean, std, scale, resample"),
+        ("owlv2", "height = 48", "height = 48\nresample = \"bicubic\"", "input.mean, std, scale, resample"),
+        ("owlv2", "height = 48", "height = 48\nchannels = \"bgr\"", "input.channels"),
+        ("clip", "height = 32", "height = 32\nchannels = \"bgr\"", "input.channels"),
         ("clip", "model = \"../yolox\"", "model = \"../yolo\"", "there is no model `../yolo`"),
         ("clip", "model = \"../yolox\"", "model = \"../../vlm/florence-2/model\"", "which offers no regions"),
         ("clip", "activation = \"softmax\"", "activation = \"sigmoid\"", "contrast.activation"),
@@ -240,6 +246,8 @@ fn folders_of_models_that_read_are_refused_with_the_key() {
         ("clip", "role = \"text_model\"", "role = \"text\"", "role = \"text_model\""),
         ("llava-grounding", "fit = \"corner\"", "fit = \"stretch\"", "needs `corner`"),
         ("llava-grounding", "fit = \"centre\"", "fit = \"corner\"", "look.fit"),
+        ("llava-grounding", "fit = \"centre\"", "fit = \"centre\"\nchannels = \"bgr\"", "look.channels"),
+        ("llava-grounding", "end = [2]", "end = []", "tokens.end"),
         ("llava-grounding", "mark = \"<seg>\"", "mark = \"<segment>\"", "has no token `<segment>`"),
         ("llava-grounding", "<image>", "image", "grounding.prompt"),
         ("llava-grounding", "boxes = 12", "boxes = 0", "grounding.boxes"),
@@ -265,6 +273,23 @@ fn folders_of_models_that_read_are_refused_with_the_key() {
         edit_manifest(&heads.join(name), from, to);
         let text = load_error(&heads.join(name)).to_string();
         assert!(text.contains(expected), "{name} {to}: {text}");
+    }
+}
+
+#[test]
+fn a_folder_may_say_what_its_pictures_are_prepared_by_anyhow() {
+    for (name, from, numbers) in [
+        ("grounding-dino", "longest = 96", "mean = [0.485, 0.456, 0.406]\nstd = [0.229, 0.224, 0.225]"),
+        (
+            "owlv2",
+            "height = 48",
+            "mean = [0.48145466, 0.4578275, 0.40821073]\nstd = [0.26862954, 0.26130258, 0.27577711]",
+        ),
+    ] {
+        let dir = copy_of(name);
+        let more = "scale = 0.00392156862745098\nresample = \"bilinear\"\nchannels = \"rgb\"";
+        edit_manifest(dir.path(), from, &format!("{from}\n{numbers}\n{more}"));
+        load(dir.path());
     }
 }
 

@@ -148,7 +148,7 @@ fn why_a_model_is_unusable_is_said_to_the_end() {
     let scene = Scene::small();
     let broken = scene.models().join("broken");
     fs::create_dir_all(broken.join("onnx")).unwrap();
-    fs::write(broken.join("config.json"), "{}").unwrap();
+    fs::write(broken.join("config.json"), "{\"model_type\":\"qwen2_vl\"}").unwrap();
     let text = list(&scene, &scene.models());
     assert!(text.contains("unusable") && text.contains("No such file"), "{text}");
 }

@@ -261,7 +261,9 @@ fn folders_that_contradict_themselves_are_refused_with_the_key() {
     for (family, from, to, expected) in [
         ("qwen2.5-vl", "methods = [\"coords\", \"zoom\"]", "methods = [\"bins\"]", "can do: coords"),
         ("qwen2.5-vl", "fit = \"patches\"", "fit = \"stretch\"\nwidth = 28\nheight = 28", "needs `patches`"),
+        ("qwen2.5-vl", "fit = \"patches\"", "fit = \"patches\"\nchannels = \"bgr\"", "input.channels"),
         ("qwen2.5-vl", "image = 329\n", "", "tokens.image"),
+        ("qwen2.5-vl", "end = [322, 320]\n", "", "tokens.end"),
         ("qwen2.5-vl", "layers = 2", "layers = 3", "each of 3 layers"),
         (
             "qwen2.5-vl",
@@ -278,6 +280,8 @@ fn folders_that_contradict_themselves_are_refused_with_the_key() {
         ("florence-2", "width = 32", "widht = 32", "widht"),
         ("paligemma", "positions = \"from-one\"", "positions = \"mrope\"", "decoder.positions"),
         ("paligemma", "vocabulary = 1541", "vocabulary = 9999", "rows of 9999"),
+        ("paligemma", "width = 42", "width = 42\nchannels = \"bgr\"", "input.channels"),
+        ("paligemma", "end = [1]", "end = []", "tokens.end"),
         ("paligemma", "context = 512", "context = 0", "limits.context: is 0"),
         ("paligemma", "max_batch = 4", "max_batch = 4\nrows = 0", "limits.rows: is 0"),
     ] {

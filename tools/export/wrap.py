@@ -7,9 +7,9 @@ r"""A ready-made detector in ONNX -> a folder that groundd runs. Needs nothing b
     python3 tools/export/wrap.py deformable-detr upn.onnx models/upn --classes thing.txt --size 1333x750 \
         --objectness 0.3 --nms-iou 0.8 --licence …
 
-Writes OUT/model.toml and copies the file. What a family's files usually expect of a picture is filled in; the file
+Writes OUT/model.toml and copies the file, with the files beside it that hold its weights. What a family's files usually expect of a picture is filled in; the file
 cannot say whether that is true, so look at model.toml, and at what the detector finds, before relying on it.
-`--classes` is a file with a name a line, in the order of the scores (an empty line is a place that stands for nothing);
+`--classes` is a file with a name a line, in the order of the scores (an empty line, or N/A, is a place that stands for nothing);
 without it the 80 names of COCO, for RF-DETR COCO's 91 places.
 """
 
@@ -94,6 +94,43 @@ def classes(given):
     return ["" if i in UNUSED else next(names) for i in range(91)], WORDS
 
 
+def elsewhere(data):
+    """The files in which an .onnx says that its weights lie. That needs no reader of protobuf: a tensor says so by a pair of
+    `location` and the name, each behind its length."""
+    names = set()
+    for found in re.finditer(rb"\x0a\x08location\x12", data):
+        length, shift, at = 0, 0, found.end()
+        while at < len(data):
+            length |= (data[at] & 0x7F) << shift
+            shift, at = shift + 7, at + 1
+            if data[at - 1] < 0x80:
+                break
+        try:
+            names.add(data[at:at + length].decode())
+        except UnicodeDecodeError:
+            continue
+    return sorted(names)
+
+
+def beside(file, data):
+    """What has to lie beside the copy for it to be opened, under the very names."""
+    names = elsewhere(data)
+    for name in names:
+        if name in ("", ".", "..", file.name, "model.toml") or pathlib.PurePath(name).name != name:
+            sys.exit(f"wrap: {file} has weights in `{name}`, which cannot lie beside its copy; save it with them in one file, or "
+                     "in one of another name in its own folder")
+        if not (file.parent / name).is_file():
+            sys.exit(f"wrap: {file} has weights in `{name}`, and there is no such file beside it; put it there")
+    return [file.parent / name for name in names]
+
+
+def listed(role, path, name):
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return ["", "[[files]]", f"role = {toml(role)}", f"path = {toml(name)}", f"bytes = {path.stat().st_size}",
+            f"sha256 = {toml(digest)}"]
+
+
 def main():
     given = arguments()
     size, settings, head, iou = FAMILIES[given.family]
@@ -109,7 +146,7 @@ def main():
     if given.strides:
         head["strides"] = [int(step) for step in given.strides.split(",")]
     names, words = classes(given)
-    data = given.file.read_bytes()
+    weights = beside(given.file, given.file.read_bytes())
     text = {"name": name, "version": "1", "family": given.family, "methods": ["detector"], "licence": given.licence,
             "provenance": given.provenance or given.file.name}
     tables = {
@@ -119,10 +156,14 @@ def main():
     lines = [f"{key} = {toml(value)}" for key, value in text.items()]
     for table, entries in tables.items():
         lines += ["", f"[{table}]", *(f"{key} = {toml(value)}" for key, value in entries.items())]
-    lines += ["", "[[files]]", 'role = "detector"', 'path = "detector.onnx"', f"bytes = {len(data)}",
-              f'sha256 = "{hashlib.sha256(data).hexdigest()}"']
+    # The daemon tells by their names which weights are whose.
+    copies = [("detector", given.file, given.file.name if weights else "detector.onnx")]
+    copies += [("detector_data", path, path.name) for path in weights]
+    for copy in copies:
+        lines += listed(*copy)
     given.out.mkdir(parents=True)
-    shutil.copyfile(given.file, given.out / "detector.onnx")
+    for _, path, name in copies:
+        shutil.copyfile(path, given.out / name)
     (given.out / "model.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
     # The daemon runs as a user of its own, whatever the umask here keeps private.
     os.chmod(given.out, 0o755)

@@ -29,7 +29,34 @@ pub fn prompt(labels: &[&str]) -> String {
 
 /// The prompt for one described thing (`cookbooks/2d_grounding.ipynb`).
 pub fn prompt_one(text: &str) -> String {
-    format!("Locate the {text}, output its bbox coordinates using JSON format.")
+    format!("Locate the {}, output its bbox coordinates using JSON format.", bare(text))
+}
+
+/// The prompt for a query: for all that it fits, unless it is plainly about one thing.
+pub fn asked(text: &str) -> String {
+    if means_one(text) { prompt_one(text) } else { prompt(&[text]) }
+}
+
+/// Superlatives that cameras' queries are made of, and that do not end in `most`.
+const SUPERLATIVES: [&str; 19] = [
+    "largest", "biggest", "smallest", "tiniest", "tallest", "shortest", "longest", "widest", "highest", "lowest",
+    "nearest", "closest", "farthest", "furthest", "darkest", "oldest", "youngest", "fastest", "slowest",
+];
+
+/// Whether a phrase is about one thing: `the red car`, `leftmost person`.
+fn means_one(text: &str) -> bool {
+    let text = text.trim_start().to_lowercase();
+    let superlative = |word: &str| (word.ends_with("most") && word != "almost") || SUPERLATIVES.contains(&word);
+    text.starts_with("the ") || text.split(|c: char| !c.is_alphanumeric()).any(superlative)
+}
+
+/// A phrase without the article it begins with.
+fn bare(text: &str) -> &str {
+    let text = text.trim();
+    let rest = text
+        .split_once(char::is_whitespace)
+        .filter(|(first, _)| ["the", "a", "an"].iter().any(|article| first.eq_ignore_ascii_case(article)));
+    rest.map_or(text, |(_, rest)| rest.trim_start())
 }
 
 /// What the numbers count.
@@ -179,7 +206,20 @@ mod tests {
             "Locate every instance that belongs to the following categories: 'cat, red car'. Report bbox coordinates in \
              JSON format."
         );
-        assert_eq!(prompt_one("red car"), "Locate the red car, output its bbox coordinates using JSON format.");
+        for text in ["red car", "the red car", "A red car", " an  red car"] {
+            let expected = "Locate the red car, output its bbox coordinates using JSON format.";
+            assert_eq!(prompt_one(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn all_that_fits_is_asked_for_unless_one_is_meant() {
+        for text in ["the red car", "The  dog", "leftmost person", "man in front, the Tallest", "a nearest bus"] {
+            assert_eq!(asked(text), prompt_one(text), "{text}");
+        }
+        for text in ["person", "a man next to the van", "theatre", "person in a vest", "almost-new bus", ""] {
+            assert_eq!(asked(text), prompt(&[text]), "{text}");
+        }
     }
 
     #[test]

@@ -4,27 +4,22 @@
 //! called. Therefore everything here hangs off [`Runtime`], which only exists once a library is loaded.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    thread,
 };
 
 use half::f16;
 use ort::{
     environment::Environment,
-    ep,
     logging::LogLevel,
-    memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType},
-    session::{
-        Session, SessionInputValue,
-        builder::{AutoDevicePolicy, SessionBuilder},
-    },
+    memory::MemoryInfo,
+    session::{Session, SessionInputValue},
     value::{DynTensor, DynValue, Outlet, TensorElementType, TensorRef, ValueType},
 };
 
 use super::{Data, Element, Engine, EngineError, Input, Kept, Mixed, Outputs, Part, Port, Tensor, arrange::Arranger};
-use crate::ground::Provider;
+
+pub use super::compute::Compute;
 
 /// The oldest ONNX Runtime that is accepted is 1.(this): the level `ort` is built for.
 pub const API_LEVEL: u32 = ort::MINOR_VERSION;
@@ -88,20 +83,6 @@ fn log(level: LogLevel, _category: &str, _id: &str, at: &str, message: &str) {
     }
 }
 
-/// On what, and with how much, files are run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Compute {
-    /// What computes.
-    pub provider: Provider,
-    /// Which GPU.
-    pub device: u32,
-    /// CPU threads for one run; 0 is one a core.
-    pub threads: usize,
-}
-
-/// Bytes of a file that may be opened once a thread.
-const SMALL: u64 = 64 << 20;
-
 /// One opened ONNX file.
 pub struct Local {
     file: PathBuf,
@@ -118,11 +99,22 @@ pub struct Local {
 }
 
 impl Local {
-    /// Opens `file`. A provider that is not there is an error, never another provider.
+    /// Opens `file`, whose inputs have the same shape in every run, but for the batch. A provider that is not there is an
+    /// error, never another provider.
     pub fn open(runtime: &Runtime, file: &Path, compute: Compute) -> Result<Self, EngineError> {
+        Self::opened(runtime, file, compute, true)
+    }
+
+    /// The same for a file whose inputs have other shapes in every run, as those of a decoder: the longer it runs, the more of
+    /// them there are.
+    pub fn open_varied(runtime: &Runtime, file: &Path, compute: Compute) -> Result<Self, EngineError> {
+        Self::opened(runtime, file, compute, false)
+    }
+
+    fn opened(runtime: &Runtime, file: &Path, compute: Compute, patterns: bool) -> Result<Self, EngineError> {
         let failed = |reason: String| EngineError::Open { file: file.to_owned(), reason };
-        let builder = options(runtime, compute).map_err(failed)?;
-        let mut builder = provided(builder, compute).map_err(|reason| EngineError::Provider {
+        let builder = compute.options(&runtime.environment, patterns).map_err(failed)?;
+        let mut builder = compute.provided(builder, Some(file)).map_err(|reason| EngineError::Provider {
             provider: compute.provider,
             device: compute.device,
             library: runtime.library.clone(),
@@ -132,65 +124,9 @@ impl Local {
         let ports = |outlets: &[Outlet]| outlets.iter().map(port).collect::<Vec<_>>();
         let (inputs, outputs) = (ports(session.inputs()), ports(session.outputs()));
         let names = outputs.iter().map(|p| p.name.as_str().into()).collect();
-        let memory = memory(compute).map_err(|e| failed(e.to_string()))?;
+        let memory = compute.memory().map_err(|e| failed(e.to_string()))?;
         let (file, runtime, arranger) = (file.to_owned(), runtime.clone(), Arranger::default());
         Ok(Self { file, session, inputs, outputs, names, memory, arranger, runtime, compute })
-    }
-}
-
-impl Compute {
-    /// Threads for one pass.
-    fn threads(self) -> usize {
-        match self.threads {
-            0 => thread::available_parallelism().map_or(1, usize::from),
-            n => n,
-        }
-    }
-
-    /// How often `file` should be opened besides, a thread each, for several pictures at once; 0 where a device has its own
-    /// ways, or where that would take much memory.
-    pub fn lanes(self, file: &Path) -> usize {
-        let small = fs::metadata(file).is_ok_and(|file| file.len() <= SMALL);
-        if self.provider == Provider::Cpu && self.threads() > 1 && small { self.threads() } else { 0 }
-    }
-}
-
-fn options(runtime: &Runtime, compute: Compute) -> Result<SessionBuilder, String> {
-    let threads = compute.threads();
-    let set = |result: ort::session::builder::BuilderResult| result.map_err(|e| e.to_string());
-    let builder = Session::builder(&runtime.environment).map_err(|e| e.to_string())?;
-    let builder = set(builder.with_intra_threads(threads))?;
-    // Idle threads sleep: a service that waits for frames must not burn the machine it shares.
-    let builder = set(builder.with_intra_op_spinning(false))?;
-    // Unasked, `ort` lets the runtime pick the device that saves most power, which need not be the one configured;
-    // and ONNX Runtime 1.22, which knows no devices on Linux, aborts the process then. Asked for the CPU it only fails.
-    let builder = set(builder.with_auto_device(AutoDevicePolicy::PreferCPU))?;
-    set(builder.with_deterministic_compute(true))
-}
-
-fn provided(builder: SessionBuilder, compute: Compute) -> Result<SessionBuilder, String> {
-    builder.with_execution_providers(providers(compute)).map_err(|e| e.to_string())
-}
-
-fn providers(compute: Compute) -> Vec<ep::ExecutionProviderDispatch> {
-    let device = i32::try_from(compute.device).unwrap_or(i32::MAX);
-    let cuda = || ep::CUDA::default().with_device_id(device).build().error_on_failure();
-    let tensorrt = || ep::TensorRT::default().with_device_id(device).build().error_on_failure();
-    match compute.provider {
-        Provider::Cpu => vec![],
-        Provider::Cuda => vec![cuda()],
-        // TensorRT hands what it cannot do to CUDA.
-        Provider::Tensorrt => vec![tensorrt(), cuda()],
-    }
-}
-
-fn memory(compute: Compute) -> ort::Result<MemoryInfo<'static>> {
-    let device = i32::try_from(compute.device).unwrap_or(i32::MAX);
-    match compute.provider {
-        Provider::Cpu => Ok(MemoryInfo::default()),
-        Provider::Cuda | Provider::Tensorrt => {
-            MemoryInfo::new(AllocationDevice::CUDA, device, AllocatorType::Device, MemoryType::Default)
-        }
     }
 }
 
@@ -263,7 +199,8 @@ impl Engine for Local {
 
     fn arrange(&mut self, parts: &[Part<'_>]) -> Result<Kept, EngineError> {
         let (runtime, compute) = (&self.runtime, self.compute);
-        let beside = || provided(options(runtime, compute)?, compute);
+        // Every arrangement has lengths of its own.
+        let beside = || compute.provided(compute.options(&runtime.environment, false)?, None);
         let arranged = self.arranger.run(parts, &self.memory, &beside);
         arranged.map_err(|reason| EngineError::Run { file: self.file.clone(), reason })
     }

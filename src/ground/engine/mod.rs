@@ -5,6 +5,7 @@ use std::{any::Any, fmt, path::PathBuf, sync::Arc};
 use super::{Provider, error::places};
 
 mod arrange;
+mod compute;
 pub mod lanes;
 pub mod library;
 pub mod local;
@@ -65,6 +66,13 @@ pub enum Element {
     Bool,
     /// One that no model here uses, by the engine's name for it.
     Other(String),
+}
+
+impl Element {
+    /// Whether it is a float: in and out, the engine turns one precision into the other.
+    pub fn is_float(&self) -> bool {
+        matches!(self, Self::F32 | Self::F16)
+    }
 }
 
 impl fmt::Display for Element {

@@ -88,13 +88,16 @@ impl Source {
         let there = |name: &str| dir.join(name).is_file();
         let [config, generation, picture, processor] = CONFIGURATION;
         let read = |name: &str| Json::read(dir.join(name));
+        // First of all: a folder of another family lacks other files too, and to name one of those would mislead.
+        let config = read(config)?;
+        families::check(&config)?;
         let picture = if there(picture) || !there(processor) {
             read(picture)?
         } else {
             read(processor)?.part("image_processor")?
         };
         Ok(Self {
-            config: read(config)?,
+            config,
             generation: if there(generation) { Some(read(generation)?) } else { None },
             picture,
             tokens: Json::added_tokens(&dir.join(VOCABULARY))?,

@@ -8,12 +8,15 @@ use super::{
     retrieve::{Ask, TextCheck},
 };
 use crate::{
-    ground::{GroundError, codec::RawBox, vision::VisionError},
+    ground::{GroundError, codec::RawBox, error::chain, vision::VisionError},
     types::{BBox, Frame, Letterbox, Rgb, ScoreKind, Size},
 };
 
 /// A query's matches with what their scores mean, best first; or why it could not be asked.
 pub type Found = Result<Vec<(Pick, ScoreKind)>, String>;
+
+/// The boxes that answer one question, in the order written, in fractions of its picture; or why it has no answer.
+pub type Located = Result<Vec<RawBox>, GroundError>;
 
 /// A model that writes its answers.
 pub trait Writer: Send {
@@ -39,6 +42,11 @@ pub trait Writer: Send {
     /// checker; questions about the same picture stand next to each other.
     fn locate(&mut self, asks: &[(&Self::Seen, &str)]) -> Result<Vec<Vec<RawBox>>, GroundError>;
 
+    /// The same, where what is wrong with one answer leaves the others as they are. An `Err` means that nothing was answered.
+    fn locate_each(&mut self, asks: &[(&Self::Seen, &str)]) -> Result<Vec<Located>, GroundError> {
+        Ok(self.locate(asks)?.into_iter().map(Ok).collect())
+    }
+
     /// Looks at one picture.
     fn look_at(&mut self, picture: &Rgb) -> Result<Self::Seen, GroundError> {
         let missing = || Err(VisionError::Prompt("the model left the picture out".to_owned()));
@@ -60,11 +68,11 @@ pub fn answer<W: Writer>(writer: &mut W, asks: &[Ask<'_>]) -> Result<Vec<Found>,
     let seen: Vec<_> = pictures.iter().map(&mut seen_in).collect();
     let questions = frames.iter().zip(&seen).filter_map(|(asks, seen)| Some((asks, seen.as_ref().ok()?)));
     let questions = questions.flat_map(|(asks, seen)| asks.iter().map(move |ask| (seen, ask.query.text.as_str())));
-    let mut located = writer.locate(&questions.collect::<Vec<_>>())?.into_iter();
+    let mut located = writer.locate_each(&questions.collect::<Vec<_>>())?.into_iter();
     let answers = frames.iter().zip(&seen).flat_map(|(asks, seen)| asks.iter().map(move |ask| (ask, seen)));
     let mut found = |(ask, seen): (&Ask<'_>, &Result<W::Seen, String>)| {
         seen.as_ref().map_err(Clone::clone)?;
-        let raw = located.next().unwrap_or_default();
+        let raw = located.next().unwrap_or_else(|| Ok(Vec::new())).map_err(|error| chain(&error))?;
         Ok(chosen(&raw, ask.frame.source(), ask.query.threshold.unwrap_or(0.0)))
     };
     Ok(answers.map(&mut found).collect())

@@ -5,6 +5,7 @@
 
 use super::{
     decoder::Decoder,
+    need,
     plan::{self, Rows},
     speech::Talk,
     tokens::Vocabulary,
@@ -16,6 +17,7 @@ use crate::ground::{
         guard::{Caps, Guard},
     },
     manifest::Manifest,
+    methods::written::Located,
 };
 
 /// When an answer is over.
@@ -30,14 +32,14 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// What the manifest says of answers.
-    pub(super) fn of(manifest: &Manifest) -> Self {
-        let limits = &manifest.limits;
-        Self {
-            end: manifest.tokens.end.clone(),
+    /// What the manifest says of answers. Without a token that ends them every one would go on to its cap.
+    pub(super) fn of(manifest: &Manifest) -> Result<Self, GroundError> {
+        let (limits, end) = (&manifest.limits, &manifest.tokens.end);
+        Ok(Self {
+            end: need(manifest, "tokens.end", Some(end.clone()).filter(|end| !end.is_empty()))?,
             caps: Caps { tokens: limits.answer_tokens, boxes: limits.boxes },
             context: limits.context,
-        }
+        })
     }
 
     /// Watches an answer after `place` tokens.
@@ -53,6 +55,8 @@ struct Speaker<S> {
     speech: S,
     codec: Box<dyn Codec>,
     boxes: Vec<RawBox>,
+    /// Why there is no answer.
+    failed: Option<GroundError>,
 }
 
 impl<S: FnMut(u32) -> String> Speaker<S> {
@@ -83,14 +87,15 @@ impl Choir {
         Self { rows: Rows::default(), most: manifest.limits.rows }
     }
 
-    /// Answers questions whose prompts have these lengths; `sing` begins and ends those it is given the numbers of. What fails
-    /// together is tried in halves, and not so many again: the reason may be memory.
+    /// Answers questions whose prompts have these lengths; `sing` begins and ends those it is given the numbers of. Where the
+    /// engine fails they are tried in halves, and not so many again: the reason may be memory. What is wrong with one answer is
+    /// that one's alone.
     pub(super) fn answer(
         &mut self,
         lengths: &[usize],
-        mut sing: impl FnMut(&[usize]) -> Result<Vec<Vec<RawBox>>, GroundError>,
-    ) -> Result<Vec<Vec<RawBox>>, GroundError> {
-        let mut answers = vec![Vec::new(); lengths.len()];
+        mut sing: impl FnMut(&[usize]) -> Result<Vec<Located>, GroundError>,
+    ) -> Result<Vec<Located>, GroundError> {
+        let mut answers: Vec<Located> = lengths.iter().map(|_| Ok(Vec::new())).collect();
         let mut groups = plan::groups(lengths, self.rows, self.most);
         groups.reverse();
         while let Some(group) = groups.pop() {
@@ -100,8 +105,8 @@ impl Choir {
                 continue;
             }
             match sing(&group) {
-                Ok(sung) => group.iter().zip(sung).for_each(|(at, boxes)| answers[*at] = boxes),
-                Err(error) if group.len() > 1 => {
+                Ok(sung) => group.iter().zip(sung).for_each(|(at, located)| answers[*at] = located),
+                Err(error @ GroundError::Engine(_)) if group.len() > 1 => {
                     self.most = group.len() / 2;
                     tracing::warn!("{} answers at once: {error}; from now on at most {}", group.len(), self.most);
                     groups.push(group);
@@ -113,18 +118,19 @@ impl Choir {
     }
 }
 
-/// Lets the model give all the answers, and reads the boxes out of what it says.
+/// Lets the model give all the answers, and reads the boxes out of what it says. An answer whose numbers are wrong drops out,
+/// and the others go on without it.
 pub(super) fn all(
     decoder: &mut Decoder,
     vocabulary: &Vocabulary,
     rules: &Rules,
     talks: Vec<(Talk, Box<dyn Codec>)>,
-) -> Result<Vec<Vec<RawBox>>, GroundError> {
+) -> Result<Vec<Located>, GroundError> {
     let (talks, codecs): (Vec<_>, Vec<_>) = talks.into_iter().unzip();
     let mut talk = Talk::join(decoder, talks)?;
     let speaker = |(row, codec)| {
         let guard = rules.guard(talk.place(row), rules.caps.tokens);
-        Speaker { guard, speech: vocabulary.speech(), codec, boxes: Vec::new() }
+        Speaker { guard, speech: vocabulary.speech(), codec, boxes: Vec::new(), failed: None }
     };
     let mut speakers: Vec<_> = codecs.into_iter().enumerate().map(speaker).collect();
     // Who speaks in each row.
@@ -132,7 +138,13 @@ pub(super) fn all(
     loop {
         let (mut rows, mut tokens) = (Vec::new(), Vec::new());
         for (row, at) in going.iter().enumerate() {
-            let (token, probability) = told(decoder, talk.next(row))?;
+            let (token, probability) = match told(decoder, talk.next(row)) {
+                Ok(best) => best,
+                Err(error) => {
+                    speakers[*at].failed = Some(error);
+                    continue;
+                }
+            };
             if rules.end.contains(&token) {
                 continue;
             }
@@ -152,8 +164,11 @@ pub(super) fn all(
         talk.say(decoder, &tokens)?;
     }
     let finish = |mut speaker: Speaker<_>| {
+        if let Some(error) = speaker.failed {
+            return Err(error);
+        }
         speaker.boxes.extend(speaker.codec.finish());
-        speaker.boxes
+        Ok(speaker.boxes)
     };
     Ok(speakers.into_iter().map(finish).collect())
 }
@@ -203,6 +218,7 @@ pub fn best(logits: &[f32]) -> Option<(u32, f32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ground::engine::EngineError;
 
     #[test]
     fn the_first_of_the_best_wins_with_its_softmax_probability() {
@@ -210,6 +226,27 @@ mod tests {
         assert_eq!(token, 1);
         assert!((probability - 2.0_f32.exp() / (1.0 + 2.0 * 2.0_f32.exp())).abs() < 1e-6);
         assert!(best(&[1e30, 0.0]).is_some_and(|(token, p)| token == 0 && (p - 1.0).abs() < 1e-6));
+    }
+
+    #[test]
+    fn only_an_engine_that_fails_is_asked_less_at_once() {
+        let failed = || {
+            let (file, reason) = ("decoder.onnx".into(), "there is no memory".to_owned());
+            GroundError::from(EngineError::Run { file, reason })
+        };
+        let mut choir = Choir { rows: Rows::Any, most: 4 };
+        let one = |at: &usize| if *at == 2 { Err(failed()) } else { Ok(Vec::new()) };
+        let sung = choir.answer(&[1; 4], |group| Ok(group.iter().map(one).collect())).unwrap();
+        assert_eq!(sung.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, true, false, true]);
+        assert!(choir.answer(&[1; 4], |_| Err(GroundError::Text { reason: String::new() })).is_err());
+        assert_eq!(choir.most, 4);
+        let mut groups = Vec::new();
+        let sung = choir.answer(&[1; 4], |group| {
+            groups.push(group.len());
+            if group.len() > 2 { Err(failed()) } else { Ok(group.iter().map(|_| Ok(Vec::new())).collect()) }
+        });
+        assert!(sung.unwrap().iter().all(Result::is_ok));
+        assert_eq!((groups, choir.most), (vec![4, 2, 2], 2));
     }
 
     #[test]

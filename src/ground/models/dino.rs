@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use super::{
-    Open, need, open_role,
+    Open, need, numbers, open_role,
     phrases::{self, Marks, Phrases},
     picture,
     reader::{Ids, Reader},
@@ -98,7 +98,11 @@ impl Dino {
         let feeds: Vec<_> = feeds.filter(|(name, _)| has(name)).collect();
         let mut outputs = self.graph.run(&feeds)?;
         let (logits, boxes) = (outputs.take("logits"), outputs.take("pred_boxes"));
-        Told::of(logits, boxes, count).map_err(|reason| EngineError::Run { file: self.graph.file().to_owned(), reason })
+        Told::of(logits, boxes, count).map_err(|reason| self.failed(reason))
+    }
+
+    fn failed(&self, reason: String) -> EngineError {
+        EngineError::Run { file: self.graph.file().to_owned(), reason }
     }
 }
 
@@ -136,12 +140,15 @@ impl Told {
     }
 
     /// Every box with its score for a phrase, corners in fractions.
-    fn scored(&self, span: &std::ops::Range<usize>) -> impl Iterator<Item = Candidate> {
-        self.logits.chunks_exact(self.width).zip(self.boxes.as_chunks().0).map(|(row, &[cx, cy, w, h])| {
-            let best = row[span.clone()].iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    fn scored(&self, span: &std::ops::Range<usize>) -> Result<Vec<Candidate>, String> {
+        let rows: Vec<&[f32]> = self.logits.chunks_exact(self.width).map(|row| &row[span.clone()]).collect();
+        numbers("logits", rows.iter().copied().flatten())?;
+        let candidate = |(row, &[cx, cy, w, h]): (&[f32], &[f32; 4])| {
+            let best = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let corners = [cx - w / 2.0, cy - h / 2.0, cx + w / 2.0, cy + h / 2.0];
             Candidate { corners, class: 0, score: 1.0 / (1.0 + (-best).exp()) }
-        })
+        };
+        Ok(rows.into_iter().zip(self.boxes.as_chunks().0).map(candidate).collect())
     }
 }
 
@@ -153,7 +160,7 @@ fn inputs(graph: &dyn Engine, canvas: Size) -> Result<(), EngineError> {
             have.iter().zip(sides).all(|(have, want)| have.is_none_or(|have| have == *want))
         };
         match port.name.as_str() {
-            "pixel_values" => port.element == Element::F32 && port.shape.len() == 4 && ends(&[3, height, width]),
+            "pixel_values" => port.element.is_float() && port.shape.len() == 4 && ends(&[3, height, width]),
             "pixel_mask" => port.element == Element::I64 && port.shape.len() == 3 && ends(&[height, width]),
             name => INPUTS.contains(&name) && port.element == Element::I64 && port.shape.len() == 2,
         }
@@ -190,12 +197,31 @@ impl Finder for Dino {
         for (text, covered) in self.texts(wants)? {
             let told = self.run(&shown, &text)?;
             for (span, want) in text.spans.iter().zip(&wants[covered]) {
-                let scored = told.scored(span).filter(|c| c.score >= want.least);
-                let best = suppress(scored.collect(), self.nms_iou, usize::MAX);
+                let scored = told.scored(span).map_err(|reason| self.failed(reason))?;
+                let sure = scored.into_iter().filter(|c| c.score >= want.least);
+                let best = suppress(sure.collect(), self.nms_iou, usize::MAX);
                 let pick = |c: &Candidate| Some(Pick { bbox: shown.placement.to_picture(c.corners)?, score: c.score });
                 picks.push(best.iter().filter_map(pick).collect());
             }
         }
         Ok(picks)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phrase_without_numbers_is_no_miss() {
+        let scored = |logits: [f32; 4]| {
+            let told = Told { logits: logits.to_vec(), width: 2, boxes: vec![0.5; 8] };
+            told.scored(&(0..1)).map(|all| all.iter().map(|c| c.score).collect::<Vec<_>>())
+        };
+        // Minus infinity is what stands beyond the end of a text, and what lies outside the phrase is not looked at.
+        assert_eq!(scored([0.0, f32::NAN, f32::NEG_INFINITY, f32::NAN]), Ok(vec![0.5, 0.0]));
+        for bad in [f32::NAN, f32::INFINITY] {
+            assert_eq!(scored([0.0, 0.0, bad, 0.0]), Err("its `logits` are not numbers".to_owned()));
+        }
     }
 }

@@ -25,7 +25,10 @@ use crate::{
         },
         engine::{self, Data, Engine, Tensor},
         manifest::{Coordinates, Manifest, Positions},
-        methods::{retrieve::TextCheck, written::Writer},
+        methods::{
+            retrieve::TextCheck,
+            written::{Located, Writer},
+        },
         vision::VisionError,
     },
     types::Rgb,
@@ -75,7 +78,8 @@ impl Florence {
             return Err(unfit(manifest, "input.coordinates: should be \"bins-xyxy\"".to_owned()));
         }
         positions(manifest, Positions::InGraph)?;
-        let (decoder, rules) = (Decoder::open(manifest, open)?, Rules::of(manifest));
+        let rules = Rules::of(manifest)?;
+        let decoder = Decoder::open(manifest, open)?;
         Ok(Self {
             tower: Tower::open(manifest, open, decoder.hidden(), manifest.limits.max_batch)?,
             encoder: open_role(manifest, "encoder_model", open)?,
@@ -173,6 +177,10 @@ impl Writer for Florence {
     }
 
     fn locate(&mut self, asks: &[(&Seen, &str)]) -> Result<Vec<Vec<RawBox>>, GroundError> {
+        self.locate_each(asks)?.into_iter().collect()
+    }
+
+    fn locate_each(&mut self, asks: &[(&Seen, &str)]) -> Result<Vec<Located>, GroundError> {
         let prompts = asks.iter().map(|(_, text)| self.prompt(&self.asked(text))).collect::<Result<Vec<_>, _>>()?;
         let lengths: Vec<_> = prompts.iter().map(Vec::len).collect();
         let mut choir = self.choir;
@@ -186,7 +194,7 @@ impl Writer for Florence {
         });
         self.choir = choir;
         let all = answers?.into_iter().zip(asks);
-        Ok(all.map(|(found, (_, text))| meant(text, found)).collect())
+        Ok(all.map(|(found, (_, text))| found.map(|found| meant(text, found))).collect())
     }
 }
 

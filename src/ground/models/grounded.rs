@@ -131,14 +131,17 @@ fn check(graph: &dyn Engine, eye: Option<&dyn Engine>, width: usize, masks: bool
         );
     }
     if let Some(eye) = eye {
-        let given = |port: &&Port| eye.outputs().iter().any(|out| out.name == port.name && out.element == port.element);
+        let fits = |out: &Port, port: &Port| {
+            out.element == port.element || (out.element.is_float() && port.element.is_float())
+        };
+        let given = |port: &&Port| eye.outputs().iter().any(|out| out.name == port.name && fits(out, port));
         if let Some(port) = graph.inputs().iter().filter(|port| port.name != PHRASES).find(|port| !given(port)) {
             let found = format!("{port}, which {} does not give", eye.file().display());
             return wrong("inputs", format!("{PHRASES} and outputs of the file with role = \"head_vision\""), found);
         }
     }
     let place = if masks { "pred_masks" } else { "pred_boxes" };
-    let has = |name: &str| graph.outputs().iter().any(|port| port.name == name && port.element == Element::F32);
+    let has = |name: &str| graph.outputs().iter().any(|port| port.name == name && port.element.is_float());
     if !has("pred_logits") || !has(place) {
         return wrong("outputs", format!("with f32 pred_logits and {place}"), list(graph.outputs()));
     }

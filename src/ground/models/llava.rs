@@ -123,6 +123,7 @@ impl Llava {
         }
         let limits = &manifest.limits;
         let most = limits.context.saturating_sub(start.len() + limits.image_tokens + 1);
+        let ends = Rules::of(manifest)?;
         let decoder = Decoder::open(manifest, open)?;
         if !decoder.gives_states() {
             let reason = "the file with role = \"decoder_model_merged\" gives no `hidden_states`, from which phrases are \
@@ -141,7 +142,7 @@ impl Llava {
             image_tokens: limits.image_tokens,
             counted,
             mark,
-            rules: Rules::of(manifest),
+            rules: ends,
         })
     }
 

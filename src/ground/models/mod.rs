@@ -69,6 +69,13 @@ fn need<T>(manifest: &Manifest, key: &str, value: Option<T>) -> Result<T, Ground
     value.ok_or_else(|| unfit(manifest, format!("{key}: the family {} needs it", manifest.family)))
 }
 
+/// Refuses the scores in an output that are not numbers: those reach no threshold, and it would be said that nothing is there.
+/// Minus infinity is how graphs say that something is ruled out.
+fn numbers<'a>(output: &str, scores: impl IntoIterator<Item = &'a f32>) -> Result<(), String> {
+    let wrong = |score: &f32| score.is_nan() || (score.is_infinite() && score.is_sign_positive());
+    if scores.into_iter().any(wrong) { Err(format!("its `{output}` are not numbers")) } else { Ok(()) }
+}
+
 /// Refuses a manifest that says the positions of tokens are told otherwise than the family does.
 fn positions(manifest: &Manifest, own: Positions) -> Result<(), GroundError> {
     match &manifest.decoder {

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{Open, need, open_role, reader::Reader, unfit};
+use super::{Open, need, numbers, open_role, picture, reader::Reader, unfit};
 use crate::{
     ground::{
         GroundError,
@@ -19,7 +19,7 @@ use crate::{
             regions::Pick,
             retrieve::TextCheck,
         },
-        vision::owl,
+        vision::{Normalise, owl},
     },
     types::{Rgb, ScoreKind},
 };
@@ -46,6 +46,7 @@ impl Owl {
             let reason = format!("input: {FAMILY} needs fit = \"square\", and a width that equals the height");
             return Err(unfit(manifest, reason));
         }
+        picture::published(manifest, Normalise::CLIP)?;
         if manifest.text.as_ref().is_some_and(|text| text.pad.is_none()) {
             return Err(unfit(manifest, format!("text.pad: {FAMILY} needs it, for its queries are of one length")));
         }
@@ -74,10 +75,10 @@ impl Owl {
         let patches = told.as_ref().map_or(0, |(logits, _)| logits.shape.get(1).copied().unwrap_or_default());
         let told = told.filter(|(logits, boxes)| logits.shape == [1, patches, count] && boxes.shape == [1, patches, 4]);
         let told = told.and_then(|(logits, boxes)| logits.into_f32().zip(boxes.into_f32()));
-        let (logits, boxes) = told.ok_or_else(|| EngineError::Run {
-            file: self.graph.file().to_owned(),
-            reason: format!("its outputs should be logits f32[1, P, {count}] and pred_boxes f32[1, P, 4]"),
-        })?;
+        let failed = |reason: String| EngineError::Run { file: self.graph.file().to_owned(), reason };
+        let shape = || failed(format!("its outputs should be logits f32[1, P, {count}] and pred_boxes f32[1, P, 4]"));
+        let (logits, boxes) = told.ok_or_else(shape)?;
+        numbers("logits", &logits).map_err(failed)?;
         let candidate = |query: usize, row: &[f32], &[cx, cy, w, h]: &[f32; 4]| Candidate {
             corners: [cx - w / 2.0, cy - h / 2.0, cx + w / 2.0, cy + h / 2.0],
             class: 0,
@@ -91,7 +92,7 @@ impl Owl {
 fn check(graph: &dyn Engine, side: Option<usize>, length: Option<usize>) -> Result<(), EngineError> {
     let axis = |have: Option<usize>, want: Option<usize>| have.is_none() || have == want;
     let fits = |port: &Port| match (port.name.as_str(), port.shape.as_slice()) {
-        ("pixel_values", [_, _, h, w]) => port.element == Element::F32 && axis(*h, side) && axis(*w, side),
+        ("pixel_values", [_, _, h, w]) => port.element.is_float() && axis(*h, side) && axis(*w, side),
         ("input_ids" | "attention_mask", [queries, tokens]) => {
             port.element == Element::I64 && queries.is_none() && axis(*tokens, length)
         }

@@ -21,7 +21,10 @@ use crate::{
         codec::{Codec, RawBox, paligemma},
         engine::{Data, Tensor},
         manifest::{Coordinates, Manifest, Positions},
-        methods::{retrieve::TextCheck, written::Writer},
+        methods::{
+            retrieve::TextCheck,
+            written::{Located, Writer},
+        },
         vision::VisionError,
     },
     types::Rgb,
@@ -51,7 +54,8 @@ impl PaliGemma {
             return Err(unfit(manifest, "input.coordinates: should be \"bins-yxyx\"".to_owned()));
         }
         positions(manifest, Positions::FromOne)?;
-        let (decoder, rules) = (Decoder::open(manifest, open)?, Rules::of(manifest));
+        let rules = Rules::of(manifest)?;
+        let decoder = Decoder::open(manifest, open)?;
         Ok(Self {
             tower: Tower::open(manifest, open, decoder.hidden(), manifest.limits.max_batch)?,
             decoder,
@@ -136,6 +140,10 @@ impl Writer for PaliGemma {
     }
 
     fn locate(&mut self, asks: &[(&Seen, &str)]) -> Result<Vec<Vec<RawBox>>, GroundError> {
+        self.locate_each(asks)?.into_iter().collect()
+    }
+
+    fn locate_each(&mut self, asks: &[(&Seen, &str)]) -> Result<Vec<Located>, GroundError> {
         let prompts = asks.iter().map(|(_, text)| self.prompt(&self.asked(text))).collect::<Result<Vec<_>, _>>()?;
         let lengths: Vec<_> = prompts.iter().map(Vec::len).collect();
         let mut choir = self.choir;

@@ -4,8 +4,8 @@ use super::{need, unfit};
 use crate::{
     ground::{
         GroundError,
-        engine::{Data, Element, Engine, EngineError, Port, Tensor},
-        manifest::{Channels, Fit, Manifest, Resample},
+        engine::{Data, Engine, EngineError, Port, Tensor},
+        manifest::{Channels, Fit, Input, Manifest, Resample},
         vision::{self, Filter, Laid, Lay, Normalise, Resampler, SmartResize, Values, VisionError, qwen, windows},
     },
     types::{Rgb, Size},
@@ -15,7 +15,7 @@ use crate::{
 fn normalise(manifest: &Manifest) -> Result<Normalise, GroundError> {
     let input = &manifest.input;
     let scale = need(manifest, "input.scale", input.scale)?;
-    if (scale * 255.0 - 1.0).abs() > 1e-6 {
+    if !is_byte(scale) {
         return Err(unfit(manifest, format!("input.scale: is {scale}; only 1/255 is known here")));
     }
     let (mean, std) = (need(manifest, "input.mean", input.mean)?, need(manifest, "input.std", input.std)?);
@@ -23,6 +23,43 @@ fn normalise(manifest: &Manifest) -> Result<Normalise, GroundError> {
         return Err(unfit(manifest, "input.mean, input.std: should be numbers, and std above 0".to_owned()));
     }
     Ok(Normalise { mean, std })
+}
+
+/// Whether what a byte is multiplied by makes it 0 to 1.
+fn is_byte(scale: f64) -> bool {
+    (scale * 255.0 - 1.0).abs() <= 1e-6
+}
+
+/// Refuses an order of colours that would not be heeded: most models are shown red first, whatever a manifest says.
+fn red_first(manifest: &Manifest, table: &str, input: &Input) -> Result<(), GroundError> {
+    if input.channels == Channels::Rgb {
+        return Ok(());
+    }
+    let family = &manifest.family;
+    let reason = format!(
+        "{table}.channels: pictures for the family {family} have red first; leave it out, and let the graph turn the colours \
+         if it wants blue first"
+    );
+    Err(unfit(manifest, reason))
+}
+
+/// Refuses numbers other than those that the model was published with, and that pictures are prepared by.
+pub(super) fn published(manifest: &Manifest, own: Normalise) -> Result<(), GroundError> {
+    let input = &manifest.input;
+    let close = |have: Option<[f32; 3]>, want: [f32; 3]| {
+        have.is_none_or(|have| have.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-6))
+    };
+    let Normalise { mean, std } = own;
+    let normed = close(input.mean, mean) && close(input.std, std) && input.scale.is_none_or(is_byte);
+    if !normed || input.resample.is_some_and(|r| r != Resample::Bilinear) {
+        let fit = input.fit.name();
+        let reason = format!(
+            "input.mean, std, scale, resample: with fit = \"{fit}\" only {mean:?}, {std:?}, 1/255 and \"bilinear\" are known; \
+             leave them out"
+        );
+        return Err(unfit(manifest, reason));
+    }
+    red_first(manifest, "input", input)
 }
 
 /// Whether values can be normed so.
@@ -54,6 +91,7 @@ fn filtered(resample: Resample) -> Filter {
 /// and loses its ends, rather than being stretched.
 pub(super) fn look(manifest: &Manifest) -> Result<(vision::Fit, bool), GroundError> {
     let look = need(manifest, "look", manifest.look.as_ref())?;
+    red_first(manifest, "look", look)?;
     let centre = match look.fit {
         Fit::Centre => true,
         Fit::Stretch => false,
@@ -67,7 +105,7 @@ pub(super) fn look(manifest: &Manifest) -> Result<(vision::Fit, bool), GroundErr
     };
     let told = |key: &str| unfit(manifest, format!("look.{key}: the family {} needs it", manifest.family));
     let (mean, std) = (look.mean.ok_or_else(|| told("mean"))?, look.std.ok_or_else(|| told("std"))?);
-    if look.scale.is_none_or(|scale| (scale * 255.0 - 1.0).abs() > 1e-6) || !usable(mean, std) {
+    if !look.scale.is_some_and(is_byte) || !usable(mean, std) {
         return Err(unfit(manifest, "look.scale, mean, std: should be 1/255 and numbers, and std above 0".to_owned()));
     }
     let filter = filtered(look.resample.ok_or_else(|| told("resample"))?);
@@ -114,17 +152,7 @@ pub(super) fn shortest(manifest: &Manifest) -> Result<(u32, u32), GroundError> {
     if limits.0 == 0 || limits.1 < limits.0 {
         return Err(unfit(manifest, "input.longest: should be no less than input.shortest".to_owned()));
     }
-    let own = |have: Option<[f32; 3]>, want: [f32; 3]| {
-        have.is_none_or(|have| have.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-6))
-    };
-    let Normalise { mean, std } = Normalise::IMAGENET;
-    if !own(input.mean, mean) || !own(input.std, std) || input.resample.is_some_and(|r| r != Resample::Bilinear) {
-        let reason = format!(
-            "input.mean, std, resample: with fit = \"shortest\" only {mean:?}, {std:?} and \"bilinear\" are known; \
-             leave them out"
-        );
-        return Err(unfit(manifest, reason));
-    }
+    published(manifest, Normalise::IMAGENET)?;
     Ok(limits)
 }
 
@@ -135,7 +163,7 @@ pub(super) fn port(engine: &dyn Engine, image: Size, others: &[&str]) -> Result<
     let wanted = [Some(1), Some(3), Some(height), Some(width)];
     let fits = |port: &&Port| {
         let axis = |(have, want): (&Option<usize>, &Option<usize>)| have.is_none() || have == want;
-        port.element == Element::F32 && port.shape.len() == 4 && port.shape.iter().zip(&wanted).all(axis)
+        port.element.is_float() && port.shape.len() == 4 && port.shape.iter().zip(&wanted).all(axis)
     };
     let picture = ports.next().filter(fits);
     match (picture, ports.next()) {
@@ -152,6 +180,7 @@ pub(super) fn port(engine: &dyn Engine, image: Size, others: &[&str]) -> Result<
 /// A picture stretched to a fixed size.
 pub(super) fn stretch(manifest: &Manifest) -> Result<vision::Fit, GroundError> {
     fits(manifest, Fit::Stretch)?;
+    red_first(manifest, "input", &manifest.input)?;
     let filter = filter(manifest)?;
     let image = Size::new(manifest.input.width, manifest.input.height);
     Ok(vision::Fit { image, filter, normalise: normalise(manifest)? })
@@ -169,6 +198,7 @@ pub(super) fn stretched(fit: &vision::Fit, picture: &Rgb, resampler: &mut Resamp
 pub(super) fn patches(manifest: &Manifest) -> Result<(SmartResize, Normalise), GroundError> {
     fits(manifest, Fit::Patches)?;
     let input = &manifest.input;
+    red_first(manifest, "input", input)?;
     let (merge, frames) = (input.merge.unwrap_or(qwen::MERGE), input.temporal_patch.unwrap_or(qwen::TEMPORAL));
     if merge != qwen::MERGE || frames != qwen::TEMPORAL || input.resample.is_some_and(|r| r != Resample::Bicubic) {
         let reason = "input: only merge = 2, temporal_patch = 2 and resample = \"bicubic\" are known here";

@@ -36,19 +36,21 @@ pub fn open(
         Err(GroundError::NotFound { .. }) => ground::find(&wanted.model, folders)?,
         found => found?,
     };
+    let family = other.family.as_str();
+    if family != nano::FAMILY && !closed::FAMILIES.contains(&family) {
+        let reason = format!(
+            "proposer.model: {} is of the family {family}, which offers no regions; take one of {}, {}",
+            other.path().display(),
+            nano::FAMILY,
+            closed::FAMILIES.join(", ")
+        );
+        return Err(unfit(manifest, reason));
+    }
     other.verify(|_| ())?;
-    let model: Box<dyn BoxProposer> = match other.family.as_str() {
-        nano::FAMILY => Box::new(Small::open(&other, open)?),
-        family if closed::FAMILIES.contains(&family) => Box::new(Closed::open(&other, open)?),
-        family => {
-            let reason = format!(
-                "proposer.model: {} is of the family {family}, which offers no regions; take one of {}, {}",
-                other.path().display(),
-                nano::FAMILY,
-                closed::FAMILIES.join(", ")
-            );
-            return Err(unfit(manifest, reason));
-        }
+    let model: Box<dyn BoxProposer> = if family == nano::FAMILY {
+        Box::new(Small::open(&other, open)?)
+    } else {
+        Box::new(Closed::open(&other, open)?)
     };
     Ok((Box::new(Few { model, most: wanted.regions, told: false }), other))
 }

@@ -22,11 +22,14 @@ use crate::{
         codec::{
             Codec, RawBox,
             qwen_box::{Dialect, QwenBox},
-            qwen_json::{QwenJson, Reasoning, Unit},
+            qwen_json::{self, QwenJson, Reasoning, Unit},
         },
         engine::{Data, Input, Tensor},
         manifest::{Coordinates, Manifest, Positions},
-        methods::{retrieve::TextCheck, written::Writer},
+        methods::{
+            retrieve::TextCheck,
+            written::{Located, Writer},
+        },
         vision::{VisionError, mrope},
         zoom::wording::Part,
     },
@@ -106,6 +109,7 @@ impl Qwen {
             turn: [mark("turn_start", tokens.turn_start)?, mark("turn_end", tokens.turn_end)?],
         };
         positions(manifest, Positions::Mrope)?;
+        let rules = Rules::of(manifest)?;
         let decoder = Decoder::open(manifest, open)?;
         let deepstack = decoder.deepstack();
         if let Some(said) = manifest.decoder.as_ref().map(|facts| facts.deepstack).filter(|said| *said != deepstack) {
@@ -120,7 +124,7 @@ impl Qwen {
             form: form(manifest)?,
             system: if manifest.family == QWEN3 { "" } else { "system\nYou are a helpful assistant." },
             deepstack,
-            rules: Rules::of(manifest),
+            rules,
             continues: false,
             choir: Choir::of(manifest),
             beginnings: Recent::new(BEGINNINGS),
@@ -137,7 +141,7 @@ impl Qwen {
         let text = text.trim();
         match self.form {
             Form::Markers => format!("Detect the bounding box of {text}."),
-            Form::Json(_) => format!("Locate the {text}, output its bbox coordinates using JSON format."),
+            Form::Json(_) => qwen_json::asked(text),
         }
     }
 
@@ -322,6 +326,10 @@ impl Writer for Qwen {
     }
 
     fn locate(&mut self, asks: &[(&Seen, &str)]) -> Result<Vec<Vec<RawBox>>, GroundError> {
+        self.locate_each(asks)?.into_iter().collect()
+    }
+
+    fn locate_each(&mut self, asks: &[(&Seen, &str)]) -> Result<Vec<Located>, GroundError> {
         let prompt = |(seen, text): &(&Seen, &str)| self.prompt(&[seen], &self.asked(text));
         let prompts = asks.iter().map(prompt).collect::<Result<Vec<_>, _>>()?;
         let lengths: Vec<_> = prompts.iter().map(|prompt| prompt.ids.len()).collect();

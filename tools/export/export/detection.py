@@ -253,10 +253,15 @@ class Queries(nn.Module):
         return out.logits, out.pred_boxes
 
 
+# What checkpoints call a place that stands for nothing; COCO's 91 places have several of these.
+NOTHING = {"n/a", "na", "__background__"}
+
+
 def named(model):
-    """The classes' names, in the order of their scores."""
+    """The classes' names, in the order of their scores; of a place that stands for nothing, none."""
     names = [model.config.id2label[i] for i in range(len(model.config.id2label))]
-    return [re.sub(r"\s+", " ", name).strip() for name in names]
+    names = [re.sub(r"\s+", " ", name).strip() for name in names]
+    return ["" if name.lower() in NOTHING else name for name in names]
 
 
 class Closed(Head):

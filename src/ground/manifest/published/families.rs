@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Facts, Source};
+use super::{Facts, Json, Source};
 use crate::{
     ground::manifest::{Channels, Coordinates, File, Fit, Input, Manifest, ManifestError, Resample, Sizes, Tokens},
     types::{Method, published::VOCABULARY},
@@ -21,12 +21,38 @@ const LOCATIONS: u32 = 1000;
 const BINS: u32 = 1024;
 const SEGMENTS: u32 = 128;
 
+/// The families whose configuration says all that a manifest would, by their `model_type`.
+const TOLD: [&str; 5] = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "florence2", "paligemma"];
+/// Those that are run by a manifest only.
+const BY_MANIFEST: [&str; 9] =
+    ["owlv2", "grounding-dino", "clip", "siglip", "rt_detr", "rt_detr_v2", "rf_detr", "d_fine", "deformable_detr"];
+/// Tokens of a picture from which on a manifest is refused, whatever else it says.
+const MOST_TOKENS: usize = 1 << 18;
+
 /// One id or several.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Ids {
     One(u32),
     Many(Vec<u32>),
+}
+
+/// Refuses a configuration of another family.
+pub(super) fn check(config: &Json) -> Result<(), ManifestError> {
+    let kind: String = config.need(&["model_type"])?;
+    if TOLD.contains(&kind.as_str()) { Ok(()) } else { Err(refused(config, &kind)) }
+}
+
+fn refused(config: &Json, kind: &str) -> ManifestError {
+    let reason = if BY_MANIFEST.contains(&kind) {
+        format!(
+            "is `{kind}`, a family that needs a model.toml: tools/export makes one from the checkpoint, \
+             tools/export/wrap.py from a detector's .onnx"
+        )
+    } else {
+        format!("is `{kind}`; this build runs: {}", TOLD.join(", "))
+    };
+    config.wrong("model_type", &reason)
 }
 
 pub(super) fn manifest(source: &Source, facts: Facts, files: Vec<File>) -> Result<Manifest, ManifestError> {
@@ -37,10 +63,7 @@ pub(super) fn manifest(source: &Source, facts: Facts, files: Vec<File>) -> Resul
         "qwen3_vl" => qwen(source, "qwen3-vl", Coordinates::Thousandths)?,
         "florence2" => florence(source)?,
         "paligemma" => paligemma(source)?,
-        _ => {
-            let known = "qwen2_vl, qwen2_5_vl, qwen3_vl, florence2, paligemma";
-            return Err(source.config.wrong("model_type", &format!("is `{kind}`; this build runs: {known}")));
-        }
+        _ => return Err(refused(&source.config, &kind)),
     };
     let Facts { name, version, licence, provenance } = facts;
     Ok(Manifest {
@@ -169,8 +192,16 @@ fn paligemma(source: &Source) -> Result<Parts, ManifestError> {
     // Within a sliding layer's window every key is seen, as the exported graphs do.
     let context = config.get("text_config.max_position_embeddings")?.unwrap_or(8192);
     let gemma2 = config.get::<String>("text_config.model_type")?.is_some_and(|kind| kind == "gemma2");
-    let window = config.get("text_config.sliding_window")?.filter(|_| gemma2).unwrap_or(context);
-    Ok(("paligemma", &[Method::Bins], input, sizes(context.min(window), image_tokens), tokens))
+    let window: Option<usize> = config.get("text_config.sliding_window")?.filter(|_| gemma2);
+    if let Some(window) = window.filter(|window| (*window..MOST_TOKENS).contains(&image_tokens)) {
+        let reason = format!(
+            "is {window}, and a picture alone takes {image_tokens} tokens, so that nothing is left for a question; take a \
+             checkpoint for smaller pictures, of 224 or 448 pixels"
+        );
+        return Err(config.wrong("text_config.sliding_window", &reason));
+    }
+    let context = window.map_or(context, |window| context.min(window));
+    Ok(("paligemma", &[Method::Bins], input, sizes(context, image_tokens), tokens))
 }
 
 fn sizes(context: usize, image_tokens: usize) -> Sizes {

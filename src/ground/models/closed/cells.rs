@@ -4,9 +4,10 @@
 use super::{Layout, Wanted, sigmoid};
 use crate::{
     ground::{
-        engine::{Element, Engine, Outputs, Port, Tensor},
+        engine::{Engine, Outputs, Port, Tensor},
         manifest::{Activation, Head},
         methods::propose::Candidate,
+        models::numbers,
     },
     types::Size,
 };
@@ -33,7 +34,7 @@ fn may_be(port: &Port, rows: usize, width: usize) -> bool {
     let axis = |at: usize, want: usize| port.shape.get(at).is_some_and(|have| have.is_none_or(|have| have == want));
     let end = port.shape.len();
     let batch = end == 2 || (end == 3 && axis(0, 1));
-    port.element == Element::F32 && batch && axis(end - 2, rows) && axis(end - 1, width)
+    port.element.is_float() && batch && axis(end - 2, rows) && axis(end - 1, width)
 }
 
 /// Takes the output `name`, floats of `shape`, with a batch of one before it or without.
@@ -83,6 +84,7 @@ impl Layout for Yolox {
     fn read(&self, outputs: &mut Outputs, wanted: Wanted<'_>, found: &mut Vec<Candidate>) -> Result<(), String> {
         let width = 5 + self.classes;
         let data = take(outputs, &self.output, &[self.cells.len(), width])?;
+        numbers(&self.output, data.iter().skip(4).step_by(width))?;
         // Class scores are probabilities: none lifts a cell above its objectness, and most cells need no look at all classes.
         let floor = match wanted {
             Wanted::Things(least) => least,
@@ -94,6 +96,7 @@ impl Layout for Yolox {
             let (class, score, least) = match wanted {
                 Wanted::Things(least) => (0, objectness, least),
                 Wanted::Classes(least) => {
+                    numbers(&self.output, &row[5..])?;
                     let (class, best) = best(row[5..].iter().copied());
                     (class, objectness * best, least[class])
                 }
@@ -223,13 +226,15 @@ impl Layout for Distances {
                 let data = take(outputs, name, &[self.cells.len(), self.classes + distances])?;
                 for (row, cell) in data.chunks_exact(self.classes + distances).zip(&self.cells) {
                     let (scores, places) = row.split_at(self.classes);
+                    numbers(name, scores)?;
                     self.cell(scores, places, *cell, wanted, found);
                 }
             }
             Source::Grids(grids) => {
                 let mut cells = self.cells.iter();
-                for (rows, scores, places) in grids {
-                    let scores = take(outputs, scores, &[*rows, self.classes])?;
+                for (rows, name, places) in grids {
+                    let scores = take(outputs, name, &[*rows, self.classes])?;
+                    numbers(name, &scores)?;
                     let places = take(outputs, places, &[*rows, distances])?;
                     let rows = scores.chunks_exact(self.classes).zip(places.chunks_exact(distances));
                     for ((scores, places), cell) in rows.zip(cells.by_ref()) {
@@ -265,7 +270,7 @@ impl Fastest {
         let wanted = [1, 5 + classes, rows, columns];
         let fits = |port: &&Port| {
             let axis = |(have, want): (&Option<usize>, usize)| have.is_none_or(|have| have == want);
-            port.element == Element::F32 && port.shape.len() == wanted.len() && port.shape.iter().zip(wanted).all(axis)
+            port.element.is_float() && port.shape.len() == wanted.len() && port.shape.iter().zip(wanted).all(axis)
         };
         let output = engine.outputs().iter().find(fits).ok_or_else(|| {
             let (width, have) = (5 + classes, ports(engine.outputs()));
@@ -290,6 +295,7 @@ impl Layout for Fastest {
     fn read(&self, outputs: &mut Outputs, wanted: Wanted<'_>, found: &mut Vec<Candidate>) -> Result<(), String> {
         let area = self.rows * self.columns;
         let data = take(outputs, &self.output, &[5 + self.classes, self.rows, self.columns])?;
+        numbers(&self.output, data[..area].iter().chain(&data[5 * area..]))?;
         for at in 0..area {
             let value = |channel: usize| data[channel * area + at];
             let (class, share) = best((5..5 + self.classes).map(value));
@@ -310,7 +316,7 @@ impl Layout for Fastest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ground::engine::Data;
+    use crate::ground::engine::{Data, Element};
 
     #[test]
     fn a_distance_is_the_mean_of_its_bins() {
@@ -342,6 +348,43 @@ mod tests {
         let right = [Candidate { class: 0, ..found[1] }];
         assert_eq!(read(Wanted::Classes(&[0.54, f32::INFINITY])), right);
         assert_eq!(read(Wanted::Things(0.51)), right);
+    }
+
+    /// What one output of a layout says in its only cell, of two classes that are both wanted.
+    fn read(layout: &dyn Layout, shape: &[usize], data: &[f32]) -> Result<usize, String> {
+        let tensor = Tensor { shape: shape.to_vec(), data: Data::F32(data.to_vec()) };
+        let mut found = Vec::new();
+        let outputs = &mut Outputs::new(vec![("out".into(), tensor)]);
+        layout.read(outputs, Wanted::Classes(&[0.1, 0.1]), &mut found)?;
+        Ok(found.len())
+    }
+
+    #[test]
+    fn scores_that_are_no_numbers_are_no_miss() {
+        let (output, cells) = ("out".to_owned(), vec![[0.0, 0.0, 8.0]]);
+        let yolox = Yolox { output: output.clone(), cells: cells.clone(), classes: 2, decoded: true };
+        let (source, activation) = (Source::Joined(output.clone()), Activation::None);
+        let distances = Distances { source, cells, classes: 2, bins: 2, centre: 0.5, activation };
+        let fastest = Fastest { output, columns: 1, rows: 1, classes: 2, image: Size::new(8, 8) };
+        let spoil = |layout: &dyn Layout, shape: &[usize], data: &[f32], scores: &[usize]| {
+            assert_eq!(read(layout, shape, data), Ok(1));
+            for at in scores {
+                let mut spoilt = data.to_vec();
+                spoilt[*at] = f32::NAN;
+                assert_eq!(read(layout, shape, &spoilt), Err("its `out` are not numbers".to_owned()), "{at}");
+            }
+        };
+        spoil(&yolox, &[1, 1, 7], &[4.0, 4.0, 2.0, 2.0, 0.9, 0.8, 0.1], &[4, 5, 6]);
+        spoil(&distances, &[1, 1, 10], &[0.9, 0.05, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0], &[0, 1]);
+        spoil(&fastest, &[1, 7, 1, 1], &[0.9, 0.0, 0.0, 0.0, 0.0, 0.8, 0.1], &[0, 5, 6]);
+    }
+
+    #[test]
+    fn an_output_may_be_in_half_precision() {
+        let port = |element| Port::new("out", element, &[Some(1), Some(80), Some(10)]);
+        for (element, may) in [(Element::F32, true), (Element::F16, true), (Element::I64, false)] {
+            assert_eq!(may_be(&port(element), 80, 10), may);
+        }
     }
 
     #[test]

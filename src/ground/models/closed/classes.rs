@@ -7,6 +7,9 @@ use crate::ground::manifest::Head;
 /// Words that add nothing to a name.
 const FILLING: [&str; 7] = ["a", "an", "the", "any", "all", "every", "some"];
 
+/// What checkpoints call a place that stands for nothing; COCO's 91 places have several of these.
+const NOTHING: [&str; 3] = ["n/a", "na", "__background__"];
+
 /// What stands between names in a query that asks for several.
 const BETWEEN: [&str; 3] = [" and ", " or ", " and/or "];
 
@@ -22,7 +25,9 @@ impl Classes {
     /// The classes of `model`; fails with what to change in the manifest.
     pub(super) fn of(head: &Head, model: &str) -> Result<Self, String> {
         let mut places = HashMap::new();
-        for (at, name) in head.classes.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
+        let own = |name: &String| if is_nothing(name) { String::new() } else { name.clone() };
+        let names: Vec<String> = head.classes.iter().map(own).collect();
+        for (at, name) in names.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
             if plain(name).is_empty() {
                 return Err(format!("head.classes: `{name}` has no letter"));
             }
@@ -39,7 +44,7 @@ impl Classes {
             let place = place.ok_or_else(|| format!("head.words: `{word}` means `{class}`, which is no class"))?;
             places.entry(plain(word)).or_insert(place);
         }
-        Ok(Self { places, names: head.classes.clone(), model: model.to_owned() })
+        Ok(Self { places, names, model: model.to_owned() })
     }
 
     /// How many scores a box has.
@@ -102,6 +107,10 @@ impl Classes {
     }
 }
 
+fn is_nothing(name: &str) -> bool {
+    NOTHING.contains(&name.trim().to_lowercase().as_str())
+}
+
 /// A name as it is compared: its letters and digits, lower case, one space between words, articles left out.
 fn plain(name: &str) -> String {
     let lower = name.to_lowercase();
@@ -142,6 +151,18 @@ mod tests {
     }
 
     #[test]
+    fn places_that_stand_for_nothing_may_have_a_name() {
+        let names = ["__background__", "person", "N/A", " n/a", "car", "NA", ""];
+        let classes = Classes::of(&head(&names, &[]), "tiny").unwrap();
+        assert_eq!((classes.len(), classes.example()), (7, "person"));
+        assert_eq!(classes.asked("car or person"), Ok(vec![1, 4]));
+        for text in ["n/a", "na", "background"] {
+            let error = classes.asked(text).unwrap_err();
+            assert!(error.contains("detects only: person, car."), "{error}");
+        }
+    }
+
+    #[test]
     fn what_is_not_known_is_named_with_what_is() {
         let error = coco().asked("zebra and person").unwrap_err();
         assert!(error.contains("`zebra`") && !error.contains("`person`"), "{error}");
@@ -155,7 +176,7 @@ mod tests {
     fn classes_that_would_mislead_are_refused() {
         for (classes, words, wrong) in [
             (vec![], vec![], "should name"),
-            (vec!["", ""], vec![], "should name"),
+            (vec!["", "N/A"], vec![], "should name"),
             (vec!["car", "Car"], vec![], "twice"),
             (vec!["car", "?"], vec![], "no letter"),
             (vec!["car"], vec![("auto", "kar")], "`kar`, which is no class"),

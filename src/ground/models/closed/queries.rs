@@ -19,6 +19,7 @@ use crate::{
     ground::{
         engine::{Data, Engine, Outputs, Tensor},
         methods::propose::Candidate,
+        models::numbers,
     },
     types::Size,
 };
@@ -60,6 +61,7 @@ impl Queries {
         let told = told.and_then(Tensor::into_f32);
         let told =
             told.ok_or_else(|| format!("its output `{logits}` should be f32[1, queries, {classes}], one a class"))?;
+        numbers(logits, &told)?;
         let count = told.len() / classes;
         let places = outputs.take(boxes).filter(|t| t.shape == [1, count, 4]).and_then(Tensor::into_f32);
         let places = places.ok_or_else(|| format!("its output `{boxes}` should be f32[1, {count}, 4]"))?;
@@ -85,6 +87,7 @@ impl Queries {
         if boxes.len() != labels.len() * 4 || scores.len() != labels.len() {
             return Err(wrong.to_owned());
         }
+        numbers("scores", &scores)?;
         let known = labels.iter().map(|label| usize::try_from(*label).ok().filter(|class| *class < self.classes));
         let all = known.zip(boxes.as_chunks().0).zip(scores);
         Ok(all
@@ -117,5 +120,39 @@ impl Layout for Queries {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(layout: &Queries, outputs: Vec<(&str, Vec<usize>, Data)>) -> Result<Vec<f32>, String> {
+        let outputs = outputs.into_iter().map(|(name, shape, data)| (name.into(), Tensor { shape, data }));
+        let mut found = Vec::new();
+        layout.read(&mut Outputs::new(outputs.collect()), Wanted::Classes(&[0.1, 0.1]), &mut found)?;
+        Ok(found.iter().map(|candidate| candidate.score).collect())
+    }
+
+    #[test]
+    fn scores_that_are_no_numbers_are_no_miss() {
+        let image = Size::new(8, 8);
+        let raw = Queries { image, classes: 2, names: Some(NAMES[0]), feeds: vec![] };
+        let logits = |last: f32| {
+            let boxes = ("pred_boxes", vec![1, 2, 4], Data::F32(vec![0.5; 8]));
+            read(&raw, vec![("logits", vec![1, 2, 2], Data::F32(vec![0.0, -9.0, f32::NEG_INFINITY, last])), boxes])
+        };
+        assert_eq!(logits(-9.0), Ok(vec![0.5]));
+        let chosen = Queries { image, classes: 2, names: None, feeds: vec![] };
+        let scores = |last: f32| {
+            let labels = ("labels", vec![1, 2], Data::I64(vec![0, 1]));
+            let boxes = ("boxes", vec![1, 2, 4], Data::F32(vec![0.5; 8]));
+            read(&chosen, vec![labels, boxes, ("scores", vec![1, 2], Data::F32(vec![0.5, last]))])
+        };
+        assert_eq!(scores(0.0), Ok(vec![0.5]));
+        for bad in [f32::NAN, f32::INFINITY] {
+            assert_eq!(logits(bad), Err("its `logits` are not numbers".to_owned()));
+            assert_eq!(scores(bad), Err("its `scores` are not numbers".to_owned()));
+        }
     }
 }

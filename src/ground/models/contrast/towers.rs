@@ -113,16 +113,17 @@ fn embeddings(engine: &mut dyn Engine, feeds: &[(&str, &Tensor)], name: &str) ->
     let output = engine.run(&feeds)?.take(name);
     let width = output.as_ref().and_then(|t| if t.shape.len() == 2 { t.shape.last().copied() } else { None });
     let rows = output.and_then(Tensor::into_f32).zip(width.filter(|width| *width > 0));
-    let failed = || EngineError::Run {
-        file: engine.file().to_owned(),
-        reason: format!("its output `{name}` should be f32[rows, width]"),
+    let failed = |reason: String| EngineError::Run { file: engine.file().to_owned(), reason };
+    let (rows, width) = rows.ok_or_else(|| failed(format!("its output `{name}` should be f32[rows, width]")))?;
+    let unit = |row: &[f32]| -> Result<Embedding, EngineError> {
+        let length = row.iter().map(|v| v * v).sum::<f32>().sqrt();
+        // It would be like nothing at all, and be remembered so.
+        if !length.is_finite() {
+            return Err(failed(format!("its `{name}` are not numbers")));
+        }
+        Ok(row.iter().map(|v| v / length.max(1e-12)).collect())
     };
-    let (rows, width) = rows.ok_or_else(failed)?;
-    let unit = |row: &[f32]| -> Embedding {
-        let length = row.iter().map(|v| v * v).sum::<f32>().sqrt().max(1e-12);
-        row.iter().map(|v| v / length).collect()
-    };
-    Ok(rows.chunks_exact(width).map(unit).collect())
+    rows.chunks_exact(width).map(unit).collect()
 }
 
 fn ports(ports: &[Port]) -> String {
@@ -133,7 +134,7 @@ fn ports(ports: &[Port]) -> String {
 fn inputs(engine: &dyn Engine, least: &[&str], most: &[&str]) -> Result<(), EngineError> {
     let have = engine.inputs();
     let right = |port: &Port| match port.name.as_str() {
-        "pixel_values" => port.element == Element::F32 && port.shape.len() == 4,
+        "pixel_values" => port.element.is_float() && port.shape.len() == 4,
         name => most.contains(&name) && port.element == Element::I64 && port.shape.len() == 2,
     };
     if have.iter().all(right) && least.iter().all(|name| have.iter().any(|port| port.name == *name)) {
@@ -144,7 +145,7 @@ fn inputs(engine: &dyn Engine, least: &[&str], most: &[&str]) -> Result<(), Engi
 }
 
 fn output(engine: &dyn Engine, names: &[&'static str]) -> Result<&'static str, EngineError> {
-    let has = |name: &str| engine.outputs().iter().any(|port| port.name == name && port.element == Element::F32);
+    let has = |name: &str| engine.outputs().iter().any(|port| port.name == name && port.element.is_float());
     names.iter().copied().find(|name| has(name)).ok_or_else(|| EngineError::Ports {
         file: engine.file().to_owned(),
         what: "outputs",
@@ -164,6 +165,7 @@ mod tests {
     struct Rows {
         ports: [Port; 1],
         count: usize,
+        value: f32,
     }
 
     impl Engine for Rows {
@@ -172,7 +174,7 @@ mod tests {
         }
 
         fn outputs(&self) -> &[Port] {
-            &[]
+            &self.ports
         }
 
         fn file(&self) -> &Path {
@@ -180,7 +182,7 @@ mod tests {
         }
 
         fn run(&mut self, _: &[(&str, &Tensor)]) -> Result<Outputs, EngineError> {
-            let rows = Tensor { shape: vec![self.count, 2], data: Data::F32(vec![1.0; self.count * 2]) };
+            let rows = Tensor { shape: vec![self.count, 2], data: Data::F32(vec![self.value; self.count * 2]) };
             Ok(Outputs::new(vec![("image_embeds".into(), rows)]))
         }
 
@@ -197,16 +199,38 @@ mod tests {
         }
     }
 
+    fn towers(count: usize, value: f32) -> Towers {
+        let ports = [Port::new("pixel_values", Element::F32, &[None; 4])];
+        let graphs = Graphs::One(Box::new(Rows { ports, count, value }));
+        Towers { graphs, image: Size::new(1, 1), picture: "image_embeds", text: "text_embeds" }
+    }
+
     #[test]
     fn a_graph_that_leaves_pictures_out_fails_rather_than_mixing_them_up() {
         for count in 0..4 {
-            let ports = [Port { name: "pixel_values".to_owned(), element: Element::F32, shape: vec![None; 4] }];
-            let graphs = Graphs::One(Box::new(Rows { ports, count }));
-            let mut towers = Towers { graphs, image: Size::new(1, 1), picture: "image_embeds", text: "text_embeds" };
-            match towers.pictures(vec![0.5; 6], 2) {
+            match towers(count, 1.0).pictures(vec![0.5; 6], 2) {
                 Ok(found) => assert!(count == 2 && found.len() == 2),
                 Err(error) => assert!(count != 2 && error.to_string().contains("rows for 2 pictures"), "{error}"),
             }
+        }
+    }
+
+    #[test]
+    fn an_embedding_that_is_no_number_is_not_kept() {
+        for value in [f32::NAN, f32::INFINITY] {
+            let error = towers(2, value).pictures(vec![0.5; 6], 2).unwrap_err().to_string();
+            assert!(error.contains("its `image_embeds` are not numbers"), "{error}");
+        }
+        let nothing = towers(1, 0.0).pictures(vec![0.5; 3], 1).unwrap();
+        assert!(nothing[0].iter().all(|v| v.abs() < 1e-9));
+    }
+
+    #[test]
+    fn towers_may_be_in_half_precision() {
+        for (element, may) in [(Element::F32, true), (Element::F16, true), (Element::U8, false)] {
+            let graph = Rows { ports: [Port::new("pixel_values", element, &[None; 4])], count: 1, value: 1.0 };
+            assert_eq!(inputs(&graph, &["pixel_values"], &["pixel_values"]).is_ok(), may);
+            assert_eq!(output(&graph, &["pixel_values"]).is_ok(), may);
         }
     }
 }

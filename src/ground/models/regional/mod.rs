@@ -110,6 +110,7 @@ impl Regional {
         }
         positions(manifest, Positions::Mrope)?;
         let image = need(manifest, "tokens.image", manifest.tokens.image)?.into();
+        let rules = Rules::of(manifest)?;
         // A region takes its tag and its place; a question may hold several queries.
         let vocabulary = Vocabulary::load_beside(manifest, shown.prompt * 2, shown.queries)?;
         let indexes = (0..shown.prompt).map(|index| token(manifest, &vocabulary, &dialect.tag(index)));
@@ -127,7 +128,7 @@ impl Regional {
             decoder,
             vocabulary: Arc::new(vocabulary),
             form: Form { dialect, question, image },
-            rules: Rules::of(manifest),
+            rules,
             indexes,
             objectness: scores.objectness,
             nms_iou: scores.nms_iou,
@@ -217,6 +218,7 @@ impl Regional {
         // The codec hands back what it was given for an index: here, the index.
         let codec = Box::new(Regions::new(self.form.dialect, (0..regions).map(|index| [index as f32; 4]).collect()));
         let written = answer::all(&mut self.decoder, &self.vocabulary, &self.rules, vec![(talk, codec)])?;
+        let written = written.into_iter().collect::<Result<Vec<_>, _>>()?;
         Ok(by_query(written.into_iter().flatten(), queries))
     }
 
