@@ -99,11 +99,15 @@ fn watch(file: &Path, queries: &[&str], ask: Option<&AskConfig>) -> Watched {
 /// Of the events in `truth` that last at least `least`: how many there are, and how many `found` knows of.
 #[allow(clippy::print_stdout, reason = "what was missed is worth seeing")]
 fn recall(truth: &Watched, found: &Watched, least: Duration) -> (usize, usize) {
-    // Matched on at least every other picture (of 15 a second) as long as it lasted: two flickers that happen to be a
-    // second apart are no event of a second.
+    // Matched on at least every other picture as long as it lasted: two flickers that happen to be a second apart are no
+    // event of a second.
+    let pts = |message: Option<&Value>| message.and_then(|m| m["frame"]["pts_ms"].as_u64()).unwrap_or_default();
+    let spans = pts(truth.messages.last()) - pts(truth.messages.first());
+    let pictures = truth.frames.saturating_sub(1);
     let lasting = |event: &&(String, Event)| {
         let (first, last) = (event.1.keys().next().unwrap(), event.1.keys().next_back().unwrap());
-        u128::from(last - first) >= least.as_millis() && event.1.len() as u64 * 2 > (last - first) * 15 / 1000
+        let offered = (last - first) * pictures / spans.max(1);
+        u128::from(last - first) >= least.as_millis() && event.1.len() as u64 * 2 > offered
     };
     let known = |(text, event): &&(String, Event)| {
         let same = |(other, boxes): &(String, Event)| {

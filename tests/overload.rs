@@ -48,7 +48,12 @@ impl<F: FnMut(&Batch) + Send> Grounder for Scripted<F> {
 
     fn ground(&mut self, batch: &Batch) -> Result<Vec<Vec<Answer>>, GroundError> {
         (self.work)(batch);
-        let answer = |query: &Arc<_>| Answer { query: Arc::clone(query), status: Status::Ok, matches: Vec::new() };
+        let answer = |query: &Arc<_>| Answer {
+            query: Arc::clone(query),
+            status: Status::Ok,
+            matches: Vec::new(),
+            complete: true,
+        };
         Ok(batch.jobs.iter().map(|job| job.queries.iter().map(answer).collect()).collect())
     }
 }

@@ -131,7 +131,12 @@ impl Grounder for Slow {
     fn ground(&mut self, batch: &Batch) -> Result<Vec<Vec<Answer>>, GroundError> {
         std::thread::sleep(self.naps[self.turn % self.naps.len()] * u32::try_from(batch.jobs.len()).unwrap());
         self.turn += 1;
-        let answer = |query: &Arc<_>| Answer { query: Arc::clone(query), status: Status::Ok, matches: Vec::new() };
+        let answer = |query: &Arc<_>| Answer {
+            query: Arc::clone(query),
+            status: Status::Ok,
+            matches: Vec::new(),
+            complete: true,
+        };
         Ok(batch.jobs.iter().map(|job| job.queries.iter().map(answer).collect()).collect())
     }
 }

@@ -50,8 +50,8 @@ pub(super) struct Delivery {
     /// Ends the delivery at once: the model is still at work and will not be waited for.
     pub(super) leave: CancellationToken,
     pub(super) epoch: String,
-    /// Events sent since the start; numbers them.
-    pub(super) events: u64,
+    /// Each camera's numbers, which go on where they were if it goes and comes back.
+    pub(super) numbers: BTreeMap<CameraId, Numbers>,
     /// Tells that answers come too late.
     pub(super) late: Reminder,
     /// When the latest batch was done; counts batches.
@@ -62,22 +62,31 @@ pub(super) struct Delivery {
     pub(super) followed: Arc<Followed>,
 }
 
+/// What a camera's events and tracks are numbered by, in one epoch.
+#[derive(Default)]
+pub(super) struct Numbers {
+    /// Events sent since the start.
+    events: u64,
+    /// The last track of a camera that is gone.
+    tracks: u64,
+}
+
 /// What is known of one camera between its frames.
 struct View {
     tracker: Tracker,
     /// Queries that were answered, and in which revision: of others nobody can say that nothing is there.
     answered: BTreeMap<QueryId, u32>,
-    /// What the present and count topics say now.
-    counts: BTreeMap<QueryId, usize>,
+    /// What the present and count topics say now; `None` of a query that has no more than a snapshot.
+    counts: BTreeMap<QueryId, Option<usize>>,
     /// How long after its arrival the latest frame was delivered. The camera is silent only if nothing came for so much
     /// longer: a slow model is no silence.
     delay: Duration,
 }
 
 impl View {
-    fn new(track: &TrackConfig) -> Self {
+    fn new(track: &TrackConfig, last_id: u64) -> Self {
         Self {
-            tracker: Tracker::new(track.clone()),
+            tracker: Tracker::starting_after(track.clone(), last_id),
             answered: BTreeMap::new(),
             counts: BTreeMap::new(),
             delay: Duration::ZERO,
@@ -112,6 +121,7 @@ impl Delivery {
                     if let Some(mut view) = views.remove(&camera) {
                         self.end(&camera, &mut view);
                         self.clear(&camera, view.counts.keys());
+                        self.numbers.entry(camera.clone()).or_default().tracks = view.tracker.last_id();
                     }
                     removed.insert(camera, Instant::now());
                 }
@@ -125,7 +135,8 @@ impl Delivery {
                         continue;
                     }
                     let camera = grounding.frame.camera.clone();
-                    let view = views.entry(camera).or_insert_with(|| View::new(&self.track));
+                    let last_id = self.numbers.get(&camera).map_or(0, |numbers| numbers.tracks);
+                    let view = views.entry(camera).or_insert_with(|| View::new(&self.track, last_id));
                     if let Err(error) = self.deliver(grounding, view, &mut snapshots).await {
                         // Who closes a pipe has seen enough; anything else is a loss.
                         if error.kind() == io::ErrorKind::BrokenPipe {
@@ -147,8 +158,7 @@ impl Delivery {
                     removed.retain(|_, at| at.elapsed() < IN_FLIGHT);
                     let now = Instant::now();
                     for (camera, view) in &mut views {
-                        let events = view.tracker.expire(now.checked_sub(view.delay).unwrap_or(now));
-                        self.announce(camera, view, &events);
+                        self.expire(camera, view, now);
                     }
                 }
             }
@@ -168,11 +178,27 @@ impl Delivery {
         }
     }
 
-    /// Ends every open event: nobody looks at this camera any more.
+    /// Ends every open event: nobody looks at this camera any more. Who is there is not told: nobody knows.
     fn end(&mut self, camera: &CameraId, view: &mut View) {
         let events = view.tracker.update(&mut [], Instant::now(), SystemTime::now());
         self.followed.set(camera, Vec::new());
-        self.announce(camera, view, &events);
+        self.tell(camera, &events);
+    }
+
+    /// Ends the events of a camera that gives no pictures any more, and takes back who is there: its silence does not say that
+    /// nobody is.
+    fn expire(&mut self, camera: &CameraId, view: &mut View, now: Instant) {
+        let now = now.checked_sub(view.delay).unwrap_or(now);
+        let events = view.tracker.expire(now);
+        self.tell(camera, &events);
+        if view.tracker.is_silent(now) {
+            view.answered.clear();
+            for (query, count) in view.counts.iter_mut().filter(|(_, count)| count.is_some()) {
+                *count = None;
+                self.unsay(camera, query);
+            }
+        }
+        self.announce(camera, view, &[]);
     }
 
     /// Says now and then that an answer came too late: with a model slower than that nothing is ever published, and nothing
@@ -204,14 +230,16 @@ impl Delivery {
         view.answered.extend(answered.map(|answer| (answer.query.id.clone(), answer.query.rev)));
         self.announce(&frame.camera, view, &events);
         let age = now.saturating_duration_since(frame.arrived_at());
-        if let Some(limit) = self.staleness.filter(|limit| age > *limit) {
-            self.tell_late(age, limit, now);
+        let late = self.staleness.filter(|limit| age > *limit);
+        let message = late.is_none().then(|| payload::detections(&grounding, &self.epoch, SystemTime::now(), now));
+        // Of queries that were removed while the model was at work nothing else is kept or counted.
+        grounding.answers.retain(|answer| self.runs(&answer.query.id, &frame.camera));
+        self.count(&grounding);
+        let Some(message) = message else {
+            self.tell_late(age, late.unwrap_or_default(), now);
             frame.ticket.drop_for(DropReason::Stale);
             return Ok(());
-        }
-        let message = payload::detections(&grounding, &self.epoch, SystemTime::now(), now);
-        // Of queries that were removed while the model was at work nothing else is kept or counted.
-        grounding.answers.retain(|answer| self.queries.borrow().of(&answer.query.id, &frame.camera).is_some());
+        };
         if self.sinks.publisher.is_some() {
             snapshots.consider(&grounding);
         }
@@ -248,52 +276,82 @@ impl Delivery {
         Ok(sent)
     }
 
-    /// Shows a frame in the live view, whether or not it was published, and counts it.
-    fn show(&mut self, grounding: &Grounding, message: Bytes, published: bool) {
+    /// Counts what the model did, also where it comes too late to be published.
+    fn count(&mut self, grounding: &Grounding) {
         let Some(hub) = &self.sinks.hub else { return };
-        let age = SystemTime::now().duration_since(grounding.frame.capture.at).unwrap_or_default();
-        hub.metrics().grounding(grounding, published.then_some(age));
+        hub.metrics().grounding(grounding);
         // The frames of one batch share the moment it was done.
         if self.last_batch.replace(grounding.timings.done_at) != Some(grounding.timings.done_at) {
             hub.metrics().batch(grounding.timings.batch);
         }
+    }
+
+    /// Shows a frame in the live view, whether or not it was published.
+    fn show(&self, grounding: &Grounding, message: Bytes, published: bool) {
+        let Some(hub) = &self.sinks.hub else { return };
+        if published {
+            hub.metrics().age(SystemTime::now().duration_since(grounding.frame.capture.at).unwrap_or_default());
+        }
         hub.frame(&grounding.frame, message);
+    }
+
+    /// Publishes events.
+    fn tell(&mut self, camera: &CameraId, events: &[TrackEvent]) {
+        let Some((publisher, topics)) = self.sinks.publisher.as_ref().filter(|_| !events.is_empty()) else { return };
+        let number = &mut self.numbers.entry(camera.clone()).or_default().events;
+        for event in events {
+            *number += 1;
+            publisher.event(topics.events(camera), payload::event(camera, event, &self.epoch, *number));
+        }
     }
 
     /// Publishes events, and what they changed about who is present.
     fn announce(&mut self, camera: &CameraId, view: &mut View, events: &[TrackEvent]) {
+        self.tell(camera, events);
         let Some((publisher, topics)) = self.sinks.publisher.clone() else { return };
-        for event in events {
-            self.events += 1;
-            publisher.event(topics.events(camera), payload::event(camera, event, &self.epoch, self.events));
-        }
         view.answered.retain(|id, rev| self.queries.borrow().of(id, camera).is_some_and(|query| query.rev == *rev));
-        let mut counts: BTreeMap<QueryId, usize> = view.answered.keys().map(|id| (id.clone(), 0)).collect();
+        let mut counts: BTreeMap<QueryId, Option<usize>> =
+            view.answered.keys().map(|id| (id.clone(), Some(0))).collect();
         for (query, count) in view.tracker.presence() {
             if let Some(entry) = counts.get_mut(&query) {
-                *entry = count;
+                *entry = Some(count);
             }
+        }
+        let pictured = view.counts.iter().filter(|(id, count)| count.is_none() && self.runs(id, camera));
+        for (id, _) in pictured {
+            counts.entry(id.clone()).or_default();
         }
         self.clear(camera, view.counts.keys().filter(|id| !counts.contains_key(*id)));
         for (query, count) in &counts {
-            let before = view.counts.get(query);
-            if before == Some(count) {
-                continue;
-            }
-            publisher.state(topics.count(camera, query), payload::count(*count));
-            if before.is_none_or(|b| (*b > 0) != (*count > 0)) {
-                publisher.state(topics.present(camera, query), payload::present(*count > 0));
+            let before = view.counts.get(query).copied().flatten();
+            let Some(count) = count.filter(|count| before != Some(*count)) else { continue };
+            publisher.state(topics.count(camera, query), payload::count(count));
+            if before.is_none_or(|b| (b > 0) != (count > 0)) {
+                publisher.state(topics.present(camera, query), payload::present(count > 0));
             }
         }
         view.counts = counts;
     }
 
+    /// Whether a query runs on `camera`.
+    fn runs(&self, query: &QueryId, camera: &CameraId) -> bool {
+        self.queries.borrow().of(query, camera).is_some()
+    }
+
+    /// Takes back who is there.
+    fn unsay(&self, camera: &CameraId, query: &QueryId) {
+        let Some((publisher, topics)) = &self.sinks.publisher else { return };
+        for topic in [topics.present(camera, query), topics.count(camera, query)] {
+            publisher.state(topic, Bytes::new());
+        }
+    }
+
     /// Takes back the retained topics of queries that no longer run on `camera`.
     fn clear<'a>(&self, camera: &CameraId, queries: impl Iterator<Item = &'a QueryId>) {
-        let Some((publisher, topics)) = &self.sinks.publisher else { return };
         for query in queries {
-            for topic in [topics.present(camera, query), topics.count(camera, query), topics.snapshot(camera, query)] {
-                publisher.state(topic, Bytes::new());
+            self.unsay(camera, query);
+            if let Some((publisher, topics)) = &self.sinks.publisher {
+                publisher.state(topics.snapshot(camera, query), Bytes::new());
             }
         }
     }

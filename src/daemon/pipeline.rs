@@ -142,7 +142,7 @@ impl Pipeline {
             passing: plan.finite,
             leave: leave.clone(),
             epoch,
-            events: 0,
+            numbers: BTreeMap::new(),
             late: Reminder::default(),
             last_batch: None,
             queries: queries.subscribe(),

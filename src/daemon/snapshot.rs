@@ -216,7 +216,8 @@ mod tests {
             track: None,
             via: Via { method: Method::Retrieve, model: "m".into(), crop: None, fresh: true },
         };
-        let answers = vec![Answer { query, status: Status::Ok, matches: boxes.iter().map(found).collect() }];
+        let answers =
+            vec![Answer { query, status: Status::Ok, matches: boxes.iter().map(found).collect(), complete: true }];
         let timings = Timings { queued: Duration::ZERO, inferred: Duration::ZERO, done_at: Instant::now(), batch: 1 };
         Grounding { frame: frame(HD, Some(Arc::new(Corners))), answers, timings }
     }

@@ -97,7 +97,7 @@ where
         let fitting: Vec<_> = asks.iter().filter(|(_, ask)| self.takes(ask.frame).is_ok()).copied().collect();
         let told = together::answer(&mut self.model, &fitting, self.bars, &mut self.zoom)?;
         let mut told = GroundError::unless_all(told, fitting.len())?.into_iter();
-        let mut next = || told.next().unwrap_or_else(|| Ok(Vec::new()));
+        let mut next = || told.next().unwrap_or_else(|| Ok(Vec::new().into()));
         Ok(asks
             .iter()
             .map(|(_, ask)| {
@@ -164,7 +164,7 @@ impl<M: Judge> Able for Searching<M> {
 fn write<M: Writer>(model: &mut M, asks: &[Ask<'_>]) -> Result<Vec<Told>, GroundError> {
     let hit = |(pick, kind): (Pick, ScoreKind)| Hit { pick, kind, crop: None };
     let told = written::answer(model, asks)?.into_iter();
-    Ok(told.map(|found| Ok(found?.into_iter().map(hit).collect())).collect())
+    Ok(told.map(|found| Ok(found?.into_iter().map(hit).collect::<Vec<_>>().into())).collect())
 }
 
 /// A model that scores boxes by words: `detector`, or `retrieve` on regions of the whole picture.
@@ -284,7 +284,7 @@ impl Grounder for Router {
                     }
                     Err(reason) => Status::Error(reason),
                 };
-                row.push(Answer { query: Arc::clone(query), status, matches: Vec::new() });
+                row.push(Answer { query: Arc::clone(query), status, matches: Vec::new(), complete: true });
             }
             answers.push(row);
         }
@@ -298,10 +298,12 @@ impl Grounder for Router {
             self.model.answer(&routed)?.into_iter().map(Reply::fresh).collect()
         };
         let replies = GroundError::unless_all(replies, routed.len())?;
-        for (((j, q), (method, ask)), Reply { status, hits, fresh }) in places.into_iter().zip(&routed).zip(replies) {
+        for (((j, q), (method, ask)), reply) in places.into_iter().zip(&routed).zip(replies) {
+            let Reply { status, hits, complete, fresh } = reply;
             let most = if self.model.means_one(&ask.query.text) { 1 } else { usize::MAX };
-            answers[j][q].matches = hits.iter().take(most).map(|hit| self.report(*method, hit, fresh)).collect();
-            answers[j][q].status = status;
+            let matches = hits.iter().take(most).map(|hit| self.report(*method, hit, fresh)).collect();
+            let answer = &mut answers[j][q];
+            (answer.matches, answer.status, answer.complete) = (matches, status, complete);
         }
         Ok(answers)
     }

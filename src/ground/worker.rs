@@ -161,7 +161,8 @@ impl Thread {
 }
 
 fn refused(job: &Job, reason: &str) -> Vec<Answer> {
-    let answer = |query| Answer { query, status: Status::Error(reason.to_owned()), matches: Vec::new() };
+    let answer =
+        |query| Answer { query, status: Status::Error(reason.to_owned()), matches: Vec::new(), complete: true };
     job.queries.iter().cloned().map(answer).collect()
 }
 

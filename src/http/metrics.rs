@@ -16,7 +16,7 @@
 //! | `groundd_broker_connects_total` | | connections made |
 //! | `groundd_broker_messages_total` | | messages handed to the broker |
 //! | `groundd_outbox_events` | | events waiting for the broker |
-//! | `groundd_outbox_dropped_total` | | events given up because the outbox was full |
+//! | `groundd_outbox_dropped_total` | | events given up because the outbox was full, or refused by the broker |
 //! | `groundd_frames_total` | `look` = looked, still | frames the model looked at; need not, since the picture had not changed |
 //! | `groundd_questions_total` | `answer` = asked, reused | queries on frames: asked of the model; answered from what was known |
 //! | `groundd_shed_total` | `reason` | queries on frames that were not asked, to save work |
@@ -73,7 +73,7 @@ pub struct Broker {
     pub messages: u64,
     /// Events waiting.
     pub outbox: u64,
-    /// Events given up because the outbox was full.
+    /// Events given up because the outbox was full, or refused by the broker.
     pub outbox_dropped: u64,
 }
 
@@ -159,15 +159,17 @@ impl Metrics {
         self.batch.observe(frames as f64);
     }
 
-    /// Everything a finished frame says: its times in the stages, `age` (capture to publish) and its answers.
-    pub fn grounding(&self, grounding: &Grounding, age: Option<Duration>) {
+    /// What the model did for a frame: its times in the stages and its answers.
+    pub fn grounding(&self, grounding: &Grounding) {
         self.observe(Stage::Decode, grounding.frame.decode_time);
         self.observe(Stage::Queue, grounding.timings.queued);
         self.observe(Stage::Infer, grounding.timings.inferred);
-        if let Some(age) = age {
-            self.observe(Stage::Age, age);
-        }
         grounding.answers.iter().for_each(|answer| self.answer(answer));
+    }
+
+    /// How old a frame was when it was published, from its capture.
+    pub fn age(&self, age: Duration) {
+        self.observe(Stage::Age, age);
     }
 
     fn answer(&self, answer: &Answer) {

@@ -19,7 +19,7 @@ pub(super) struct Link {
     /// Subscribers were told.
     pub(super) announced: bool,
     pub(super) seen_at: Instant,
-    /// The query was answered since, without it.
+    /// The query was answered since, completely, and without it.
     pub(super) missed: bool,
     told_at: Instant,
     first_seen: SystemTime,
@@ -47,8 +47,9 @@ impl Link {
 
     /// It was matched again.
     pub(super) fn see(&mut self, found: &Match, now: Instant, captured: SystemTime) {
-        (self.seen_at, self.last_seen, self.bbox) = (now, captured, found.bbox);
-        self.frames += 1;
+        // A camera's own clock may come to be known, or doubted, only after it was first seen.
+        (self.seen_at, self.last_seen, self.bbox) = (now, captured.max(self.last_seen), found.bbox);
+        (self.missed, self.frames) = (false, self.frames + 1);
         // A score that is no number never wins, and never stays.
         let best = self.best.found.score;
         if found.score > best || (best.is_nan() && !found.score.is_nan()) {

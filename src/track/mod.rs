@@ -17,7 +17,7 @@ pub use self::tracker::Tracker;
 pub struct TrackConfig {
     /// A track ends when its object was not seen for this long, in seconds.
     pub lost_seconds: f32,
-    /// A new match is announced once it was seen on this many analysed frames.
+    /// A new match is announced once it was told on this many frames; an answer that still holds is told again.
     pub confirm_frames: u32,
     /// An event of a lasting track is updated at most this often, in seconds.
     pub update_seconds: f32,

@@ -1,15 +1,17 @@
 //! Tracking against worlds whose truth is known.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
-use proptest::prelude::*;
-
-use super::*;
+use super::{
+    tracker::{MAX_OBJECTS, MAX_TRACKS},
+    *,
+};
 use crate::types::{Answer, BBox, EventKind, Match, Method, Query, QueryId, ScoreKind, Status, TrackEvent, Via};
+
+mod worlds;
 
 fn query_rev(id: &str, rev: u32) -> Arc<Query> {
     Arc::new(Query {
@@ -39,11 +41,16 @@ fn found(corners: [f32; 4], score: f32) -> Match {
 }
 
 fn ok(query: &Arc<Query>, matches: Vec<Match>) -> Answer {
-    Answer { query: Arc::clone(query), status: Status::Ok, matches }
+    Answer { query: Arc::clone(query), status: Status::Ok, matches, complete: true }
+}
+
+/// Not everything that may match was looked at.
+fn incomplete(query: &Arc<Query>, matches: Vec<Match>) -> Answer {
+    Answer { complete: false, ..ok(query, matches) }
 }
 
 fn shed(query: &Arc<Query>) -> Answer {
-    Answer { query: Arc::clone(query), status: Status::Shed("busy".into()), matches: vec![] }
+    Answer { status: Status::Shed("busy".into()), ..ok(query, vec![]) }
 }
 
 /// A tracker with a clock in milliseconds.
@@ -174,6 +181,35 @@ fn what_a_shed_query_remembers_is_told_its_track_and_believed_no_longer_than_not
 }
 
 #[test]
+fn of_what_is_not_in_an_incomplete_answer_nobody_says_that_it_is_gone() {
+    let q = query("q");
+    let both = || vec![found(BOX, 0.9), found(BOX.map(|v| v + 400.0), 0.8)];
+    // When the second of two objects ends, of which there is only the first in the answers after those `before`.
+    let ends = |before: Vec<Answer>, answer: &dyn Fn(Vec<Match>) -> Answer| {
+        let mut bench = Bench::new();
+        let mut ms = 0;
+        for answer in [ok(&q, both()), ok(&q, both())].into_iter().chain(before) {
+            assert!(bench.update(ms, &mut [answer]).iter().all(|event| event.kind == EventKind::New));
+            ms += 500;
+        }
+        assert_eq!(bench.count("q"), Some(2));
+        (ms..20_000).step_by(500).find(|ms| {
+            let events = bench.update(*ms, &mut [answer(vec![found(BOX, 0.9)])]);
+            let kinds = kinds(&events);
+            assert!(!kinds.contains(&(EventKind::End, 1, "q")));
+            kinds.contains(&(EventKind::End, 2, "q"))
+        })
+    };
+    let (complete, part) = (|found| ok(&q, found), |found| incomplete(&q, found));
+    assert_eq!(ends(vec![], &complete), Some(500 + 2500));
+    // As long as what a shed query had found.
+    assert_eq!(ends(vec![], &part), Some(500 + 8500));
+    let missed = || ok(&q, vec![found(BOX, 0.9)]);
+    assert_eq!(ends(vec![missed()], &part), Some(500 + 2500), "it was looked for once, and nobody saw it since");
+    assert_eq!(ends(vec![missed(), part(both())], &part), Some(1500 + 8500), "it was seen since");
+}
+
+#[test]
 fn a_silent_camera_ends_its_objects() {
     let (mut bench, q) = (Bench::new(), query("q"));
     bench.update(0, &mut [ok(&q, vec![found(BOX, 0.9)])]);
@@ -239,6 +275,46 @@ fn a_camera_that_comes_back_shows_the_same_objects_where_they_stood_and_only_the
 }
 
 #[test]
+fn what_is_gone_when_the_camera_is_back_leaves_its_id_to_nobody() {
+    let q = query("q");
+    // The id of what stands there at last, when the camera was silent for 5 s and then said this again and again.
+    let later = |answer: Answer, until: u64| {
+        let mut bench = Bench::new();
+        for ms in [0, 100] {
+            bench.update(ms, &mut [ok(&q, vec![found(BOX, 0.9)])]);
+        }
+        assert_eq!(kinds(&bench.expire(5000)), [(EventKind::End, 1, "q")]);
+        for ms in (5100..until).step_by(500) {
+            bench.update(ms, &mut [answer.clone()]);
+        }
+        let mut answers = [ok(&q, vec![found(BOX, 0.9)])];
+        bench.update(until, &mut answers);
+        answers[0].matches[0].track
+    };
+    assert_eq!(later(ok(&q, vec![]), 35_000), Some(2));
+    // It was not found at once.
+    assert_eq!(later(ok(&q, vec![]), 7000), Some(1));
+    // Nobody looked, or not everywhere.
+    assert_eq!(later(shed(&q), 35_000), Some(1));
+    assert_eq!(later(incomplete(&q, vec![]), 35_000), Some(1));
+    assert_eq!(later(ok(&query("other"), vec![]), 35_000), Some(1));
+}
+
+#[test]
+fn a_camera_that_is_set_again_gives_no_id_twice() {
+    let q = query("q");
+    let mut bench = Bench::new();
+    assert_eq!(bench.tracker.last_id(), 0);
+    bench.update(0, &mut [ok(&q, vec![found(BOX, 0.9), found(BOX.map(|v| v + 400.0), 0.9)])]);
+    let last = bench.tracker.last_id();
+    let mut again = Bench { tracker: Tracker::starting_after(TrackConfig::default(), last), ..bench };
+    assert_eq!((last, again.tracker.last_id()), (2, 2));
+    let mut answers = [ok(&q, vec![found(BOX, 0.9)])];
+    again.update(1000, &mut answers);
+    assert_eq!((answers[0].matches[0].track, again.tracker.last_id()), (Some(3), 3));
+}
+
+#[test]
 fn a_query_that_is_removed_or_changed_ends_what_was_open() {
     let (mut bench, a, b) = (Bench::new(), query("a"), query("b"));
     let frame = |a: &Arc<Query>| [ok(a, vec![found(BOX, 0.9)]), ok(&b, vec![found(BOX, 0.9)])];
@@ -267,139 +343,6 @@ fn an_unsure_box_keeps_an_object_but_does_not_steal_it() {
     assert_eq!(answers[0].matches[0].track, Some(1));
 }
 
-/// Part of the frame time it is late, whether it is dropped, and for each object whether it is seen and the noise.
-type LaneFrame = (f64, bool, Vec<(bool, f32)>);
-
-/// Objects that move along lanes of their own, seen now and then.
-#[derive(Debug, Clone)]
-struct Lanes {
-    /// Speed (sizes a second) and width of each.
-    objects: Vec<(f32, f32)>,
-    fps: f64,
-    frames: Vec<LaneFrame>,
-}
-
-fn lanes() -> impl Strategy<Value = Lanes> {
-    let objects = proptest::collection::vec((-0.8f32..0.8, 40.0f32..120.0), 1..5);
-    let seen = proptest::collection::vec((proptest::bool::weighted(0.85), -0.03f32..0.03), 5);
-    let frame = (0.0f64..0.3, proptest::bool::weighted(0.1), seen);
-    (objects, 2.0f64..30.0, proptest::collection::vec(frame, 10..60)).prop_map(|(objects, fps, frames)| Lanes {
-        objects,
-        fps,
-        frames,
-    })
-}
-
-proptest! {
-    #[test]
-    fn ids_are_unique_and_stable_for_what_does_not_cross(world in lanes()) {
-        let q = query("q");
-        // A loss longer than this is an end; the world may have gaps of several frames at 2 a second.
-        let config = TrackConfig { lost_seconds: 4.0, ..TrackConfig::default() };
-        let mut bench = Bench { tracker: Tracker::new(config), start: Instant::now() };
-        let mut ids: BTreeMap<usize, u64> = BTreeMap::new();
-        let mut last_seen: BTreeMap<usize, f64> = BTreeMap::new();
-        for (i, (late, dropped, seen)) in world.frames.iter().enumerate() {
-            if *dropped { continue }
-            let t = (i as f64 + late) / world.fps;
-            let mut matches = Vec::new();
-            let mut truth = Vec::new();
-            for (o, (speed, width)) in world.objects.iter().enumerate() {
-                let (shown, noise) = seen[o];
-                let size = width * 2f32.sqrt();
-                // Longer out of sight, nothing could know where it went without a settled speed.
-                if !shown && last_seen.get(&o).is_some_and(|s| t - s < 0.7) { continue }
-                #[expect(clippy::cast_possible_truncation)]
-                let x = 2000.0 + speed * size * t as f32 + noise * size;
-                let y = 1000.0 * o as f32;
-                matches.push(found([x, y, x + width, y + 2.0 * width], 0.4 + 0.1 * o as f32));
-                truth.push(o);
-                last_seen.insert(o, t);
-            }
-            let mut answers = [ok(&q, matches)];
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-            bench.update((t * 1000.0) as u64, &mut answers);
-            for (o, found) in truth.iter().zip(&answers[0].matches) {
-                let id = found.track.unwrap();
-                prop_assert_eq!(*ids.entry(*o).or_insert(id), id, "object {} at {}", o, t);
-            }
-        }
-        let all: BTreeSet<u64> = ids.values().copied().collect();
-        prop_assert_eq!(all.len(), ids.len());
-        prop_assert_eq!(all.last().copied().unwrap_or(0), ids.len() as u64);
-    }
-
-    #[test]
-    fn every_life_is_new_updates_end_and_presence_is_what_is_open(
-        frames in proptest::collection::vec(
-            (
-                0u64..1500,
-                proptest::collection::vec(
-                    (0u8..5, proptest::collection::vec((0f32..300.0, 0f32..300.0, any::<f32>()), 0..6)), 3,
-                ),
-                any::<bool>(),
-            ),
-            1..40,
-        ),
-    ) {
-        let mut bench = Bench::new();
-        let mut open: BTreeMap<(u64, String), bool> = BTreeMap::new();
-        let mut ms = 0;
-        for (step, queries, quiet) in frames {
-            ms += step;
-            let mut answers = Vec::new();
-            for (i, (kind, boxes)) in queries.into_iter().enumerate() {
-                let q = query_rev(&format!("q{i}"), 1 + u32::from(kind == 3));
-                let boxes = boxes.iter().map(|(x, y, s)| found([*x, *y, x + 60.0, y + 60.0], *s)).collect();
-                match kind {
-                    0 => {}
-                    1 => answers.push(shed(&q)),
-                    _ => answers.push(ok(&q, boxes)),
-                }
-            }
-            let events = if quiet { bench.expire(ms) } else { bench.update(ms, &mut answers) };
-            for event in events {
-                let key = (event.track, event.query.id.to_string());
-                match event.kind {
-                    EventKind::New => prop_assert_eq!(open.insert(key, true), None),
-                    EventKind::Update => prop_assert!(open.contains_key(&key)),
-                    EventKind::End => prop_assert_eq!(open.remove(&key), Some(true)),
-                }
-                prop_assert!(event.frames >= 2 && event.first_seen <= event.last_seen);
-            }
-            for answer in answers.iter().filter(|_| !quiet) {
-                let ids: Vec<_> = answer.matches.iter().filter_map(|m| m.track).collect();
-                prop_assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len());
-                prop_assert_eq!(ids.len(), answer.matches.len());
-            }
-            let present: BTreeMap<String, usize> =
-                bench.tracker.presence().map(|(id, n)| (id.to_string(), n)).collect();
-            for (id, n) in &present {
-                prop_assert_eq!(open.keys().filter(|(_, q)| q == id).count(), *n);
-            }
-            prop_assert_eq!(present.values().sum::<usize>(), open.len());
-        }
-    }
-
-    #[test]
-    fn nothing_that_can_be_a_box_makes_it_panic(
-        frames in proptest::collection::vec(
-            (any::<u32>(), proptest::collection::vec((any::<[f32; 4]>(), any::<f32>()), 0..20)), 1..20,
-        ),
-        lost in any::<f32>(), confirm in any::<u32>(), update in any::<f32>(),
-    ) {
-        let config = TrackConfig { lost_seconds: lost, confirm_frames: confirm, update_seconds: update };
-        let mut bench = Bench { tracker: Tracker::new(config), start: Instant::now() };
-        for (ms, boxes) in frames {
-            let matches = boxes.into_iter().filter_map(|([a, b, c, d], s)| {
-                BBox::new(a, b, c, d).map(|b| found(b.corners(), s))
-            });
-            bench.update(ms.into(), &mut [ok(&query("q"), matches.collect())]);
-            bench.expire(u64::from(ms) / 2);
-        }
-    }
-}
-
 #[test]
 fn objects_are_where_they_were_going_for_each_query_they_answer() {
     let (start, mut tracker) = (Instant::now(), Tracker::new(TrackConfig::default()));
@@ -422,13 +365,17 @@ fn objects_are_where_they_were_going_for_each_query_they_answer() {
 #[test]
 fn a_flood_of_boxes_is_bounded() {
     let (mut bench, q) = (Bench::new(), query("q"));
-    let started = Instant::now();
+    let (started, mut most) = (Instant::now(), 0usize);
     for frame in 0..8u64 {
         let matches = (0..2000u16).map(|i| {
             let (x, y) = (f32::from(i % 50) * 70.0 + frame as f32 * 3000.0, f32::from(i / 50) * 70.0);
             found([x, y, x + 60.0, y + 60.0], 0.5)
         });
-        bench.update(frame * 33, &mut [ok(&q, matches.collect())]);
+        let mut answers = [ok(&q, matches.collect())];
+        bench.update(frame * 33, &mut answers);
+        most = most.max(answers[0].matches.iter().filter(|found| found.track.is_some()).count());
     }
+    // One query: there are as many predictions as tracks.
+    assert_eq!((most, bench.tracker.predicted(bench.start).len()), (MAX_OBJECTS, MAX_TRACKS));
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }

@@ -7,7 +7,8 @@
 //! often enough.
 //!
 //! When nothing comes from a camera any more its objects end, as nobody can say they are there; but if it comes back soon,
-//! what stands where an object stood is that object, by its old id.
+//! what stands where an object stood is that object, by its old id. Unless it is back already and nothing stood there: what
+//! comes then is something else.
 
 use std::{
     collections::BTreeMap,
@@ -31,8 +32,8 @@ const SURE: f32 = 0.5;
 /// How far an object may have moved against its prediction, in box sizes: at once, a second, at most.
 const REACH: (f64, f64, f64) = (0.5, 2.5, 1.5);
 /// Objects on one frame, and tracks in memory, beyond which boxes stay without a track.
-const MAX_OBJECTS: usize = 128;
-const MAX_TRACKS: usize = 512;
+pub(super) const MAX_OBJECTS: usize = 128;
+pub(super) const MAX_TRACKS: usize = 512;
 /// A longer time between two frames is an outage, not the camera's rate.
 const LONGEST_GAP: Duration = Duration::from_mins(1);
 
@@ -70,6 +71,8 @@ struct Asleep {
     bbox: BBox,
     queries: Vec<QueryId>,
     seen_at: Instant,
+    /// When it was first looked for, and not found, after the silence.
+    missed_since: Option<Instant>,
 }
 
 /// One thing on this frame, with every match that shows it: places in the answers.
@@ -82,9 +85,15 @@ struct Object {
 impl Tracker {
     /// A tracker without objects; the first gets the id 1.
     pub fn new(config: TrackConfig) -> Self {
+        Self::starting_after(config, 0)
+    }
+
+    /// A tracker without objects; the first gets the id after `last_id`. For a camera that was here before: who heard of its
+    /// objects must not take a new one for one of those.
+    pub fn starting_after(config: TrackConfig, last_id: u64) -> Self {
         Self {
             config,
-            last_id: 0,
+            last_id,
             tracks: Vec::new(),
             asleep: Vec::new(),
             queries: Vec::new(),
@@ -93,10 +102,16 @@ impl Tracker {
         }
     }
 
+    /// The highest id that an object has got; that of [`Tracker::starting_after`] where none has got one.
+    pub fn last_id(&self) -> u64 {
+        self.last_id
+    }
+
     /// Takes one frame's answers, all queries of the camera in them, writes the tracks into their matches, and says what
     /// changed. `now` is when the frame was taken (or arrived) on the monotonic clock, `captured` on the wall clock. A
     /// query that is missing, or has a new revision, ends what was open under it; one that was shed changes nothing: what is
-    /// remembered of it is told which track it is, but is no sign that the thing is still there.
+    /// remembered of it is told which track it is, but is no sign that the thing is still there. What is not in an incomplete
+    /// answer may be there all the same.
     pub fn update(&mut self, answers: &mut [Answer], now: Instant, captured: SystemTime) -> Vec<TrackEvent> {
         let before = self.updated.unwrap_or(now);
         let now = before.max(now);
@@ -113,7 +128,7 @@ impl Tracker {
             let track = &mut self.tracks[index];
             track.motion.correct(object.bbox, now);
             for (answer, place) in &object.members {
-                let Answer { query, status, matches } = &mut answers[*answer];
+                let Answer { query, status, matches, .. } = &mut answers[*answer];
                 let found = &mut matches[*place];
                 found.track = Some(track.id);
                 if *status == Status::Ok {
@@ -121,7 +136,8 @@ impl Tracker {
                 }
             }
         }
-        for answer in answers.iter().filter(|a| a.status == Status::Ok) {
+        self.miss_asleep(answers, now);
+        for answer in answers.iter().filter(|answer| tells_absence(answer)) {
             for link in self.tracks.iter_mut().filter_map(|t| t.links.get_mut(&answer.query.id)) {
                 link.missed = link.seen_at < now;
             }
@@ -141,6 +157,17 @@ impl Tracker {
         let mut events = Vec::new();
         self.sweep(now, &mut events);
         events
+    }
+
+    /// Whether nothing has come for so long that nobody can say who is there.
+    pub fn is_silent(&self, now: Instant) -> bool {
+        self.updated.is_none_or(|at| now.saturating_duration_since(at) > self.quiet())
+    }
+
+    /// How long nothing may come. Where frames come more rarely than objects are lost, their absence says nothing until one is
+    /// overdue.
+    fn quiet(&self) -> Duration {
+        seconds(self.config.lost_seconds).max(self.gap * 2)
     }
 
     /// How many objects answer each query of the latest frame now, none included.
@@ -178,10 +205,7 @@ impl Tracker {
     }
 
     fn sweep(&mut self, now: Instant, events: &mut Vec<TrackEvent>) {
-        let lost = seconds(self.config.lost_seconds);
-        // Where frames come more rarely than objects are lost, their absence says nothing until one is overdue.
-        let quiet = lost.max(self.gap * 2);
-        let silent = self.updated.is_none_or(|at| now.saturating_duration_since(at) > quiet);
+        let (lost, quiet, silent) = (seconds(self.config.lost_seconds), self.quiet(), self.is_silent(now));
         let is_lost = |link: &Link| link.is_lost(now, (lost, quiet), silent);
         self.asleep.retain(|asleep| now.saturating_duration_since(asleep.seen_at) <= RETURN);
         if silent {
@@ -275,6 +299,19 @@ impl Tracker {
 }
 
 impl Tracker {
+    /// Forgets what does not stand where it stood before the silence, after it was looked for as long as it takes to be lost.
+    fn miss_asleep(&mut self, answers: &[Answer], now: Instant) {
+        let lost = seconds(self.config.lost_seconds);
+        let asked = |id: &QueryId| answers.iter().any(|answer| answer.query.id == *id && tells_absence(answer));
+        self.asleep.retain_mut(|asleep| {
+            if !asleep.queries.iter().any(asked) {
+                return true;
+            }
+            let since = *asleep.missed_since.get_or_insert(now);
+            now.saturating_duration_since(since) <= lost
+        });
+    }
+
     /// The id that an object had before its camera was silent.
     fn wake(&mut self, object: &Object, answers: &[Answer]) -> Option<u64> {
         let asks = |id: &QueryId| object.members.iter().any(|(answer, _)| answers[*answer].query.id == *id);
@@ -290,7 +327,7 @@ impl Track {
     fn asleep(&self) -> Option<Asleep> {
         let last = self.links.values().filter(|link| link.announced).max_by_key(|link| link.seen_at)?;
         let queries = self.links.keys().cloned().collect();
-        Some(Asleep { id: self.id, bbox: last.bbox, queries, seen_at: last.seen_at })
+        Some(Asleep { id: self.id, bbox: last.bbox, queries, seen_at: last.seen_at, missed_since: None })
     }
 
     fn see(&mut self, query: &Arc<Query>, found: &Match, now: Instant, captured: SystemTime) {
@@ -299,6 +336,11 @@ impl Track {
             None => drop(self.links.insert(query.id.clone(), Link::new(query, found, now, captured))),
         }
     }
+}
+
+/// Whether what an answer does not hold was looked for, and is not there.
+fn tells_absence(answer: &Answer) -> bool {
+    answer.status == Status::Ok && answer.complete
 }
 
 /// The things on a frame: matches of different queries that are one, the surest first.

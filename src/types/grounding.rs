@@ -72,6 +72,9 @@ pub struct Answer {
     pub status: Status,
     /// The boxes, best first.
     pub matches: Vec<Match>,
+    /// Whether there was time to ask about all that is known: of what an incomplete answer does not hold nobody can say that it
+    /// is gone.
+    pub complete: bool,
 }
 
 /// Where a frame's time went.

@@ -103,3 +103,36 @@ fn a_camera_that_is_away_does_not_keep_a_reload_from_being_taken() {
     assert!(daemon.is_running(), "{}", daemon.log());
     assert_eq!(world.since("gate"), live_since, "an unchanged camera was touched");
 }
+
+#[test]
+fn silence_says_of_nobody_that_they_are_gone_and_pictures_outlive_a_restart() {
+    let world = World::new();
+    let server = street();
+    let (url, more) = (server.url("cam"), "snapshot_seconds = 1.0\n");
+    let (present, state) = ("groundd/gate/person/present", "groundd/query/person/state");
+    let pictured = |name: &str| {
+        let topic = "groundd/gate/person/snapshot";
+        let heard = world.broker.listen(name, &[topic], &["-q", "1", "-F", "%t %l"]);
+        heard.lines().iter().any(|line| line.strip_prefix(topic).is_some_and(|length| length.trim() != "0"))
+    };
+    let config = world.configure(&[("gate", &url)], &[("person", "person"), ("dog", "dog")], more);
+    let heard = world.broker.subscribe("present", &[present]);
+    let mut daemon = world.run(&config);
+    wait_for("somebody", A_WHILE, || world.broker.retained(present).filter(|present| present == "ON"));
+    wait_for("a picture", A_WHILE, || pictured("first").then_some(()));
+    let before = heard.lines().len();
+    drop(server);
+    wait_for("who is there to be taken back", PATIENCE, || world.broker.retained(present).is_none().then_some(()));
+    world.broker.settle(&heard);
+    let after = heard.lines().split_off(before);
+    assert!(!after.iter().any(|line| line.contains("OFF")), "{after:?}");
+    daemon.signal(Signal::TERM);
+    assert!(daemon.wait(PATIENCE).success(), "{}", daemon.log());
+
+    // The camera stays away, and one query is gone.
+    world.configure(&[("gate", &url)], &[("person", "person")], more);
+    let daemon = world.run(&config);
+    let of_dog = "groundd/query/dog/state";
+    wait_for("the other query to be taken back", A_WHILE, || world.broker.retained(of_dog).is_none().then_some(()));
+    assert!(world.broker.retained(state).is_some() && pictured("second"), "{}", daemon.log());
+}

@@ -38,7 +38,7 @@ fn grounding(ledger: &Arc<Ledger>, status: Status) -> Grounding {
         done_at: Instant::now(),
         batch: 1,
     };
-    Grounding { frame, answers: vec![Answer { query, status, matches: Vec::new() }], timings }
+    Grounding { frame, answers: vec![Answer { query, status, matches: Vec::new(), complete: true }], timings }
 }
 
 /// A server all of whose numbers have been fed, an open live view of it, and what it tells.
@@ -47,9 +47,10 @@ async fn fed() -> (Server, Events, String) {
     let mut events = Events::open(server.addr, "/live").await;
     events.named("frame").await;
     let metrics = server.hub.metrics();
-    metrics.grounding(&grounding(&ledger, Status::Ok), Some(Duration::from_millis(31)));
+    metrics.grounding(&grounding(&ledger, Status::Ok));
+    metrics.age(Duration::from_millis(31));
     // One that nobody got has no age when it was published.
-    metrics.grounding(&grounding(&ledger, Status::Shed("busy".to_owned())), None);
+    metrics.grounding(&grounding(&ledger, Status::Shed("busy".to_owned())));
     metrics.batch(3);
     metrics.camera_restart(&camera("gate"));
     metrics.broker(Broker { connected: true, connects: 2, messages: 40, outbox: 5, outbox_dropped: 1 });

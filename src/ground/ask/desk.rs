@@ -18,7 +18,7 @@ use super::{
 use crate::{
     ground::{
         GroundError,
-        methods::{Hit, Unanswered, regions::Bar, together::Asked},
+        methods::{Unanswered, regions::Bar, together::Asked},
         router::Able,
     },
     types::{CameraId, Frame, Method, Rgb, ShedReason, Status, Work},
@@ -67,7 +67,7 @@ impl Desk {
         }
         self.budget.worked(began, Instant::now());
         self.places.retain(|_, place| place.used_at.is_some_and(|at| began.saturating_duration_since(at) < FORGET));
-        let unknown = || self.reply(Vec::new(), false, false, Some(ShedReason::Waiting));
+        let unknown = || self.reply(Known::default(), false, Some(ShedReason::Waiting));
         Ok((0..asks.len()).map(|i| replies.remove(&i).unwrap_or_else(unknown)).collect())
     }
 
@@ -100,15 +100,17 @@ impl Desk {
                     self.work.answer(true);
                     Reply::fresh(Err(reason.clone().into()))
                 }
-                Some(Err(Unanswered::Unfinished)) => self.reply(Vec::new(), true, true, Some(ShedReason::Budget)),
+                Some(Err(Unanswered::Unfinished)) => {
+                    self.reply(Known { looked: true, ..Known::default() }, true, Some(ShedReason::Budget))
+                }
                 Some(Ok(())) | None => {
                     let place = self.places.get_mut(&asks[i].1.frame.camera);
                     let known = place.and_then(|place| place.known(&asks[i], bar, scores.get(&i)));
-                    let Known { hits, all, looked } = known.unwrap_or_default();
+                    let mut known = known.unwrap_or_default();
+                    known.all &= !outdated.contains(&i);
                     // Matches are news whatever else there may be; that there are none is not, before all was asked.
-                    let unsure = !all || outdated.contains(&i);
-                    let waiting = (unsure && hits.is_empty()).then_some(ShedReason::Waiting);
-                    self.reply(hits, asked, looked, shed.get(&i).copied().or(waiting))
+                    let waiting = (!known.all && known.hits.is_empty()).then_some(ShedReason::Waiting);
+                    self.reply(known, asked, shed.get(&i).copied().or(waiting))
                 }
             };
             replies.insert(i, reply);
@@ -117,13 +119,14 @@ impl Desk {
     }
 
     /// A reply, entered in the account.
-    fn reply(&self, hits: Vec<Hit>, asked: bool, looked: bool, shed: Option<ShedReason>) -> Reply {
+    fn reply(&self, known: Known, asked: bool, shed: Option<ShedReason>) -> Reply {
+        let Known { hits, all, looked } = known;
         let status = match shed {
             Some(reason) => Status::Shed(reason.to_string()),
             None => Status::Ok,
         };
         shed.map_or_else(|| self.work.answer(asked), |reason| self.work.leave(reason));
-        Reply { status, hits, fresh: asked && looked }
+        Reply { status, hits, complete: all, fresh: asked && looked }
     }
 
     /// Looks at the frames that need it. Questions about a frame that the model cannot take are answered at once.
@@ -327,9 +330,14 @@ impl Desk {
             for (due, told) in of_method.iter().zip(told) {
                 let frame = asks[due.ask].1.frame;
                 let now = self.now(frame);
-                let held = self.places.get_mut(&frame.camera).map(|place| place.scene.held(due.place));
-                outcome
-                    .insert(due.ask, told.map(|hits| held.into_iter().for_each(|held| held.hold(hits.clone(), now))));
+                let Some(place) = self.places.get_mut(&frame.camera) else { continue };
+                let held = place.scene.held(due.place);
+                let told = told.map(|finds| held.hold(finds, now));
+                if told.is_err() {
+                    // What was known before was in doubt, or nobody would have asked.
+                    held.outdate();
+                }
+                outcome.insert(due.ask, told);
             }
         }
         Ok(outcome)

@@ -5,7 +5,7 @@ use crate::{
     ground::{
         ask::look::Offering,
         methods::{
-            Told,
+            Finds, Hit, Told,
             regions::Pick,
             retrieve::{Ask, TextCheck},
         },
@@ -31,13 +31,15 @@ struct Scripted<S> {
     asked: usize,
     /// Searches end before anything is found, and before all was looked at.
     hasty: bool,
+    /// They end before all was looked at, and something was found.
+    partial: bool,
     /// What a look takes, and a question.
     pace: [Duration; 2],
 }
 
 impl<S: Fn(usize) -> Vec<Thing> + Send> Scripted<S> {
     fn new(script: S) -> Self {
-        Self { script, looks: 0, asked: 0, hasty: false, pace: [Duration::ZERO; 2] }
+        Self { script, looks: 0, asked: 0, hasty: false, partial: false, pace: [Duration::ZERO; 2] }
     }
 }
 
@@ -97,8 +99,10 @@ impl<S: Fn(usize) -> Vec<Thing> + Send> Offering for Scripted<S> {
         let told = |(offered, ask): &(&Offered, Asked<'_>)| -> Vec<Hit> {
             things(offered).iter().filter_map(|thing| hit(thing, ask.1.frame)).collect()
         };
-        let hasty = self.hasty;
-        Ok(asks.iter().map(|one| if hasty { Err(Unanswered::Unfinished) } else { Ok(told(one)) }).collect())
+        let Self { hasty, partial, .. } = *self;
+        let finds =
+            |one| if hasty { Err(Unanswered::Unfinished) } else { Ok(Finds { hits: told(one), complete: !partial }) };
+        Ok(asks.iter().map(finds).collect())
     }
 }
 
@@ -256,6 +260,40 @@ fn a_search_that_was_not_finished_is_shed_counted_and_goes_on_at_once() {
     office.model.hasty = false;
     let reply = office.ask(&frame("a", 0, 90, ms(0)), &[(Method::Zoom, &all)]).remove(0);
     assert_eq!((reply.status, reply.hits.len(), office.work.asked()), (Status::Ok, 1, 1));
+}
+
+#[test]
+fn what_a_search_found_is_told_but_not_for_all_there_is_until_it_has_looked_everywhere() {
+    let script = |_| vec![thing([0.1, 0.1, 0.2, 0.2], 0.9, &[])];
+    let mut office = Office::new(AskConfig::default(), false, script);
+    let all = query("all", Worth::default());
+    let mut ask = |partial: bool, at: Duration| {
+        office.model.partial = partial;
+        let reply = office.ask(&frame("a", 0, 90, at), &[(Method::Zoom, &all)]).remove(0);
+        (reply.status, reply.hits.len(), reply.complete, office.model.asked)
+    };
+    assert_eq!(ask(true, ms(0)), (Status::Ok, 1, false, 1));
+    // The same picture need not be searched on with every frame, but with the next look at it.
+    assert_eq!(ask(true, ms(66)), (Status::Ok, 1, false, 1));
+    assert_eq!(ask(false, ms(1100)), (Status::Ok, 1, true, 2));
+    assert_eq!(ask(false, ms(2200)), (Status::Ok, 1, true, 2), "now it is known");
+}
+
+#[test]
+fn what_could_not_be_found_again_is_not_told_any_more() {
+    let script = |_| vec![thing([0.1, 0.1, 0.2, 0.2], 0.9, &[])];
+    let mut office = Office::new(AskConfig::default(), false, script);
+    let all = query("all", Worth::default());
+    let mut ask = |hasty: bool, at: Duration| {
+        office.model.hasty = hasty;
+        let reply = office.ask(&frame("a", 0, 90, at), &[(Method::Zoom, &all)]).remove(0);
+        (reply.status, reply.hits.len())
+    };
+    assert_eq!(ask(false, ms(0)), (Status::Ok, 1));
+    // Old enough to be asked again, and not found before the time was over.
+    assert_eq!(ask(true, ms(4000)), (shed(ShedReason::Budget), 0));
+    assert_eq!(ask(true, ms(4066)), (shed(ShedReason::Budget), 0));
+    assert_eq!(ask(false, ms(4133)), (Status::Ok, 1));
 }
 
 #[test]

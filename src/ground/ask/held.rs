@@ -2,25 +2,30 @@
 
 use std::time::{Duration, Instant};
 
-use crate::ground::methods::Hit;
+use crate::ground::methods::Finds;
 
 /// What is known of one query on one camera.
 #[derive(Debug, Default)]
 pub struct Held {
-    answer: Option<(Vec<Hit>, Instant)>,
+    answer: Option<(Finds, Instant)>,
     /// The picture has changed since.
     outdated: bool,
 }
 
 impl Held {
-    /// The picture has changed.
+    /// What is known says nothing of the picture any more: it has changed, or was asked about in vain.
     pub fn outdate(&mut self) {
         self.outdated = true;
     }
 
     /// The answer, whether or not it still holds.
-    pub fn hits(&self) -> Option<&Vec<Hit>> {
-        self.answer.as_ref().map(|(hits, _)| hits)
+    pub fn finds(&self) -> Option<&Finds> {
+        self.answer.as_ref().map(|(finds, _)| finds)
+    }
+
+    /// Whether there was no time to look wherever it was before.
+    pub fn is_partial(&self) -> bool {
+        self.finds().is_some_and(|finds| !finds.complete)
     }
 
     /// Whether it must be asked because nothing is known of this picture.
@@ -30,8 +35,8 @@ impl Held {
 
     /// Whether an answer about a picture that has not changed is older than it may be.
     pub fn is_old(&self, matched: Duration, missed: Duration, now: Instant) -> bool {
-        self.answer.as_ref().is_some_and(|(hits, at)| {
-            let life = if hits.is_empty() { missed } else { matched };
+        self.answer.as_ref().is_some_and(|(finds, at)| {
+            let life = if finds.hits.is_empty() { missed } else { matched };
             now.saturating_duration_since(*at) >= life
         })
     }
@@ -42,7 +47,7 @@ impl Held {
     }
 
     /// Enters an answer.
-    pub fn hold(&mut self, hits: Vec<Hit>, now: Instant) {
-        *self = Self { answer: Some((hits, now)), outdated: false };
+    pub fn hold(&mut self, finds: Finds, now: Instant) {
+        *self = Self { answer: Some((finds, now)), outdated: false };
     }
 }

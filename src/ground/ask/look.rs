@@ -5,7 +5,7 @@ use std::any::Any;
 use crate::{
     ground::{
         GroundError,
-        methods::{Hit, Told, Unanswered, regions::Bar, together::Asked},
+        methods::{Finds, Hit, Told, Unanswered, regions::Bar, together::Asked},
     },
     types::{Frame, Rgb, ShedReason, Status},
 };
@@ -41,6 +41,8 @@ pub(in crate::ground) trait Offering {
 pub(in crate::ground) struct Reply {
     pub(in crate::ground) status: Status,
     pub(in crate::ground) hits: Vec<Hit>,
+    /// Whether nothing else matches.
+    pub(in crate::ground) complete: bool,
     /// Whether this very picture was asked, not one that looked the same.
     pub(in crate::ground) fresh: bool,
 }
@@ -48,12 +50,12 @@ pub(in crate::ground) struct Reply {
 impl Reply {
     /// An answer about this very picture.
     pub(in crate::ground) fn fresh(told: Told) -> Self {
-        match told {
-            Ok(hits) => Self { status: Status::Ok, hits, fresh: true },
-            Err(Unanswered::Refused(reason)) => Self { status: Status::Error(reason), hits: Vec::new(), fresh: true },
-            Err(Unanswered::Unfinished) => {
-                Self { status: Status::Shed(ShedReason::Budget.to_string()), hits: Vec::new(), fresh: true }
-            }
-        }
+        let Finds { hits, complete } = told.as_ref().cloned().unwrap_or_default();
+        let status = match told {
+            Ok(_) => Status::Ok,
+            Err(Unanswered::Refused(reason)) => Status::Error(reason),
+            Err(Unanswered::Unfinished) => Status::Shed(ShedReason::Budget.to_string()),
+        };
+        Self { status, hits, complete, fresh: true }
     }
 }

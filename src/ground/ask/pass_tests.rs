@@ -21,7 +21,7 @@ impl Able for OnePass {
         let frames = asks.chunk_by(|a, b| std::ptr::eq(a.1.frame, b.1.frame)).count();
         self.passes += frames;
         thread::sleep(self.pace * u32::try_from(frames).unwrap());
-        Ok(asks.iter().map(|_| Ok(Vec::new())).collect())
+        Ok(asks.iter().map(|_| Ok(Vec::new().into())).collect())
     }
 }
 

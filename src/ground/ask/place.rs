@@ -34,7 +34,7 @@ pub(super) struct Place {
 #[derive(Default)]
 pub(super) struct Known {
     pub(super) hits: Vec<Hit>,
-    /// Whether nothing on the picture is unasked.
+    /// Whether everything on the picture was asked about.
     pub(super) all: bool,
     /// Whether it is known of this very picture, not of one that looks the same.
     pub(super) looked: bool,
@@ -66,8 +66,8 @@ impl Place {
         let Some(bar) = bar.filter(|_| *method == Method::Retrieve) else {
             let held = scene.held(place);
             // What was true of another picture is not told about this one.
-            let hits = held.hits().filter(|_| !held.is_missing()).cloned();
-            return Some(Known { all: hits.is_some(), hits: hits.unwrap_or_default(), looked: *looked });
+            let finds = held.finds().filter(|_| !held.is_missing()).cloned().unwrap_or_default();
+            return Some(Known { all: finds.complete, hits: finds.hits, looked: *looked });
         };
         let Offered { boxes, objectness, .. } = offered.as_ref()?;
         let all = scores.is_some() || !scene.is_open(place);

@@ -15,20 +15,26 @@ const SAME: f32 = 0.5;
 const OVERLAP: f32 = 0.3;
 /// A region and its successor look at least this much alike (cosine of their features).
 const ALIKE: f32 = 0.3;
+/// What overlaps nothing is still what was there a picture ago if it looks this much like it, is of its size, and came no
+/// further than this many of its sizes: where pictures come seldom, who walks past overlaps nobody, not even themselves.
+const ALIKE_AFAR: f32 = 0.6;
+const REACH: f32 = 1.2;
 /// A region that looks less like it did when it was asked about has changed.
 const UNCHANGED: f32 = 0.6;
 /// A region that looks this much like it did when it was asked about is the very same: so would be the answer.
 const EQUAL: f32 = 0.99;
 /// As has one that has grown or shrunk more than this in one direction.
 const GROWN: f32 = 2.0;
-/// A region that overlaps nothing that is followed, but something this much, takes its answers over: a second box of the
+/// A region that continues none, but overlaps one that it looks like this much, takes its answers over: a second box of the
 /// same thing.
 const INHERIT: f32 = 0.5;
 /// How long a region is remembered that is not seen any more; longer where pictures usually come less than twice in that
 /// time. What is there after a longer gap may be another thing in the same place.
 const FORGET: Duration = Duration::from_secs(1);
-/// How smoothly a region's look follows the proposals: they are noisy.
+/// How smoothly a region's look and motion follow the proposals: they are noisy.
 const FOLLOW: f32 = 0.5;
+/// Where pictures usually come after more than this, nobody waits for another to see whether a new region is something.
+const SELDOM: Duration = Duration::from_millis(100);
 
 /// What the proposal network says of one picture; one entry a region in all slices.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +72,8 @@ pub struct Answer {
 pub struct Region {
     /// Where it is, in fractions of the canvas.
     pub corners: [f32; 4],
+    /// How far it moves in a second, smoothed; still until it was followed once.
+    motion: [f32; 2],
     /// How it looks, smoothed.
     pub look: Vec<f32>,
     /// How sure the network is of it now.
@@ -82,6 +90,27 @@ pub struct Region {
 }
 
 impl Region {
+    /// Where it should be by now.
+    fn expected(&self, now: Instant) -> [f32; 4] {
+        let since = now.saturating_duration_since(self.seen_at).as_secs_f32();
+        std::array::from_fn(|i| self.corners[i] + self.motion[i % 2] * since)
+    }
+
+    /// It is there now.
+    fn moves(&mut self, corners: [f32; 4], now: Instant) {
+        let since = now.saturating_duration_since(self.seen_at).as_secs_f32();
+        if since > 0.0 && self.pictures > 0 {
+            let (before, after) = (centre(&self.corners), centre(&corners));
+            // The first step is all that is known.
+            let share = if self.pictures == 1 { 1.0 } else { FOLLOW };
+            for axis in 0..2 {
+                let speed = (after[axis] - before[axis]) / since;
+                self.motion[axis] += share * (speed - self.motion[axis]);
+            }
+        }
+        (self.corners, self.seen_at) = (corners, now);
+    }
+
     /// What was answered about it.
     pub fn answer(&self, query: usize) -> Option<&Answer> {
         self.answers.get(query)?.as_ref()
@@ -134,7 +163,7 @@ impl Regions {
         proposed.boxes.clone_into(&mut self.boxes);
         let themselves: Vec<usize> =
             self.leaders.iter().enumerate().filter(|(i, leader)| **leader == Some(*i)).map(|(i, _)| i).collect();
-        let owners = self.follow(proposed, &themselves);
+        let owners = self.follow(proposed, &themselves, now);
         self.known.iter_mut().for_each(|region| region.proposal = None);
         for (leader, owner) in themselves.into_iter().zip(owners) {
             let (corners, look) = (proposed.boxes[leader], &proposed.looks[leader]);
@@ -145,8 +174,8 @@ impl Regions {
             let region = &mut self.known[place];
             region.look.iter_mut().zip(look).for_each(|(old, new)| *old += FOLLOW * (new - *old));
             normalise(&mut region.look);
-            (region.corners, region.objectness) = (corners, proposed.objectness[leader]);
-            (region.proposal, region.seen_at) = (Some(leader), now);
+            region.moves(corners, now);
+            (region.objectness, region.proposal) = (proposed.objectness[leader], Some(leader));
             region.pictures += 1;
         }
     }
@@ -225,17 +254,20 @@ impl Regions {
         }
     }
 
-    /// For each leader the known region it continues: pairs by overlap and likeness, the best first.
-    fn follow(&self, proposed: Proposed<'_>, leaders: &[usize]) -> Vec<Option<usize>> {
+    /// Whether pictures come so seldom that a new region should not have to wait for the next.
+    pub fn come_seldom(&self) -> bool {
+        self.usual.is_some_and(|usual| usual > SELDOM)
+    }
+
+    /// For each leader the known region it continues: pairs by overlap and likeness, the best first; then by likeness alone,
+    /// for what moves further than its own size from picture to picture.
+    fn follow(&self, proposed: Proposed<'_>, leaders: &[usize], now: Instant) -> Vec<Option<usize>> {
         let mut pairs = Vec::new();
         for (l, leader) in leaders.iter().enumerate() {
             for (k, region) in self.known.iter().enumerate() {
-                let overlap = overlap(&proposed.boxes[*leader], &region.corners);
-                if overlap >= OVERLAP {
-                    let alike = dot(&proposed.looks[*leader], &region.look);
-                    if alike >= ALIKE {
-                        pairs.push((overlap + alike, l, k));
-                    }
+                let (corners, look) = (&proposed.boxes[*leader], &proposed.looks[*leader]);
+                if let Some(worth) = continues(corners, look, region, now) {
+                    pairs.push((worth, l, k));
                 }
             }
         }
@@ -253,13 +285,44 @@ impl Regions {
     /// A region that continues none. One that lies upon another begins with its answers.
     fn begin(&self, corners: [f32; 4], look: &[f32], queries: usize, now: Instant) -> Region {
         let nearest = self.known.iter().map(|region| (overlap(&corners, &region.corners), region));
-        let (answers, pictures) = match nearest.max_by(|a, b| a.0.total_cmp(&b.0)) {
-            Some((overlap, region)) if overlap >= INHERIT => (region.answers.clone(), region.pictures),
-            _ => (vec![None; queries], 0),
-        };
-        let look = look.to_vec();
-        Region { corners, look, objectness: 0.0, pictures, born: now, seen_at: now, proposal: None, answers }
+        let nearest = nearest.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(overlap, _)| *overlap >= INHERIT);
+        // That something is there need not be seen twice.
+        let pictures = nearest.map_or(0, |(_, region)| region.pictures);
+        let twin = nearest.filter(|(_, region)| dot(look, &region.look) >= ALIKE);
+        let answers = twin.map_or_else(|| vec![None; queries], |(_, region)| region.answers.clone());
+        let (look, motion) = (look.to_vec(), [0.0; 2]);
+        Region { corners, motion, look, objectness: 0.0, pictures, born: now, seen_at: now, proposal: None, answers }
     }
+}
+
+/// How surely a box that looks like this is a region by now; `None` if it is not. Where they overlap, it is above 0 and more
+/// than anywhere else.
+fn continues(corners: &[f32; 4], look: &[f32], region: &Region, now: Instant) -> Option<f32> {
+    let expected = region.expected(now);
+    let common = overlap(corners, &region.corners).max(overlap(corners, &expected));
+    let alike = dot(look, &region.look);
+    if common >= OVERLAP {
+        return (alike >= ALIKE).then_some(common + alike);
+    }
+    let afar = region.proposal.is_some() && alike >= ALIKE_AFAR;
+    (afar && within_reach(corners, &expected)).then_some(alike - 2.0)
+}
+
+/// Whether two boxes are of one size and near to each other.
+fn within_reach(a: &[f32; 4], b: &[f32; 4]) -> bool {
+    let sides = |c: &[f32; 4]| [c[2] - c[0], c[3] - c[1]];
+    let (a_sides, b_sides) = (sides(a), sides(b));
+    let alike = |axis: usize| {
+        let ratio = a_sides[axis] / b_sides[axis].max(1e-6);
+        (1.0 / GROWN..=GROWN).contains(&ratio)
+    };
+    let ([ax, ay], [bx, by]) = (centre(a), centre(b));
+    let size = (b_sides[0] * b_sides[1]).max(0.0).sqrt();
+    alike(0) && alike(1) && (ax - bx).hypot(ay - by) <= REACH * size
+}
+
+fn centre(corners: &[f32; 4]) -> [f32; 2] {
+    std::array::from_fn(|axis| f32::midpoint(corners[axis], corners[axis + 2]))
 }
 
 fn offered(proposed: Proposed<'_>, proposal: usize, least: f32) -> bool {

@@ -114,6 +114,54 @@ fn another_thing_in_its_place_does_not_get_its_answer() {
     let b = Picture::new(&[([0.13, 0.13, 0.23, 0.23], 0.9, 1.5)]);
     regions.observe(b.proposed(), LEAST, 1, start);
     assert_eq!(regions.remembered(0), [0.0]);
+    regions.answered(0, &[0.2], start);
+    // In the very same place, which something is known to be in.
+    let c = Picture::new(&[([0.13, 0.13, 0.23, 0.23], 0.9, 3.0)]);
+    regions.observe(c.proposed(), LEAST, 1, start + Duration::from_millis(66));
+    assert!(regions.is_open(0) && regions.present().all(|region| region.pictures == 2));
+}
+
+/// On two pictures a second whoever walks past overlaps nobody, not even themselves.
+#[test]
+fn what_moves_further_than_its_size_is_followed_if_it_looks_the_same_and_nothing_is_nearer() {
+    let follow = |step: f32, look: f32, ms: u64| {
+        let (mut regions, start) = (Regions::default(), Instant::now());
+        let mut known = Vec::new();
+        for picture in 0..3u8 {
+            let now = start + Duration::from_millis(ms) * picture.into();
+            let x = 0.1 + step * f32::from(picture);
+            let boxes = [(square(x, 0.1), 0.9, look * f32::from(picture)), (square(0.8, 0.8), 0.9, 1.5)];
+            regions.observe(Picture::new(&boxes).proposed(), LEAST, 1, now);
+            known.push(regions.remembered(0));
+            if picture == 0 {
+                regions.answered(0, &[0.9, 0.1], now);
+            }
+        }
+        known[1..].iter().all(|scores| scores == &[0.9, 0.1])
+    };
+    assert!(follow(0.11, 0.1, 500), "it overlaps nothing");
+    assert!(!follow(0.11, 1.2, 500), "something else");
+    assert!(!follow(0.2, 0.1, 500), "too far to be the same");
+}
+
+#[test]
+fn what_moves_is_expected_where_it_was_heading() {
+    let (mut regions, start) = (Regions::default(), Instant::now());
+    let see = |regions: &mut Regions, picture: u16, boxes: &[[f32; 4]]| {
+        let boxes: Vec<_> = boxes.iter().map(|corners| (*corners, 0.9, 0.0)).collect();
+        let now = start + Duration::from_millis(200) * picture.into();
+        regions.observe(Picture::new(&boxes).proposed(), LEAST, 1, now);
+    };
+    // Two alike that walk towards each other, and pass.
+    let (left, right) =
+        (|picture: u16| 0.1 + 0.06 * f32::from(picture), |picture: u16| 0.64 - 0.06 * f32::from(picture));
+    let both = |picture| [square(left(picture), 0.1), square(right(picture), 0.12)];
+    see(&mut regions, 0, &both(0));
+    regions.answered(0, &[0.9, 0.1], start);
+    for picture in 1..=9 {
+        see(&mut regions, picture, &both(picture));
+    }
+    assert_eq!(regions.remembered(0), [0.9, 0.1]);
 }
 
 #[test]
@@ -165,10 +213,16 @@ proptest! {
         pictures in proptest::collection::vec((things(), 0u64..1500, any::<bool>()), 1..20),
     ) {
         let (mut regions, mut now) = (Regions::default(), Instant::now());
+        let mut seen: Vec<(Instant, usize)> = Vec::new();
         for (things, ms, ask) in pictures {
             now += Duration::from_millis(ms);
             let picture = Picture::new(&things);
+            // By how often pictures came so far.
+            let kept = regions.usual.map_or(FORGET, |usual| FORGET.max(usual * 2));
             regions.observe(picture.proposed(), LEAST, 1, now);
+            seen.push((now, regions.present().count()));
+            let lately = seen.iter().filter(|(at, _)| now.saturating_duration_since(*at) <= kept);
+            prop_assert!(regions.known.len() <= lately.map(|(_, count)| count).sum::<usize>());
             let places: Vec<usize> = regions.present().filter_map(|region| region.proposal).collect();
             let distinct: std::collections::BTreeSet<&usize> = places.iter().collect();
             prop_assert_eq!(distinct.len(), places.len());
@@ -187,6 +241,5 @@ proptest! {
             prop_assert_eq!(remembered.len(), things.len());
             prop_assert!(remembered.iter().enumerate().all(|(i, s)| *s == 0.0 || places.contains(&i)));
         }
-        prop_assert!(regions.known.len() <= 20 * 24);
     }
 }

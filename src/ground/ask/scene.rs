@@ -1,6 +1,7 @@
 //! One camera between its pictures: what is remembered, and which queries are due.
 
 use std::{
+    cell::OnceCell,
     cmp::Reverse,
     time::{Duration, Instant},
 };
@@ -19,13 +20,13 @@ use crate::types::{QueryId, Rgb};
 /// A new or changed region is asked about by itself only from this objectness on: fainter ones come and go, and are asked
 /// about as often as a clear miss is.
 const SURE: f32 = 0.35;
-/// And only once it was seen on this many pictures.
+/// And only once it was seen on this many pictures, unless they come seldom.
 const PICTURES: u32 = 2;
 /// A query that a new region is not expected to match is asked all the same once the region is this old.
 const SETTLED: Duration = Duration::from_millis(400);
-/// A score from which a match is possible.
+/// A score from which a match is possible, where the threshold is not lower.
 const POSSIBLE: f32 = 0.3;
-/// An answer this far from the threshold is clear.
+/// An answer this far from the threshold is clear, or as far as one can be.
 const CLEAR: f32 = 0.35;
 /// An answer at the threshold is asked again after this long.
 const UNCLEAR: Duration = Duration::from_millis(300);
@@ -89,6 +90,9 @@ impl Reason {
         }
     }
 }
+
+/// A region on the picture, and what to expect of it once somebody wants to know.
+type Guessed<'a> = (&'a Region, OnceCell<Vec<f32>>);
 
 /// See the module.
 #[derive(Debug)]
@@ -174,8 +178,10 @@ impl Scene {
     /// so soon. With `kept` the picture was not looked at, so that asking again what was answered about the look that is
     /// kept would only repeat the answer.
     pub fn due(&self, wanted: &[Wanted], kept: bool, config: &AskConfig, now: Instant) -> (Vec<Due>, Vec<Due>) {
+        // What to expect of a region is the same work for one query and for all.
+        let present: Vec<_> = self.regions.present().map(|region| (region, OnceCell::new())).collect();
         let due = |wanted: &Wanted| {
-            let reason = self.reason(wanted, kept, config, now)?;
+            let reason = self.reason(&present, wanted, kept, config, now)?;
             let turn = self.asked_at[wanted.query].is_none_or(|at| now.saturating_duration_since(at) >= TURN);
             // Less comes first.
             let worth = (!turn, reason.class, Reverse(wanted.priority));
@@ -194,18 +200,25 @@ impl Scene {
         })
     }
 
-    fn reason(&self, wanted: &Wanted, kept: bool, config: &AskConfig, now: Instant) -> Option<Reason> {
+    fn reason(
+        &self,
+        present: &[Guessed<'_>],
+        wanted: &Wanted,
+        kept: bool,
+        config: &AskConfig,
+        now: Instant,
+    ) -> Option<Reason> {
         let asked_at = self.asked_at[wanted.query];
         let always = asked_at.is_none() || !config.once;
         let waited = asked_at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
-        let of_region = |region: &Region| {
+        let of_region = |guessed: &Guessed<'_>| {
             if always {
                 Some(Reason::new(Class::Ask, 9.0))
             } else {
-                self.reason_of(region, wanted, waited, config, now)
+                self.reason_of(guessed, wanted, waited, config, now)
             }
         };
-        let reasons = self.regions.present().filter_map(of_region);
+        let reasons = present.iter().filter_map(of_region);
         // What has changed was not asked about on the look that is kept, or it would not have changed since.
         let worthwhile = reasons.filter(|reason| !kept || reason.class == Class::Ask || reason.changed);
         let all = worthwhile.reduce(Reason::and)?;
@@ -215,29 +228,34 @@ impl Scene {
     /// Why a query should be asked because of one region.
     fn reason_of(
         &self,
-        region: &Region,
+        (region, expectations): &Guessed<'_>,
         &Wanted { query, threshold, .. }: &Wanted,
         waited: Duration,
         config: &AskConfig,
         now: Instant,
     ) -> Option<Reason> {
-        let counts = region.objectness >= SURE && region.pictures >= PICTURES;
-        let expected = || self.experience.expect(&region.look, self.queries.len()).get(query).copied().unwrap_or(1.0);
+        let lasts = region.pictures >= PICTURES || self.regions.come_seldom();
+        let (counts, possible) = (region.objectness >= SURE && lasts, POSSIBLE.min(threshold));
+        let expect = || self.experience.expect(&region.look, self.queries.len());
+        let expected = || expectations.get_or_init(expect).get(query).copied().unwrap_or(1.0);
         let Some(answer) = region.answer(query) else {
             let settled = now.saturating_duration_since(region.born) >= SETTLED;
             return match counts.then(expected) {
-                Some(expected) if expected >= POSSIBLE => Some(Reason::new(Class::Ask, 2.0 + expected)),
+                Some(expected) if expected >= possible => Some(Reason::new(Class::Ask, 2.0 + expected)),
                 Some(_) => settled.then_some(Reason::new(Class::Ask, 1.0)),
                 // It may be nothing, but until somebody has asked, nobody can say that nothing is there.
                 None => (waited >= seconds(config.miss_seconds)).then_some(Reason::new(Class::Ask, 0.5)),
             };
         };
-        if counts && region.changed_since(answer) && answer.score.max(expected()) >= POSSIBLE {
+        if counts && region.changed_since(answer) && answer.score.max(expected()) >= possible {
             return Some(Reason { changed: true, ..Reason::new(Class::Renew, 1.5) });
         }
+        let matched = answer.score >= threshold;
+        let furthest = if matched { 1.0 - threshold } else { threshold };
+        let distance = (answer.score - threshold).abs() / CLEAR.min(furthest).max(f32::EPSILON);
         // Asked once more about the very same, the model would say the same.
-        let clear = if region.equals(answer) { 1.0 } else { ((answer.score - threshold).abs() / CLEAR).min(1.0) };
-        let most = if answer.score >= threshold { config.match_seconds } else { config.miss_seconds };
+        let clear = if region.equals(answer) { 1.0 } else { distance.min(1.0) };
+        let most = if matched { config.match_seconds } else { config.miss_seconds };
         let life = UNCLEAR.mul_f32(1.0 - clear) + seconds(most).mul_f32(clear);
         (now.saturating_duration_since(answer.at) >= life).then_some(Reason::new(Class::Renew, 2.0 - clear))
     }
@@ -288,7 +306,7 @@ impl Scene {
             return Some(Class::Ask);
         }
         let old = held.is_old(seconds(config.match_seconds), seconds(config.miss_seconds), now);
-        old.then_some(Class::Renew)
+        (old || held.is_partial()).then_some(Class::Renew)
     }
 
     /// What is known of a query that knows no regions.

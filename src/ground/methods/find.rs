@@ -89,7 +89,7 @@ pub fn answer(finder: &mut dyn Finder, asks: &[Ask<'_>], least: f32) -> Result<V
                 wants
                     .iter()
                     .zip(found)
-                    .map(|(want, found)| Ok(Hit::all(chosen(found, want.least, size, source), kind))),
+                    .map(|(want, found)| Ok(Hit::all(chosen(found, want.least, size, source), kind).into())),
             ),
             Err(reason) => answers.extend(wants.iter().map(|_| Err(reason.clone().into()))),
         }

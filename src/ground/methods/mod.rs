@@ -35,8 +35,25 @@ impl Hit {
     }
 }
 
-/// A query's matches, best first, none being a declared miss; or why there is no answer.
-pub type Told = Result<Vec<Hit>, Unanswered>;
+/// A query's matches, best first.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Finds {
+    /// The matches; none, of a complete look, is a declared miss.
+    pub hits: Vec<Hit>,
+    /// Whether there was time to look wherever it was before: of what an incomplete look does not show nobody can say that it
+    /// is gone.
+    pub complete: bool,
+}
+
+impl From<Vec<Hit>> for Finds {
+    /// Of a complete look.
+    fn from(hits: Vec<Hit>) -> Self {
+        Self { hits, complete: true }
+    }
+}
+
+/// What was found for a query, or why there is no answer.
+pub type Told = Result<Finds, Unanswered>;
 
 /// Why a question has no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

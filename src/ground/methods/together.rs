@@ -115,8 +115,8 @@ pub fn answer_seen<M: AllRound>(
         }
         let scores = |each: usize, at: usize, all: &[f32]| all[at * each..(at + 1) * each].to_vec();
         told.push(match (method, &selection, &cells) {
-            (Method::Detector, _, Some(cells)) => Ok(cells.hits(at(&filtered, pair), ask, bars)),
-            (Method::Coords | Method::Bins, ..) => Ok(written.hits(i, ask, bars)),
+            (Method::Detector, _, Some(cells)) => Ok(cells.hits(at(&filtered, pair), ask, bars).into()),
+            (Method::Coords | Method::Bins, ..) => Ok(written.hits(i, ask, bars).into()),
             (Method::Zoom, Some(selection), _) => {
                 let at = at(&selected, pair);
                 let root = Root {
@@ -134,9 +134,9 @@ pub fn answer_seen<M: AllRound>(
                 let picks = retrieve::picks(proposals, pair.canvas, &scores, to_source, bar);
                 // The selection's own probability: how sure the proposal network was decides what is offered, not
                 // what fits.
-                Ok(Hit::all(picks, ScoreKind::TokenProb))
+                Ok(Hit::all(picks, ScoreKind::TokenProb).into())
             }
-            _ => Ok(Vec::new()),
+            _ => Ok(Vec::new().into()),
         });
     }
     Ok(told)

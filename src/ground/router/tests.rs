@@ -47,7 +47,7 @@ impl Able for Told {
             let bbox = BBox::new(0.0, 0.0, 9.0, 9.0).unwrap();
             Hit { pick: Pick { bbox, score }, kind: ScoreKind::Logit, crop: None }
         };
-        Ok((0..self.0).map(|_| Ok(vec![hit(0.9), hit(0.8)])).collect())
+        Ok((0..self.0).map(|_| Ok(vec![hit(0.9), hit(0.8)].into())).collect())
     }
 }
 

@@ -31,14 +31,19 @@ pub(super) fn holds(crop: &BBox, thing: &BBox, round: f32, picture: Size) -> boo
     low && (x2 + dx).min(width) <= right && (y2 + dy).min(height) <= bottom
 }
 
+/// Source pixels, on a side, that make one of the canvas. A crop of another shape than the canvas does not fill it: the side
+/// that does is what counts.
+pub(super) fn coarseness(crop: &BBox, canvas: Size) -> f32 {
+    (crop.width() / canvas.width as f32).max(crop.height() / canvas.height as f32)
+}
+
 /// How well a crop shows a seed, 0 to 1: nothing more is gained once it is no longer small on a canvas of size `canvas`,
 /// and nothing at all where it is not shown whole.
 pub(super) fn clarity(crop: &BBox, seed: &Seed, canvas: Size, picture: Size) -> f32 {
     if !shows(crop, seed, picture) {
         return 0.0;
     }
-    let across = canvas.width as f32 / crop.width();
-    let share = seed.bbox.width().max(seed.bbox.height()) * across / canvas.height as f32;
+    let share = seed.bbox.width().max(seed.bbox.height()) / coarseness(crop, canvas) / canvas.height as f32;
     (share / SMALL).min(1.0)
 }
 
@@ -87,10 +92,15 @@ mod tests {
         Seed { bbox: square(x, y, 10.0), crop: None, missed }
     }
 
-    /// A crop of 100 pixels, of which a seed's 10 are a fifth of the canvas' height.
+    /// A crop of the canvas' shape.
+    fn crop(x: f32, y: f32, width: f32) -> BBox {
+        BBox::new(x, y, x + width, y + width / 2.0).unwrap()
+    }
+
+    /// A crop of 100 pixels across, of which a seed's 10 are a fifth of the canvas' height.
     fn around(seed: &Seed) -> BBox {
         let (x, y) = seed.bbox.center();
-        square((x - 50.0).max(0.0), (y - 50.0).max(0.0), 100.0)
+        crop((x - 50.0).max(0.0), (y - 25.0).max(0.0), 100.0)
     }
 
     fn cover(seeds: &[Seed], wide: &[BBox], most: usize) -> Vec<BBox> {
@@ -113,14 +123,31 @@ mod tests {
     fn a_wide_crop_is_taken_where_it_shows_more_and_a_narrow_one_besides_where_that_shows_it_better() {
         let seeds = [seed(100.0, 100.0, 0), seed(300.0, 100.0, 0)];
         // Ten pixels of 200 are 0.1 of the canvas' height: two thirds of what is seen well.
-        let wide = square(110.0, 50.0, 200.0);
-        let both = square(95.0, 50.0, 220.0);
+        let wide = crop(280.0, 50.0, 200.0);
+        let both = crop(95.0, 50.0, 220.0);
         assert_eq!(cover(&seeds, &[wide, both], 1), [both]);
         assert_eq!(cover(&seeds[..1], &[both], 2), [around(&seeds[0])]);
         assert_eq!(cover(&seeds, &[both], 3), [both, around(&seeds[0]), around(&seeds[1])]);
         // What is as good as seen well is not looked at again.
-        let nearly = square(90.0, 50.0, 115.0);
+        let nearly = crop(90.0, 80.0, 115.0);
         assert_eq!(cover(&[seeds[0], seed(185.0, 100.0, 0)], &[nearly], 9), [nearly]);
+    }
+
+    #[test]
+    fn a_crop_of_another_shape_than_the_canvas_shows_no_more_than_its_longer_side_allows() {
+        let (canvas, picture) = (Size::new(512, 288), Size::new(1080, 1920));
+        let clear = |crop: [f32; 4]| {
+            let [x1, y1, x2, y2] = crop;
+            let seed = Seed { bbox: square(500.0, 600.0, 90.0), crop: None, missed: 0 };
+            clarity(&BBox::new(x1, y1, x2, y2).unwrap(), &seed, canvas, picture)
+        };
+        let near = |a: f32, b: f32| (a - b).abs() < 1e-3;
+        // All of the picture's 1920 lines are on the canvas' 288: of 90 there are 13.5, which is 0.047 of them.
+        assert!(near(clear([0.0, 0.0, 1080.0, 1920.0]), 13.5 / 288.0 / SMALL));
+        // As wide, and of the canvas' shape: 42.7.
+        assert!(near(clear([0.0, 300.0, 1080.0, 907.5]), 90.0 * 512.0 / 1080.0 / 288.0 / SMALL));
+        // Wider than the canvas' shape: the width is what counts.
+        assert!(near(clear([0.0, 550.0, 1080.0, 750.0]), 90.0 * 512.0 / 1080.0 / 288.0 / SMALL));
     }
 
     #[test]

@@ -1,16 +1,16 @@
 //! Zoom for models with a canvas of their own: a look at a crop says whether the thing is there, and where.
 //!
-//! The whole picture was looked at already. If the model finds the thing there and everything it found is of a size it
-//! sees well, that is the answer. Otherwise it looks closer: first where it found the thing on the last frame, then down
-//! the tree of areas, those first where a coarser look left a doubt, several in one run. What a crop shows counts only
-//! if the model says of the crop by itself that the thing is there, and boxes that the crop's edge cuts do not count.
+//! The whole picture was looked at already. If the model finds the thing there, and all that it found or is known of is of
+//! a size it sees well, that is the answer. Otherwise it looks closer: first where it found the thing on the last frame,
+//! then down the tree of areas, those first where a coarser look left a doubt, several in one run. What a crop shows counts
+//! only if the model says of the crop by itself that the thing is there, and boxes that the crop's edge cuts do not count.
 //! A box's score is what all looks that show it agree on ([`look::agreed`]): twenty crops are twenty chances to be wrong.
 
 use std::{collections::HashMap, rc::Rc, time::Instant};
 
 use super::{
     Stop, Zoom,
-    cover::{covering, holds, shows},
+    cover::{coarseness, covering, holds, shows},
     look::{self, Look},
     merge,
 };
@@ -18,7 +18,7 @@ use crate::{
     ground::{
         GroundError,
         methods::{
-            Hit, Told,
+            Finds, Hit, Told,
             regions::{Bar, Pick},
             retrieve::{Ask, Pair, Proposals, Selector},
             together::Bars,
@@ -109,20 +109,20 @@ pub fn answer<M: Selector>(
 ) -> Result<Told, GroundError> {
     let Ask { frame, query } = *ask;
     let bar = Bar { score: query.threshold.unwrap_or(bars.retrieve.score), ..bars.retrieve };
-    let Some(whole) = Placed::whole(&frame.view) else { return Ok(Ok(Vec::new())) };
+    let Some(whole) = Placed::whole(&frame.view) else { return Ok(Ok(Finds { hits: Vec::new(), complete: true })) };
     let first = Look::of(whole, root.proposals, root.canvas, &root.scores, root.none, (bar, frame.canvas.size));
     let (text, exist, batch, exhaustive) = (query.text.as_str(), bars.exist, zoom.batch, zoom.exhaustive);
-    let mut eye = Eye { model, frame, text, bar, exist, batch, exhaustive, looks: vec![(whole.crop, first)], crops };
+    let (seeds, looks) = (zoom.seeds(ask), vec![(whole.crop, first)]);
+    let mut eye = Eye { model, frame, text, bar, exist, batch, exhaustive, seeds: &seeds, looks, crops };
     let (now, seen_at, mut meter) = (zoom.now, zoom.seen_at(frame), zoom.meter());
     let trail = zoom.trail(ask);
     if frame.full.is_none() || eye.is_settled(&eye.looks[0].1) {
         trail.give_up();
         trail.seed([], seen_at);
-        return Ok(Ok(eye.hits()));
+        return Ok(Ok(eye.hits().into()));
     }
     let mut search = trail.take_up(seen_at, || eye.plan());
-    let seeds = zoom.seeds(ask);
-    let searched = eye.search(&mut search.plan, &seeds, &mut meter, now);
+    let searched = eye.search(&mut search.plan, &mut meter, now);
     zoom.remember(&meter);
     let trail = zoom.trail(ask);
     let over = trail.lay_down(search, matches!(searched, Ok((true, _))), seen_at);
@@ -131,11 +131,12 @@ pub fn answer<M: Selector>(
         Err(stop) => return stop.told(),
     };
     let hits = eye.hits();
+    let complete = unseen.is_empty();
     let near =
         hits.iter().filter(|hit| hit.crop.is_some()).map(|hit| Seed { bbox: hit.pick.bbox, crop: hit.crop, missed: 0 });
     // What there was no time for comes first the next time.
     trail.seed(unseen.into_iter().filter_map(Seed::missed).chain(near), seen_at);
-    if hits.is_empty() && !over { Stop::Unfinished.told() } else { Ok(Ok(hits)) }
+    if hits.is_empty() && !over { Stop::Unfinished.told() } else { Ok(Ok(Finds { hits, complete })) }
 }
 
 /// A model that looks at one frame for one query, and what it saw.
@@ -149,6 +150,8 @@ struct Eye<'a, M: Selector> {
     batch: usize,
     /// Every area is worth a look.
     exhaustive: bool,
+    /// Where it was found last, and where what is tracked should be.
+    seeds: &'a [Seed],
     /// By the crop that was looked at; the whole picture first.
     looks: Vec<(BBox, Look)>,
     crops: &'a mut Crops<M::Features>,
@@ -166,17 +169,11 @@ impl<M: Selector> Eye<'_, M> {
 
     /// Looks at seeds and at what the plan asks, as far as the meter allows. Whether the plan is over, and the seeds that
     /// were left out.
-    fn search(
-        &mut self,
-        plan: &mut Plan,
-        seeds: &[Seed],
-        meter: &mut Meter,
-        now: fn() -> Instant,
-    ) -> Result<(bool, Vec<Seed>), Stop> {
+    fn search(&mut self, plan: &mut Plan, meter: &mut Meter, now: fn() -> Instant) -> Result<(bool, Vec<Seed>), Stop> {
         // A quarter of the passes look for what is not known to be anywhere: the rest go where something is.
         let most = meter.left().saturating_sub((meter.left() / 4).max(1)).max(1);
-        let picture = self.frame.source();
-        let crops = self.promising(seeds, plan.tree());
+        let (seeds, picture) = (self.seeds, self.frame.source());
+        let crops = self.promising(plan.tree());
         let mut shown = covering(seeds, &crops, most, self.canvas(), picture);
         while !shown.is_empty() {
             let began = now();
@@ -197,12 +194,12 @@ impl<M: Selector> Eye<'_, M> {
 
     /// Crops that may show seeds well: around each, around each two of the first that are near to each other, and wide
     /// ones.
-    fn promising(&self, seeds: &[Seed], tree: &Tree) -> Vec<BBox> {
-        let alone = seeds.iter().filter_map(|seed| self.around(seed));
-        let first = &seeds[..seeds.len().min(PAIRED)];
+    fn promising(&self, tree: &Tree) -> Vec<BBox> {
+        let alone = self.seeds.iter().filter_map(|seed| self.around(seed));
+        let first = &self.seeds[..self.seeds.len().min(PAIRED)];
         let pairs = first.iter().enumerate().flat_map(|(at, a)| first[..at].iter().map(move |b| (a, b)));
         let together = pairs.filter_map(|(a, b)| self.framed(&a.bbox.hull(&b.bbox)));
-        let near = together.filter(|crop| crop.width() <= NEAR * self.least());
+        let near = together.filter(|crop| coarseness(crop, self.canvas()) <= NEAR);
         alone.chain(near).chain(self.wide(tree)).collect()
     }
 
@@ -229,8 +226,8 @@ impl<M: Selector> Eye<'_, M> {
     fn wide(&self, tree: &Tree) -> Vec<BBox> {
         let areas = (0..tree.count()).filter_map(|at| tree.node(at).area.bbox());
         let crops = areas.filter_map(|area| self.framed(&area));
-        let across = self.least();
-        crops.filter(|crop| crop.width() > GAIN * across && crop.width() <= NEAR * across).collect()
+        let coarse = crops.map(|crop| (coarseness(&crop, self.canvas()), crop));
+        coarse.filter(|(coarse, _)| *coarse > GAIN && *coarse <= NEAR).map(|(_, crop)| crop).collect()
     }
 
     /// What is shown of an area of the tree.
@@ -312,7 +309,7 @@ impl<M: Selector> Eye<'_, M> {
     }
 
     /// Whether a look leaves nothing to be seen from nearer: the source has not much more to show, or the thing is surely
-    /// there and all of it is of a good size.
+    /// there and all of it, known things included, is of a good size.
     fn is_settled(&self, look: &Look) -> bool {
         if self.exhaustive {
             return false;
@@ -320,9 +317,11 @@ impl<M: Selector> Eye<'_, M> {
         if look.coarseness() <= GAIN {
             return true;
         }
-        let small = |pick: &Pick| look.is_small(&pick.bbox);
         let best = look.picks.first().is_some_and(|pick| pick.score >= SURE);
-        look.yes >= self.exist && best && !look.picks.iter().any(small)
+        // One large thing says nothing of the small ones that are known: this look would not show them.
+        let known = self.seeds.iter().filter(|seed| shows(&look.placed.crop, seed, self.frame.source()));
+        let mut boxes = look.picks.iter().map(|pick| &pick.bbox).chain(known.map(|seed| &seed.bbox));
+        look.yes >= self.exist && best && !boxes.any(|bbox| look.is_small(bbox))
     }
 
     /// What all looks found together.
@@ -395,3 +394,7 @@ impl<M: Selector> Confidence for Eye<'_, M> {
 fn key(crop: &BBox) -> [u32; 4] {
     crop.corners().map(f32::to_bits)
 }
+
+#[cfg(test)]
+#[path = "crops_tests.rs"]
+mod tests;

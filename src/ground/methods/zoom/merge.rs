@@ -112,6 +112,13 @@ mod tests {
                 prop_assert!(seen.iter().any(|one| one.pick.bbox == hit.pick.bbox && one.crop == hit.crop));
                 prop_assert!((0.0..=1.0).contains(&hit.pick.score));
             }
+            for (at, a) in hits.iter().enumerate() {
+                for b in &hits[..at] {
+                    let (iou, inside) = (a.pick.bbox.iou(&b.pick.bbox), inside(&a.pick.bbox, &b.pick.bbox));
+                    let apart = if a.crop == b.crop { iou <= 0.5 } else { iou <= SAME && inside <= INSIDE };
+                    prop_assert!(apart, "{:?} and {:?} are one", a, b);
+                }
+            }
             for one in &seen {
                 let near = |hit: &Hit| {
                     hit.pick.bbox.iou(&one.pick.bbox) > 0.299 || inside(&hit.pick.bbox, &one.pick.bbox) > 0.699

@@ -10,7 +10,7 @@ use crate::{
     ground::{
         GroundError,
         methods::{
-            Hit, Told,
+            Finds, Hit, Told,
             retrieve::Ask,
             written::{self, Writer},
         },
@@ -57,7 +57,7 @@ pub fn answer<W: Judge>(zoom: &mut Zoom, model: &mut W, asks: &[Ask<'_>]) -> Res
         let mut whole = None;
         for ask in asks {
             told.push(match one(zoom, model, ask, &mut whole) {
-                Ok(hits) => Ok(hits),
+                Ok(finds) => Ok(finds),
                 Err(stop) => stop.told()?,
             });
         }
@@ -70,7 +70,7 @@ fn one<W: Judge>(
     model: &mut W,
     ask: &Ask<'_>,
     whole: &mut Option<Rc<W::Seen>>,
-) -> Result<Vec<Hit>, Stop> {
+) -> Result<Finds, Stop> {
     let Ask { frame, query } = *ask;
     let (rules, colour) = (model.search_rules(), Colour::of(&query.text));
     let mut eye = Eye { model, frame, rules, colour, whole, shown: Vec::new() };
@@ -85,9 +85,10 @@ fn one<W: Judge>(
     let seen_at = zoom.seen_at(frame);
     let near = hits.iter().filter(|hit| hit.crop.is_some());
     let near = near.map(|hit| Seed { bbox: hit.pick.bbox, crop: hit.crop, missed: 0 });
+    let complete = unseen.is_empty();
     // What there was no time for comes first the next time.
     zoom.trail(ask).seed(unseen.into_iter().filter_map(Seed::missed).chain(near), seen_at);
-    if hits.is_empty() && !over { Err(Stop::Unfinished) } else { Ok(hits) }
+    if hits.is_empty() && !over { Err(Stop::Unfinished) } else { Ok(Finds { hits, complete }) }
 }
 
 /// What came of a search on one frame.
