@@ -126,7 +126,13 @@ impl Collector for BrokerCollector {
         let waiting = ConstGauge::new(whole(broker.outbox));
         single(e, "outbox_events", "Events waiting for the broker", None, &waiting)?;
         let lost = ConstCounter::new(broker.outbox_dropped);
-        single(e, "outbox_dropped", "Events given up because the outbox was full, or refused by the broker", None, &lost)
+        single(
+            e,
+            "outbox_dropped",
+            "Events given up because the outbox was full, or refused by the broker",
+            None,
+            &lost,
+        )
     }
 }
 
