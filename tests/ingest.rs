@@ -10,13 +10,18 @@ mod pictures;
 #[path = "support/ingest.rs"]
 pub(crate) mod support;
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use groundd::{
-    ingest::{Policy, Restart, RestartReason, State},
+    ingest::{self, GstOpener, Options, Policy, Restart, RestartReason, State},
     types::Clock,
 };
-use support::{Rig, SOON, config, draw, folder, h264, serve, serve_at};
+use support::{CANVAS, Rig, SOON, config, draw, folder, h264, serve, serve_at};
+use tokio::sync::Notify;
 
 const EVERY: Policy = Policy::Every { capacity: 2 };
 
@@ -75,14 +80,19 @@ async fn a_server_that_comes_back_is_live_within_two_seconds_and_a_keyframe() {
 async fn every_mode_gives_each_frame_of_a_file_once_and_in_order() {
     let folder = folder();
     let input = |name: &str| {
-        let sound = if name == "sound.mp4" { "[out0];sine=d=4[out1]" } else { "" };
-        format!("testsrc2=s=192x108:r=25:d=3.08{sound}")
+        let more = match name {
+            "sound.mp4" => "[out0];sine=d=4[out1]",
+            "two.mkv" => "[out0];testsrc2=s=96x54:r=25:d=3.08[out1]",
+            _ => "",
+        };
+        format!("testsrc2=s=192x108:r=25:d=3.08{more}")
     };
     for (name, codec) in [
         ("b.mp4", "-c:v libx264 -preset veryfast -g 30 -bf 3 -pix_fmt yuv420p"),
         ("b.mkv", "-c:v libx265 -preset ultrafast -x265-params log-level=none -pix_fmt yuv420p"),
         ("sound.mp4", "-c:v libx264 -preset ultrafast -pix_fmt yuv420p -c:a aac"),
         ("b.avi", "-c:v mjpeg -pix_fmt yuvj420p"),
+        ("two.mkv", "-map 0:v:0 -map 0:v:1 -c:v:0 libx264 -c:v:1 mpeg4 -preset ultrafast -pix_fmt yuv420p"),
     ] {
         let clip = draw(folder.path(), name, &input(name), codec);
         // GStreamer must not choke on sound, nor wait for it.
@@ -164,5 +174,32 @@ async fn a_frame_rate_limit_thins_a_live_camera() {
         last = frame.pts;
     }
     drop(first);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_stamps_nothing_goes_on_at_its_rate() {
+    let folder = folder();
+    let template = "fakesrc name=source sizetype=fixed sizemax=9216 filltype=zero \
+                    ! video/x-raw,format=GRAY8,width=128,height=72,framerate=0/1 ! identity sleep-time=20000 \
+                    ! appsink name=out sync=false";
+    fs::write(folder.path().join("unstamped.launch"), template).unwrap();
+    let ready = Arc::new(Notify::new());
+    let options = Options {
+        canvas: CANVAS,
+        policy: Policy::Latest,
+        restart: Restart::Forever,
+        ready: Arc::clone(&ready),
+        pipelines: Some(folder.path().to_owned()),
+        decoder_threads: 1,
+    };
+    let config = config("test://", "pipeline = \"unstamped\"\nfps = 5.0");
+    let rig = Rig { camera: ingest::start(config, &options, Arc::new(GstOpener), Arc::default()), ready };
+    let mut last: Option<Duration> = None;
+    for _ in 0..4 {
+        let frame = rig.frame(SOON).await;
+        assert!(last.is_none_or(|last| frame.pts > last), "{:?} after {last:?}", frame.pts);
+        last = Some(frame.pts);
+    }
     rig.stop().await;
 }

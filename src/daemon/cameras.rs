@@ -102,6 +102,10 @@ impl Cameras {
         }
         // A camera that will not let go must not hold up the others, but its successor must not meet it either.
         while stops.join_next().await.is_some() {}
+        for id in &strange {
+            // Nobody may see the old scene under what is told of the new one, not even from frames that are on their way.
+            self.announce.forget_picture(id, self.ledgers.get(id).map_or(0, |ledger| ledger.decoded()));
+        }
         // Decoders of many cameras must not have more threads together than there are cores.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         self.options.decoder_threads = u32::try_from((cores / wanted.len().max(1)).max(1)).unwrap_or(1);
@@ -188,6 +192,12 @@ impl Announce {
         }
         if let Some((publisher, topics)) = &self.publisher {
             publisher.state(topics.camera_status(camera), message);
+        }
+    }
+
+    fn forget_picture(&self, camera: &CameraId, from: u64) {
+        if let Some(hub) = &self.hub {
+            hub.forget_picture(camera, from);
         }
     }
 

@@ -41,6 +41,8 @@ struct Camera {
     status: Option<Value>,
     shot: Option<Arc<Shot>>,
     rate: Rate,
+    /// Its frames numbered below this show what it does not look at any more; the last of them may still arrive.
+    from: u64,
 }
 
 #[derive(Debug, Default)]
@@ -104,6 +106,9 @@ impl Hub {
             return;
         }
         let camera = cameras.known.entry(frame.camera.clone()).or_default();
+        if frame.seq < camera.from {
+            return;
+        }
         camera.rate.tick(at);
         let last = camera.shot.replace(shot);
         drop(cameras);
@@ -121,6 +126,17 @@ impl Hub {
         cameras.known.entry(camera.clone()).or_default().status = Some(json);
         drop(cameras);
         self.states_changed();
+    }
+
+    /// The camera looks elsewhere: its picture is gone, and its frames count that are numbered `from` or higher.
+    pub fn forget_picture(&self, camera: &CameraId, from: u64) {
+        let mut cameras = self.cameras();
+        let Some(known) = cameras.known.get_mut(camera) else { return };
+        known.from = from;
+        let last = known.shot.take();
+        drop(cameras);
+        drop(last);
+        self.tell();
     }
 
     /// The camera is gone from the configuration: its picture, state and numbers go too.
@@ -268,4 +284,29 @@ impl Hub {
 /// Milliseconds for JSON, to a tenth.
 pub(super) fn millis(time: Duration) -> f64 {
     (time.as_secs_f64() * 10_000.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Ledger, Size};
+
+    #[test]
+    fn a_camera_that_looks_elsewhere_does_not_show_what_it_saw_before() {
+        let (hub, ledger, id) = (Hub::new("1", "e"), Arc::new(Ledger::default()), CameraId::new("gate").unwrap());
+        let publish = |seq| {
+            let frame = Frame { seq, ..Frame::black("gate", &ledger, Size::new(1, 1), Size::new(1, 1)) };
+            hub.frame(&Arc::new(frame), Bytes::new());
+        };
+        let shown = || hub.shot(&id).map(|shot| shot.frame.seq);
+        hub.forget_picture(&id, 9);
+        publish(3);
+        assert_eq!(shown(), Some(3), "of a camera nobody knows there is nothing to forget");
+        hub.forget_picture(&id, 5);
+        assert_eq!((shown(), hub.latest().len()), (None, 0));
+        publish(4);
+        assert_eq!(shown(), None, "it was on its way");
+        publish(5);
+        assert_eq!(shown(), Some(5));
+    }
 }

@@ -61,7 +61,8 @@ impl Kind {
     fn named(uri: &str) -> Option<Self> {
         match uri.split_once("://") {
             Some((scheme, _)) => Self::of_scheme(scheme),
-            None if uri.starts_with("/dev/video") => Some(Self::V4l2),
+            // What udev calls a camera, too: a number changes with the socket that it is plugged into.
+            None if uri.starts_with("/dev/video") || uri.starts_with("/dev/v4l/") => Some(Self::V4l2),
             None => (!uri.is_empty()).then_some(Self::File),
         }
     }
@@ -168,6 +169,7 @@ mod tests {
             ("file:///tmp/a@b.mp4", Kind::File),
             ("clips/a.mp4", Kind::File),
             ("/dev/video0", Kind::V4l2),
+            ("/dev/v4l/by-id/usb-046d_C920-video-index0", Kind::V4l2),
             ("test://", Kind::Test),
         ] {
             assert_eq!(Kind::of(&camera(uri)).unwrap(), kind, "{uri}");

@@ -4,7 +4,7 @@ use std::{fs, path::Path, sync::Arc, thread, time::Duration};
 
 use gstreamer as gst;
 use gstreamer_rtsp_server::gio;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     CameraConfig, End, GstOpener, IngestError, Opener, Outlet, Policy, Slot,
@@ -61,14 +61,20 @@ async fn first_picture(config: &CameraConfig, pipelines: Option<&Path>, limit: D
     let account = (slot, Arc::new(Ledger::default()));
     let outlet = Outlet::new(config.id.clone(), ANY_CANVAS, Policy::Latest, None, account);
     let mut source = GstOpener.open(config, pipelines, outlet.clone()).await?;
-    let answer = timeout(limit, async {
+    let until = Instant::now() + limit;
+    let answer = timeout_at(until, async {
         tokio::select! {
             biased;
             () = outlet.first() => Ok(source.describe()),
             end = source.ended() => Err(end),
         }
     });
-    let answer = answer.await.unwrap_or_else(|_| Err(diagnose::no_first_frame(config, limit)));
+    let answer = match answer.await {
+        Ok(Ok(found)) => Ok(found),
+        // What is known is said, even if there is no time left to find out more.
+        Ok(Err(end)) => Err(timeout_at(until, source.explain(end.clone())).await.unwrap_or(end)),
+        Err(_) => Err(diagnose::no_first_frame(config, limit)),
+    };
     outlet.retire();
     source.stop().await;
     answer

@@ -20,6 +20,14 @@ const SANE: Duration = Duration::from_hours(438_288);
 /// that are a little apart.
 const AHEAD: Duration = Duration::from_secs(1);
 
+/// One that was taken longer than this before it came here was taken by a wrong clock as well: whole hours are the local time
+/// of a camera that does not know its zone. Pictures that were really kept back for so long count from when they came.
+const BEHIND: Duration = Duration::from_secs(10);
+
+/// A clock that was refused is believed again when it is this far inside the bounds, so that one that stands at a bound is not
+/// taken for right and wrong by turns.
+const CLEARLY: Duration = Duration::from_millis(500);
+
 /// An older report says nothing any more: RTP time may have come round, and clocks drift. Senders report every few seconds.
 const OUTDATED: Duration = Duration::from_mins(10);
 
@@ -54,8 +62,6 @@ impl SenderReport {
 pub(super) struct Note {
     /// When the first of it arrived.
     pub(super) arrived: Instant,
-    /// The same on the wall clock.
-    pub(super) arrived_at: SystemTime,
     /// When its sender says it was taken; `None` if that cannot be.
     pub(super) sent: Option<SystemTime>,
 }
@@ -68,6 +74,18 @@ pub(super) struct Arrivals(Mutex<Known>);
 struct Known {
     notes: VecDeque<(u64, Note)>,
     reports: HashMap<u32, (SenderReport, Instant)>,
+    /// The sender's clock was wrong when it was heard last.
+    refused: bool,
+}
+
+impl Known {
+    /// Whether what arrived at `arrived` can have been taken at `sent`.
+    fn believes(&mut self, sent: SystemTime, arrived: SystemTime) -> bool {
+        let margin = if self.refused { CLEARLY } else { Duration::ZERO };
+        let (ahead, behind) = (AHEAD.saturating_sub(margin), BEHIND.saturating_sub(margin));
+        self.refused = sent > arrived + ahead || arrived > sent + behind;
+        !self.refused
+    }
 }
 
 impl Arrivals {
@@ -81,9 +99,8 @@ impl Arrivals {
         if known.notes.len() == KEPT {
             known.notes.pop_front();
         }
-        let arrived_at = SystemTime::now();
-        let sent = sent.filter(|sent| *sent <= arrived_at + AHEAD);
-        known.notes.push_back((pts, Note { arrived: Instant::now(), arrived_at, sent }));
+        let sent = sent.filter(|sent| known.believes(*sent, SystemTime::now()));
+        known.notes.push_back((pts, Note { arrived: Instant::now(), sent }));
     }
 
     /// Picks up what is known about the picture at `pts`.
@@ -148,17 +165,32 @@ mod tests {
         assert_eq!(SenderReport { ntp: 5 << 32, rtp: 0 }.time_of(0, 90_000), None);
     }
 
+    /// Whether a sender is believed that says this about a picture that comes now.
+    fn believed(arrivals: &Arrivals, sent: SystemTime) -> bool {
+        arrivals.note(7, Some(sent));
+        arrivals.take(7).unwrap().sent == Some(sent)
+    }
+
     #[test]
-    fn a_picture_is_not_taken_after_it_came() {
-        let (arrivals, now) = (Arrivals::default(), SystemTime::now());
-        for (pts, sent, is_believed) in [
-            (1, now - Duration::from_hours(1), true),
-            (2, now + AHEAD / 2, true),
-            (3, now + Duration::from_hours(1), false),
+    fn a_picture_is_not_taken_after_it_came_nor_long_before() {
+        let now = SystemTime::now();
+        for (sent, is_believed) in [
+            (now - Duration::from_hours(1), false),
+            (now - BEHIND * 2, false),
+            (now - BEHIND / 2, true),
+            (now + AHEAD / 2, true),
+            (now + Duration::from_hours(1), false),
         ] {
-            arrivals.note(pts, Some(sent));
-            assert_eq!(arrivals.take(pts).unwrap().sent, is_believed.then_some(sent));
+            assert_eq!(believed(&Arrivals::default(), sent), is_believed);
         }
+    }
+
+    #[test]
+    fn a_clock_at_the_bound_is_not_right_and_wrong_by_turns() {
+        let arrivals = Arrivals::default();
+        let behind = [9_700, 10_300, 9_700, 9_000, 9_700];
+        let heard = behind.map(|ms| believed(&arrivals, SystemTime::now() - Duration::from_millis(ms)));
+        assert_eq!(heard, [true, false, false, true, true]);
     }
 
     #[test]
@@ -180,7 +212,7 @@ mod tests {
     #[test]
     fn the_first_note_of_a_picture_counts_and_is_picked_up_once() {
         let arrivals = Arrivals::default();
-        let sent = Some(SystemTime::UNIX_EPOCH + SANE);
+        let sent = Some(SystemTime::now());
         arrivals.note(7, sent);
         arrivals.note(7, None);
         assert_eq!(arrivals.take(7).unwrap().sent, sent);

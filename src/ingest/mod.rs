@@ -14,6 +14,7 @@ mod canvas;
 mod check;
 mod clock;
 mod diagnose;
+mod gate;
 pub mod mark;
 mod outlet;
 mod pace;
@@ -27,11 +28,13 @@ mod source;
 mod status;
 mod still;
 pub mod supervisor;
+mod tap;
 mod template;
 pub mod timeline;
+mod upright;
 
 use std::{
-    future::Future,
+    future::{self, Future},
     path::{Path, PathBuf},
     pin::Pin,
     sync::OnceLock,
@@ -69,8 +72,13 @@ pub trait Opener: Send + Sync + 'static {
 
 /// One connection to a camera. Dropping it tears it down in the background.
 pub trait Source: Send {
-    /// Resolves once, with why the connection ended.
+    /// Resolves with why the connection ended, as soon as that is known, and says the same to whoever asks again. What it
+    /// returns may be dropped at any time, and is, over and over: nothing may be lost by that.
     fn ended(&mut self) -> BoxFuture<'_, End>;
+    /// Finds out more about an `end` of this connection, which may take seconds. It is over by then: no timer runs.
+    fn explain(&mut self, end: End) -> BoxFuture<'_, End> {
+        Box::pin(future::ready(end))
+    }
     /// Codec, size and decoder, for people; complete once the first picture came.
     fn describe(&self) -> String;
     /// Tears it down; resolves when done or when the source gives up waiting.
@@ -177,7 +185,8 @@ pub fn init() -> Result<(), IngestError> {
 pub struct CameraConfig {
     /// Its name in topics.
     pub id: CameraId,
-    /// `rtsp(s)://`, `http(s)://`, `file://` or a path, `/dev/videoN`, `test://`. A login in it is percent-encoded.
+    /// `rtsp(s)://`, `http(s)://`, `file://` or a path, `/dev/videoN` or a name below `/dev/v4l/`, `test://`. A login in it
+    /// is percent-encoded.
     pub uri: String,
     /// Analyse at most this many frames a second; unset is every frame the model has time for.
     #[serde(default)]

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time};
 
 use super::{
     pace::{Due, Pace},
@@ -58,11 +58,14 @@ struct CameraOutlet {
     decoder_threads: u32,
     slot: Arc<Slot>,
     ledger: Arc<Ledger>,
+    /// Held by every attempt to open the camera until nothing is left of it.
+    attempts: Arc<()>,
 }
 
 /// What belongs to one connection.
 struct Run {
-    started: Instant,
+    /// By the clock that tests stop.
+    started: time::Instant,
     /// Milliseconds from `started` to the newest sign of life, plus one; 0 is none yet.
     last: AtomicU64,
     /// The producer is waiting for room, so the lack of pictures is our doing.
@@ -85,7 +88,8 @@ impl Outlet {
         // Where every picture is wanted nothing is looked at by the clock, and the same file gives the same pictures.
         let live = !matches!(policy, Policy::Every { .. });
         let pace = Pace::new(fps, live.then(|| CAMERAS.fetch_add(1, SeqCst)));
-        let camera = CameraOutlet { id, canvas, policy, pace, decoder_threads: 0, slot, ledger };
+        let attempts = Arc::default();
+        let camera = CameraOutlet { id, canvas, policy, pace, decoder_threads: 0, slot, ledger, attempts };
         Self { camera: Arc::new(camera), run: Arc::new(Run::new()) }
     }
 
@@ -101,6 +105,7 @@ impl Outlet {
             decoder_threads,
             slot: Arc::clone(&old.slot),
             ledger: Arc::clone(&old.ledger),
+            attempts: Arc::default(),
         };
         Self { camera: Arc::new(camera), run: self.run }
     }
@@ -135,6 +140,26 @@ impl Outlet {
     /// Whether no picture may be lost, so that the source must wait for us rather than for the clock.
     pub fn wants_every(&self) -> bool {
         matches!(self.camera.policy, Policy::Every { .. })
+    }
+
+    /// An attempt to open the camera; it counts until what is returned is dropped.
+    pub(super) fn attempt(&self) -> Arc<()> {
+        Arc::clone(&self.camera.attempts)
+    }
+
+    /// Attempts of which something is left: at most one, unless some hang.
+    pub(super) fn attempts(&self) -> usize {
+        Arc::strong_count(&self.camera.attempts) - 1
+    }
+
+    /// How long this connection has been.
+    pub(super) fn running(&self) -> Duration {
+        self.run.started.elapsed()
+    }
+
+    /// A picture has come that is not worth offering: the camera is there.
+    pub(super) fn touch(&self) {
+        self.run.touch();
     }
 
     /// A picture with this presentation time has come. `false` if it need not be offered: the camera is faster than
@@ -202,7 +227,7 @@ impl Outlet {
 impl Run {
     fn new() -> Self {
         Self {
-            started: Instant::now(),
+            started: time::Instant::now(),
             last: AtomicU64::new(0),
             waiting: AtomicBool::new(false),
             retired: AtomicBool::new(false),

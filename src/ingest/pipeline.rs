@@ -17,18 +17,21 @@ use gstreamer_video as gst_video;
 use tokio::sync::oneshot;
 
 use super::{
-    CameraConfig, End, Flow, Outlet, Picture, RestartReason, Transport,
+    CameraConfig, End, Flow, Outlet, RestartReason, Transport,
     address::file_path,
-    canvas::Painter,
     clock::{Arrivals, SenderReport},
+    gate::Gate,
     secrets::Access,
+    source::is_finite,
+    tap::Tap,
     template::Template,
+    upright::set_upright,
 };
-use crate::types::{Capture, Clock};
 
 /// What is learned about a connection while it runs; shared by the callbacks of one pipeline.
 pub(super) struct Facts {
     pub(super) arrivals: Arrivals,
+    pub(super) gate: Gate,
     end: Mutex<Option<oneshot::Sender<End>>>,
     found: Mutex<Found>,
     /// A video stream was offered by the RTSP server.
@@ -46,6 +49,7 @@ impl Facts {
     pub(super) fn new(end: oneshot::Sender<End>) -> Self {
         Self {
             arrivals: Arrivals::default(),
+            gate: Gate::default(),
             end: Mutex::new(Some(end)),
             found: Mutex::default(),
             has_video: AtomicBool::new(false),
@@ -77,13 +81,33 @@ impl Facts {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The decoder's input has this format from now on.
-    fn codec(&self, caps: &gst::CapsRef) {
+    /// Pictures have this format from now on.
+    pub(super) fn format(&self, format: String) {
+        self.found().format = Some(format);
+    }
+
+    /// The input of a decoder called `decoder` has this format from now on, and had that `before`. A film may have several
+    /// tracks, and each a decoder.
+    fn codec(&self, decoder: &str, caps: &gst::CapsRef, before: &Mutex<Option<String>>) {
         let Some(structure) = caps.structure(0) else { return };
         let codec = codec_name(structure.name());
-        let before = self.found().codec.replace(codec.clone());
+        let mut found = self.found();
+        found.decoder = Some(decoder.to_owned());
+        found.codec = Some(codec.clone());
+        drop(found);
+        let before = before.lock().unwrap_or_else(PoisonError::into_inner).replace(codec.clone());
         if let Some(before) = before.filter(|b| *b != codec) {
             self.end(End::new(RestartReason::CodecChanged, format!("the stream changed from {before} to {codec}")));
+        }
+    }
+
+    /// Data reaches a decoder.
+    fn encoded(&self, buffer: &gst::BufferRef) {
+        let pts = buffer.pts().map(gst::ClockTime::nseconds);
+        let alone = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+        self.gate.encoded(alone, pts, Instant::now());
+        if let Some(pts) = pts {
+            self.arrivals.note(pts, None);
         }
     }
 }
@@ -112,7 +136,8 @@ pub(super) fn build(
     set_source(&source, config).map_err(|text| End::new(RestartReason::Open, text))?;
     watch_source(&source, facts);
     watch_decoders(&pipeline, facts, outlet.decoder_threads());
-    set_sink(&sink, outlet, facts);
+    set_upright(&pipeline, &sink);
+    set_sink(&sink, outlet, facts, !is_finite(config));
     Ok(pipeline)
 }
 
@@ -267,7 +292,7 @@ fn sender_time(pad: &gst::Pad, packet: &gst::BufferRef, facts: &Facts) -> Option
     facts.arrivals.sent(word(8)?, word(4)?, u32::try_from(rate).ok()?, Instant::now())
 }
 
-/// Notes which decoder is at work, on what, and when data reached it.
+/// Notes which decoder is at work, on what, when data reached it and from where on it can be decoded.
 fn watch_decoders(pipeline: &gst::Pipeline, facts: &Arc<Facts>, threads: u32) {
     let known = Arc::clone(facts);
     pipeline.connect_deep_element_added(move |_, _, element| {
@@ -283,19 +308,14 @@ fn watch_decoders(pipeline: &gst::Pipeline, facts: &Arc<Facts>, threads: u32) {
             element.set_property("max-threads", i32::try_from(threads).unwrap_or(i32::MAX));
         }
         let Some(pad) = element.static_pad("sink") else { return };
-        let known = Arc::clone(&known);
+        let (known, before) = (Arc::clone(&known), Mutex::default());
         let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
         pad.add_probe(kinds, move |_, info| {
             match &info.data {
-                Some(gst::PadProbeData::Buffer(buffer)) => {
-                    if let Some(pts) = buffer.pts() {
-                        known.arrivals.note(pts.nseconds(), None);
-                    }
-                }
+                Some(gst::PadProbeData::Buffer(buffer)) => known.encoded(buffer),
                 Some(gst::PadProbeData::Event(event)) => {
                     if let gst::EventView::Caps(event) = event.view() {
-                        known.found().decoder = Some(factory.name().to_string());
-                        known.codec(event.caps());
+                        known.codec(&factory.name(), event.caps(), &before);
                     }
                 }
                 _ => {}
@@ -317,7 +337,7 @@ pub(super) fn take_any_layout(sink: &gst_app::AppSink) {
     });
 }
 
-fn set_sink(sink: &gst_app::AppSink, outlet: &Outlet, facts: &Arc<Facts>) {
+fn set_sink(sink: &gst_app::AppSink, outlet: &Outlet, facts: &Arc<Facts>, live: bool) {
     take_any_layout(sink);
     // Every picture is pulled as it comes, so nothing ever waits in the sink; these bounds are for the day it does.
     sink.set_max_buffers(1);
@@ -326,12 +346,10 @@ fn set_sink(sink: &gst_app::AppSink, outlet: &Outlet, facts: &Arc<Facts>) {
     if outlet.wants_every() {
         sink.set_property("sync", false);
     }
-    // A file played at its own speed was read ahead: its pictures are as old as the moment they are due.
-    let paced = sink.property::<bool>("sync");
-    let (outlet, facts, mut painter) = (outlet.clone(), Arc::clone(facts), Painter::new(outlet.canvas()));
+    let (mut tap, facts) = (Tap::new(sink, outlet, facts, live), Arc::clone(facts));
     let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
         let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-        match offer(&sample, paced, &mut painter, &outlet, &facts) {
+        match tap.offer(&sample, sink) {
             Ok(Flow::Continue) => Ok(gst::FlowSuccess::Ok),
             Ok(Flow::Closed) => Err(gst::FlowError::Eos),
             Err(text) => {
@@ -341,47 +359,4 @@ fn set_sink(sink: &gst_app::AppSink, outlet: &Outlet, facts: &Arc<Facts>) {
         }
     });
     sink.set_callbacks(callbacks.build());
-}
-
-/// Makes a picture of `sample` and offers it: the only hop between decoder and slot.
-fn offer(
-    sample: &gst::Sample,
-    paced: bool,
-    painter: &mut Painter,
-    outlet: &Outlet,
-    facts: &Facts,
-) -> Result<Flow, String> {
-    let (now, wall) = (Instant::now(), SystemTime::now());
-    let pts = sample.buffer().and_then(gst::BufferRef::pts).unwrap_or(gst::ClockTime::ZERO);
-    let note = facts.arrivals.take(pts.nseconds()).filter(|_| !paced);
-    let at = Duration::from_nanos(pts.nseconds());
-    if !outlet.wants(at) {
-        return Ok(Flow::Continue);
-    }
-    let (view, canvas, full) = painter.place(sample)?;
-    if let Some(format) = sample.caps().and_then(format_name) {
-        let mut found = facts.found();
-        if found.format.as_ref() != Some(&format) {
-            found.format = Some(format);
-        }
-    }
-    let capture = match note.and_then(|n| n.sent) {
-        Some(at) => Capture { at, clock: Clock::Ntp },
-        None => Capture { at: note.map_or(wall, |n| n.arrived_at), clock: Clock::Arrival },
-    };
-    let decoded_at = Instant::now();
-    let decode_time = decoded_at.duration_since(note.map_or(now, |n| n.arrived));
-    Ok(outlet.offer(Picture { capture, pts: at, decoded_at, decode_time, view, canvas, full: Some(full) }))
-}
-
-/// `1280x720 @ 15`.
-fn format_name(caps: &gst::CapsRef) -> Option<String> {
-    let info = gst_video::VideoInfo::from_caps(caps).ok()?;
-    let (n, d) = (info.fps().numer(), info.fps().denom());
-    let size = format!("{}x{}", info.width(), info.height());
-    if n <= 0 || d <= 0 {
-        return Some(size);
-    }
-    let rate = f64::from(n) / f64::from(d);
-    Some(format!("{size} @ {}", (rate * 100.0).round() / 100.0))
 }

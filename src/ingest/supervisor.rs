@@ -1,8 +1,12 @@
 //! Keeps one camera going: opens it, watches it, tears it down, tries again. The only place that retries.
 
 use std::{
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
+    task::Poll,
     time::{Duration, SystemTime},
 };
 
@@ -11,7 +15,7 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
-use tracing::{Instrument, info, info_span, warn};
+use tracing::{Instrument, error, info, info_span, warn};
 
 use super::{
     CameraConfig, CameraStatus, End, Opener, Outlet, Policy, RestartReason, Restarts, Slot, Source, State, diagnose,
@@ -29,6 +33,10 @@ const FIRST_WAIT: Duration = Duration::from_millis(250);
 const FIRST_FRAME: Duration = Duration::from_secs(10);
 /// The same for a file. GStreamer's decodebin sometimes swallows the error of a damaged file, so this is not rare.
 const FIRST_FRAME_OF_FILE: Duration = Duration::from_secs(5);
+/// A file may show nothing for this long in the middle: recorders leave out what does not move.
+const FILE_GAP: Duration = Duration::from_mins(1);
+/// What is told of a camera on which this program itself went wrong.
+const FAULT: &str = "internal fault; please report this";
 /// A camera that was live this long has recovered: the next fault is a new one.
 const RECOVERED: Duration = Duration::from_secs(5);
 /// Longest wait for the task when a camera is stopped: one teardown, and some.
@@ -169,7 +177,20 @@ struct Run {
 
 impl Supervisor {
     async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        let result = self.retry(&mut stop).await;
+        let result = loop {
+            if let Some(result) = caught(self.retry(&mut stop)).await {
+                break result;
+            }
+            self.broke();
+            if self.plays_once() {
+                break Err(FAULT.to_owned());
+            }
+            tokio::select! {
+                biased;
+                () = stopped(&mut stop) => break Ok(()),
+                () = sleep(longest_wait()) => {}
+            }
+        };
         self.outlet.retire();
         *self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
         self.shared.slot.close();
@@ -177,12 +198,11 @@ impl Supervisor {
 
     /// Connects until stopped, or once.
     async fn retry(&mut self, stop: &mut watch::Receiver<bool>) -> Result<(), String> {
-        let longest = RestartReason::ALL.iter().map(|r| r.longest_wait()).max().unwrap_or(FIRST_WAIT);
-        let mut backoff = Backoff::new(FIRST_WAIT, longest);
+        let mut backoff = Backoff::new(FIRST_WAIT, longest_wait());
         loop {
             let Some(run) = self.run_once(stop).await else { return Ok(()) };
             self.shared.restarts.count(run.end.reason);
-            if self.options.restart == Restart::Once && is_finite(&self.shared.config) {
+            if self.plays_once() {
                 return self.finish(run.end);
             }
             let replay =
@@ -221,55 +241,64 @@ impl Supervisor {
             Ok(source) => source,
             Err(end) => return Some(Run { end, live: None, whole: began.elapsed() }),
         };
-        let mut live_since = None;
-        let end = tokio::select! {
+        let ended = tokio::select! {
             biased;
             () = stopped(stop) => None,
-            end = self.watch(source.as_mut(), &mut live_since) => Some(end),
+            ended = self.watch(source.as_mut()) => Some(ended),
         };
-        let live = live_since.map(|since: Instant| since.elapsed());
-        if end.as_ref().is_none_or(|e| e.reason != RestartReason::EndOfStream) {
+        if ended.as_ref().is_none_or(|(end, _)| end.reason != RestartReason::EndOfStream) {
             self.outlet.retire();
         }
+        let run = match ended {
+            None => None,
+            Some((end, live)) => tokio::select! {
+                biased;
+                () = stopped(stop) => None,
+                end = source.explain(end) => Some(Run { end, live, whole: began.elapsed() }),
+            },
+        };
         source.stop().await;
-        Some(Run { end: end?, live, whole: began.elapsed() })
+        run
     }
 
-    /// Waits for the end of a connection: its own, or ours when it gives nothing.
-    async fn watch(&mut self, source: &mut dyn Source, live_since: &mut Option<Instant>) -> End {
-        let stall = Duration::try_from_secs_f32(self.shared.config.stall_seconds).unwrap_or(FIRST_FRAME);
-        let outlet = self.outlet.clone();
-        let described = {
-            let finite = is_finite(&self.shared.config);
-            let first_limit = stall + if finite { FIRST_FRAME_OF_FILE } else { FIRST_FRAME };
-            tokio::select! {
-                biased;
-                () = outlet.first() => source.describe(),
-                end = source.ended() => {
-                    // A short file may have ended before we looked.
-                    if outlet.has_offered() {
-                        self.went_live(&source.describe());
-                        *live_since = Some(Instant::now());
-                    }
-                    return end;
+    /// Waits for the end of a connection: its own, or ours when it gives nothing. Also says how long it was live, if it was.
+    async fn watch(&mut self, source: &mut dyn Source) -> (End, Option<Duration>) {
+        let (shared, outlet) = (Arc::clone(&self.shared), self.outlet.clone());
+        let config = &shared.config;
+        let stall = Duration::try_from_secs_f32(config.stall_seconds).unwrap_or(FIRST_FRAME);
+        let finite = is_finite(config);
+        let first_limit = stall + if finite { FIRST_FRAME_OF_FILE } else { FIRST_FRAME };
+        tokio::select! {
+            biased;
+            () = outlet.first() => {}
+            end = source.ended() => {
+                if !outlet.has_offered() {
+                    return (end, None);
                 }
-                () = sleep(first_limit) => return diagnose::no_first_frame(&self.shared.config, first_limit),
+                // A short file may have ended before we looked.
+                self.went_live(&source.describe());
+                return (end, Some(Duration::ZERO));
             }
-        };
-        *live_since = Some(Instant::now());
-        self.went_live(&described);
-        loop {
-            let left = stall.saturating_sub(outlet.idle());
-            if left.is_zero() {
-                return stalled(&self.shared.config, stall);
-            }
-            tokio::select! {
-                biased;
-                end = source.ended() => return end,
-                // Never busy: the idle time is only known to a millisecond.
-                () = sleep(left.max(Duration::from_millis(10))) => {}
-            }
+            () = sleep(first_limit) => return (diagnose::no_first_frame(config, first_limit), None),
         }
+        self.went_live(&source.describe());
+        let since = Instant::now();
+        let stall = if finite { stall.max(FILE_GAP) } else { stall };
+        (last(source, &outlet, config, stall).await, Some(since.elapsed()))
+    }
+
+    /// Whether its end is for good.
+    fn plays_once(&self) -> bool {
+        self.options.restart == Restart::Once && is_finite(&self.shared.config)
+    }
+
+    /// This program went wrong on the camera. Its source was dropped on the way, which tears it down.
+    fn broke(&mut self) {
+        error!("{FAULT}");
+        self.outlet.retire();
+        self.shared.restarts.count(RestartReason::Stream);
+        self.down.get_or_insert((Instant::now(), RestartReason::Stream));
+        self.set(State::Failed, Some(FAULT.to_owned()));
     }
 
     fn finish(&mut self, end: End) -> Result<(), String> {
@@ -319,6 +348,37 @@ impl Supervisor {
     }
 }
 
+/// Waits for the end of a live connection, or until no picture came for `stall`.
+async fn last(source: &mut dyn Source, outlet: &Outlet, config: &CameraConfig, stall: Duration) -> End {
+    loop {
+        let left = stall.saturating_sub(outlet.idle());
+        if left.is_zero() {
+            return stalled(config, stall);
+        }
+        tokio::select! {
+            biased;
+            end = source.ended() => return end,
+            // Never busy: the idle time is only known to a millisecond.
+            () = sleep(left.max(Duration::from_millis(10))) => {}
+        }
+    }
+}
+
+/// What `work` comes to; `None` if it panics. What it used is used on: plain values, each changed in one step.
+async fn caught<T>(work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    let guarded = poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+        Ok(polled) => polled.map(Some),
+        Err(_) => Poll::Ready(None),
+    });
+    guarded.await
+}
+
+/// The longest wait before any attempt.
+fn longest_wait() -> Duration {
+    RestartReason::ALL.iter().map(|r| r.longest_wait()).max().unwrap_or(FIRST_WAIT)
+}
+
 /// The next wait, jittered: it grows to the longest that the reason allows, or is that from the first.
 fn wait(backoff: &mut Backoff, reason: RestartReason, unit: f32) -> Duration {
     let (grown, most) = (backoff.next(unit), reason.longest_wait());
@@ -337,55 +397,4 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        path::Path,
-        sync::atomic::{AtomicU32, Ordering::SeqCst},
-    };
-
-    use super::*;
-    use crate::{ingest::BoxFuture, types::CameraId};
-
-    /// A camera that gives the same answer to everybody, and counts how often it was asked.
-    struct Refuses(RestartReason, AtomicU32);
-
-    impl Opener for Refuses {
-        fn open<'a>(
-            &'a self,
-            _: &'a CameraConfig,
-            _: Option<&'a Path>,
-            _: Outlet,
-        ) -> BoxFuture<'a, Result<Box<dyn Source>, End>> {
-            self.1.fetch_add(1, SeqCst);
-            let end = End::new(self.0, "no");
-            Box::pin(async move { Err(end) })
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_camera_that_refuses_a_password_is_asked_rarely_from_the_first() {
-        let options = Options {
-            canvas: Size::new(32, 32),
-            policy: Policy::Latest,
-            restart: Restart::Forever,
-            ready: Arc::default(),
-            pipelines: None,
-            decoder_threads: 1,
-        };
-        for (reason, asked) in [
-            (RestartReason::Unauthorized, [1..=1u32, 4..=7]),
-            (RestartReason::Tls, [1..=1, 4..=7]),
-            (RestartReason::Unreachable, [5..=20, 30..=70]),
-        ] {
-            let opener = Arc::new(Refuses(reason, AtomicU32::new(0)));
-            let config = CameraConfig::new(CameraId::new("gate").unwrap(), "rtsp://h/s");
-            let camera = start(config, &options, Arc::clone(&opener) as Arc<dyn Opener>, Arc::default());
-            for (seconds, asked) in [4, 26].into_iter().zip(asked) {
-                sleep(Duration::from_secs(seconds)).await;
-                let times = opener.1.load(SeqCst);
-                assert!(asked.contains(&times), "{reason:?}: {times} times");
-            }
-            camera.stop().await;
-        }
-    }
-}
+mod tests;

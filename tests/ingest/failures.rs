@@ -4,13 +4,16 @@ use std::{
     fs,
     net::TcpListener,
     path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant, SystemTime},
 };
 
-use groundd::ingest::{
-    self, BoxFuture, CameraConfig, End, Opener, Outlet, Policy, Restart, RestartReason, RtspServer, RtspServerOptions,
-    Source, State,
+use groundd::{
+    ingest::{
+        self, BoxFuture, CameraConfig, End, Flow, Opener, Outlet, Picture, Policy, Restart, RestartReason, RtspServer,
+        RtspServerOptions, Source, State,
+    },
+    types::{Capture, Clock, Letterbox, Rgb},
 };
 
 use super::support::{CANVAS, Proxy, Rig, SOON, config, folder, h264, serve};
@@ -129,16 +132,18 @@ async fn a_camera_that_falls_silent_is_stalled_and_comes_back() {
     rig.stop().await;
 }
 
-/// Opens sources that never give a picture and never stop.
-struct Hangs;
+/// Opens sources that never give a picture and never stop. Keeps what the last of them offers its pictures to.
+#[derive(Default)]
+struct Hangs(Mutex<Option<Outlet>>);
 
 impl Opener for Hangs {
     fn open<'a>(
         &'a self,
         _: &'a CameraConfig,
         _: Option<&'a Path>,
-        _: Outlet,
+        outlet: Outlet,
     ) -> BoxFuture<'a, Result<Box<dyn Source>, End>> {
+        *self.0.lock().unwrap() = Some(outlet);
         Box::pin(async { Ok(Box::new(Hung) as Box<dyn Source>) })
     }
 }
@@ -167,12 +172,30 @@ async fn a_camera_whose_teardown_hangs_is_left_behind() {
         pipelines: None,
         decoder_threads: 1,
     };
-    let camera = ingest::start(config("test://", ""), &options, Arc::new(Hangs), Arc::default());
+    let opener = Arc::new(Hangs::default());
+    let (given, ledger) = (Arc::clone(&opener) as Arc<dyn Opener>, Arc::default());
+    let camera = ingest::start(config("test://", ""), &options, given, Arc::clone(&ledger));
     tokio::time::sleep(Duration::from_millis(100)).await;
+    let outlet = opener.0.lock().unwrap().clone().expect("it was opened");
     let (slot, began) = (Arc::clone(camera.slot()), Instant::now());
     camera.stop().await;
     assert!(began.elapsed() < Duration::from_secs(7), "{:?}", began.elapsed());
-    assert!(slot.is_drained());
+    // What was left behind goes on, and nothing comes of it.
+    assert_eq!(outlet.offer(black()), Flow::Closed);
+    assert!(slot.take(Instant::now()).is_none());
+    assert_eq!(ledger.in_flight(), 0, "{ledger:?}");
+}
+
+fn black() -> Picture {
+    Picture {
+        capture: Capture { at: SystemTime::now(), clock: Clock::Arrival },
+        pts: Duration::ZERO,
+        decoded_at: Instant::now(),
+        decode_time: Duration::ZERO,
+        view: Letterbox::fit(CANVAS, 1.0, CANVAS),
+        canvas: Rgb { size: CANVAS, data: vec![0; CANVAS.area() * 3].into() }.into(),
+        full: None,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

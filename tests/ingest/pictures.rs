@@ -1,6 +1,10 @@
 //! Whether a box on the canvas is the same box in the source, for sources of every shape.
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use groundd::{
     ingest::{Policy, Restart},
@@ -127,4 +131,67 @@ async fn a_change_of_resolution_is_followed_without_a_restart() {
     }
     assert_eq!(rig.camera.restarts().total(), 0);
     rig.stop().await;
+}
+
+/// Writes `clip` anew as `name`, as it is but for what `arguments` say.
+fn copied(clip: &Path, name: &str, arguments: &[&str]) -> PathBuf {
+    let copy = clip.with_file_name(name);
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-v", "error", "-y", "-i"]).arg(clip).args(["-c", "copy"]).args(arguments).arg(&copy);
+    assert!(ffmpeg.status().expect("ffmpeg is installed").success(), "ffmpeg cannot write {name}");
+    copy
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_joins_in_the_middle_is_shown_nothing_before_the_keyframe() {
+    let folder = folder();
+    for (name, codec) in [
+        ("h264", "-c:v libx264 -preset ultrafast -g 30 -keyint_min 30 -sc_threshold 0 -bf 0"),
+        (
+            "h265",
+            "-c:v libx265 -preset ultrafast -x265-params keyint=30:min-keyint=30:scenecut=0:bframes=0:log-level=none",
+        ),
+    ] {
+        let codec = format!("{codec} -pix_fmt yuv420p");
+        let whole = draw(folder.path(), &format!("{name}.mkv"), "color=red:s=320x180:r=15:d=3", &codec);
+        // A second and a half build on a picture that is cut away: decoders make grey of it.
+        let cut = copied(&whole, &format!("{name}-cut.mkv"), &["-copyinkf", "-ss", "0.4"]);
+        let server = serve(&cut);
+        let rig = Rig::live(config(&server.url("cam"), ""));
+        for _ in 0..5 {
+            let frame = rig.frame(SOON).await;
+            let [r, g, b] = [0, 1, 2].map(|channel| frame.canvas.data[(144 * 512 + 256) * 3 + channel]);
+            assert!(r > 200 && g < 50 && b < 50, "{name} at {:?}: {r} {g} {b}", frame.pts);
+        }
+        rig.stop().await;
+        // A file is taken as it is, to its end.
+        let rig = Rig::new(config(cut.to_str().unwrap(), ""), Policy::Every { capacity: 2 }, Restart::Once);
+        assert!(!rig.all(SOON).await.is_empty(), "{name}");
+        assert_eq!(rig.camera.ended(), Some(Ok(())), "{name}");
+        rig.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_film_that_lies_on_its_side_is_turned() {
+    let folder = folder();
+    // Of these two formats GStreamer turns only the first.
+    for format in ["yuv420p", "yuv422p"] {
+        let input = "color=black:s=320x180:r=5:d=1,drawbox=x=0:y=0:w=60:h=40:color=white:t=fill";
+        let code = format!("-c:v libx264 -preset ultrafast -qp 0 -pix_fmt {format}");
+        let lying = draw(folder.path(), &format!("{format}.mp4"), input, &code);
+        let film = copied(&lying, &format!("{format}-phone.mp4"), &["-metadata:s:v:0", "rotate=90"]);
+        let rig = Rig::new(config(film.to_str().unwrap(), ""), Policy::Every { capacity: 2 }, Restart::Once);
+        let frames = rig.all(SOON).await;
+        assert_eq!((frames.len(), rig.camera.ended()), (5, Some(Ok(()))), "{format}");
+        for frame in &frames {
+            assert_eq!(frame.source(), Size::new(180, 320), "{format}");
+            let (w, h) = (frame.canvas.size.width as f32, frame.canvas.size.height as f32);
+            let [x1, y1, x2, y2] = white(&frame.canvas);
+            let corner = frame.view.to_source([x1 / w, y1 / h, x2 / w, y2 / h]).unwrap();
+            assert!(worst(&corner.corners(), &[0.0, 260.0, 40.0, 320.0]) < 2.0, "{format}: {corner:?}");
+        }
+        drop(frames);
+        rig.stop().await;
+    }
 }

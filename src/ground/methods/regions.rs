@@ -136,7 +136,8 @@ mod tests {
 
     fn regions() -> impl Strategy<Value = Vec<([f32; 4], f32, f32)>> {
         // Few distinct scores, so that ties are common.
-        let corners = [-0.2f32..1.2, -0.2f32..1.2, -0.2f32..1.2, -0.2f32..1.2];
+        // Of whole numbers: proptest now and then trips over its own rounding in ranges like -0.2..1.2.
+        let corners = [(); 4].map(|()| (-200i16..1200).prop_map(|thousandths| f32::from(thousandths) / 1000.0));
         proptest::collection::vec((corners, 0.0f32..1.0, (0u8..8).prop_map(|s| f32::from(s) / 7.0)), 0..40)
     }
 

@@ -28,7 +28,10 @@ impl Lanes {
 
 fn lanes() -> impl Strategy<Value = Lanes> {
     let objects = proptest::collection::vec((-2.0f32..2.0, 40.0f32..120.0), 1..5);
-    let seen = proptest::collection::vec((proptest::bool::weighted(0.85), -0.03f32..0.03), 5);
+    let seen = proptest::collection::vec(
+        (proptest::bool::weighted(0.85), (-30i8..30).prop_map(|off| f32::from(off) / 1000.0)),
+        5,
+    );
     let frame = (0.0f64..0.3, proptest::bool::weighted(0.1), seen);
     // Fast things overlap themselves no more from frame to frame where there are few.
     let fps = prop_oneof![2.0f64..4.0, 4.0f64..30.0];
