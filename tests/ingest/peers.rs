@@ -113,7 +113,6 @@ async fn an_mjpeg_camera_over_http_plays() {
         assert_eq!((frame.source().width, frame.source().height), (1280, 720));
         took.push(frame.decode_time);
     }
-    println!("{took:?}");
     // Most are stamped when they come and never have to wait: they are as old as the decoder took.
     took.sort();
     assert!((Duration::from_micros(500)..Duration::from_secs(1)).contains(&took[5]), "{took:?}");
