@@ -126,7 +126,7 @@ fn a_login_in_the_brokers_url_is_taken_and_a_wrong_url_is_said_before_the_model_
     let refused = finish(&mut watching("hunter2", "2"));
     let said = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(UNAVAILABLE), "{said}");
-    assert!(said.contains("nothing was published") && said.contains("user `me`"), "{said}");
+    assert!(said.contains("the broker got nothing") && said.contains("user `me`"), "{said}");
     assert!(!said.contains("hunter2"), "{said}");
 }
 

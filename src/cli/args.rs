@@ -90,7 +90,7 @@ pub(super) struct Run {
 /// stdout. Cameras are named cam0, cam1, … in the order given. Ends with the file.
 #[derive(ClapArgs)]
 pub(super) struct Watch {
-    /// rtsp(s)://, http(s)://, file:// or a path, /dev/videoN, test://
+    /// rtsp(s)://, http(s)://, file:// or a path, /dev/videoN or /dev/v4l/…, test://
     #[arg(required = true, value_name = "URI")]
     pub(super) uris: Vec<String>,
     /// What to look for, in plain words; may be given several times

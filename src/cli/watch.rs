@@ -196,7 +196,7 @@ async fn leave(publisher: Publisher) -> Result<(), Failure> {
 
 fn never_published(reason: Option<String>) -> Failure {
     let reason = reason.unwrap_or_else(|| "there was no time to connect".to_owned());
-    Failure::new(Exit::Unavailable, format!("nothing was published: {reason}"))
+    Failure::new(Exit::Unavailable, format!("the broker got nothing: {reason}"))
 }
 
 /// A broker that was never there after all this time will not come either.
@@ -277,7 +277,7 @@ mod tests {
         let publisher = publish::connect(&broker("mqtt://127.0.0.1:1"), None, Pulse::new("publish")).unwrap();
         assert!(still_awaited(&publisher, GIVE_UP).is_ok());
         let failure = still_awaited(&publisher, GIVE_UP + TICK).unwrap_err();
-        assert!(failure.exit == Exit::Unavailable && failure.message.contains("nothing was published"), "{failure:?}");
+        assert!(failure.exit == Exit::Unavailable && failure.message.contains("the broker got nothing"), "{failure:?}");
     }
 
     #[test]

@@ -76,6 +76,8 @@ struct View {
     tracker: Tracker,
     /// Queries that were answered, and in which revision: of others nobody can say that nothing is there.
     answered: BTreeMap<QueryId, u32>,
+    /// Those that were answered before the camera fell silent: there may be pictures of what they found.
+    before: BTreeMap<QueryId, u32>,
     /// What the present and count topics say now; `None` of a query that has no more than a snapshot.
     counts: BTreeMap<QueryId, Option<usize>>,
     /// How long after its arrival the latest frame was delivered. The camera is silent only if nothing came for so much
@@ -88,6 +90,7 @@ impl View {
         Self {
             tracker: Tracker::starting_after(track.clone(), last_id),
             answered: BTreeMap::new(),
+            before: BTreeMap::new(),
             counts: BTreeMap::new(),
             delay: Duration::ZERO,
         }
@@ -192,7 +195,7 @@ impl Delivery {
         let events = view.tracker.expire(now);
         self.tell(camera, &events);
         if view.tracker.is_silent(now) {
-            view.answered.clear();
+            view.before.append(&mut view.answered);
             for (query, count) in view.counts.iter_mut().filter(|(_, count)| count.is_some()) {
                 *count = None;
                 self.unsay(camera, query);
@@ -309,7 +312,10 @@ impl Delivery {
     fn announce(&mut self, camera: &CameraId, view: &mut View, events: &[TrackEvent]) {
         self.tell(camera, events);
         let Some((publisher, topics)) = self.sinks.publisher.clone() else { return };
-        view.answered.retain(|id, rev| self.queries.borrow().of(id, camera).is_some_and(|query| query.rev == *rev));
+        let holds =
+            |id: &QueryId, rev: &mut u32| self.queries.borrow().of(id, camera).is_some_and(|query| query.rev == *rev);
+        view.answered.retain(holds);
+        view.before.retain(holds);
         let mut counts: BTreeMap<QueryId, Option<usize>> =
             view.answered.keys().map(|id| (id.clone(), Some(0))).collect();
         for (query, count) in view.tracker.presence() {
@@ -317,8 +323,7 @@ impl Delivery {
                 *entry = Some(count);
             }
         }
-        let pictured = view.counts.iter().filter(|(id, count)| count.is_none() && self.runs(id, camera));
-        for (id, _) in pictured {
+        for id in view.before.keys() {
             counts.entry(id.clone()).or_default();
         }
         self.clear(camera, view.counts.keys().filter(|id| !counts.contains_key(*id)));

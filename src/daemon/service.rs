@@ -69,6 +69,8 @@ struct Service {
     revisions: Revisions,
     pipeline: Pipeline,
     board: Board,
+    /// What an earlier start told, and this one does not, is taken back.
+    tidy: bool,
 }
 
 /// Runs the configuration in `path` until `stop` or a signal ends it. Models are looked for in `models`.
@@ -168,7 +170,7 @@ impl Service {
         board.tell(&queries, &wishes);
         let mut pipeline = Pipeline::start(grounder, plan, sinks, queries.without(&wishes.paused()), epoch);
         pipeline.set_cameras(&wishes.cameras()).await;
-        Self { config, wishes, revisions, pipeline, board }
+        Self { config, wishes, revisions, pipeline, board, tidy: false }
     }
 
     /// Serves until a signal, `stop`, or the end of the pipeline.
@@ -178,7 +180,6 @@ impl Service {
         let publisher = self.board.publisher.clone();
         let settled = settled(publisher.connection());
         tokio::pin!(settled);
-        let mut tidy = false;
         loop {
             tokio::select! {
                 biased;
@@ -189,10 +190,9 @@ impl Service {
                 () = stop.cancelled() => return,
                 () = self.pipeline.finished() => return,
                 orders = publisher.orders() => self.obey(orders).await,
-                () = &mut settled, if !tidy => {
-                    tidy = true;
-                    let queries = self.revisions.apply(&self.wishes.queries());
-                    publisher.take_back(&self.board.pictures(&queries, &self.wishes));
+                () = &mut settled, if !self.tidy => {
+                    self.tidy = true;
+                    self.take_back();
                 }
                 _ = stats.tick() => self.board.stats(&self.pipeline.accounts()),
                 _ = metrics.tick() => self.board.metrics(&self.pipeline.accounts()),
@@ -262,6 +262,15 @@ impl Service {
         self.board.tell(&queries, &self.wishes);
         self.pipeline.set_queries(queries.without(&self.wishes.paused()));
         self.pipeline.set_cameras(&self.wishes.cameras()).await;
+        if self.tidy {
+            self.take_back();
+        }
+    }
+
+    /// Takes back what an earlier start told and this one does not, but for pictures of what is still asked.
+    fn take_back(&mut self) {
+        let queries = self.revisions.apply(&self.wishes.queries()).without(&self.wishes.paused());
+        self.board.publisher.take_back(&self.board.pictures(&queries, &self.wishes));
     }
 
     /// Ends the flow in its own order; the last statistics show every frame settled.

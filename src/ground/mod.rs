@@ -247,7 +247,7 @@ fn open(config: &ModelConfig, folders: &[PathBuf], meter: &Meter) -> Result<Box<
         let together =
             if sees { Local::open(&runtime, file, compute)? } else { Local::open_varied(&runtime, file, compute)? };
         let lanes = if sees { compute.lanes(file) } else { 0 };
-        let alone = (0..lanes).map(|_| Local::open(&runtime, file, Compute { threads: 1, ..compute }));
+        let alone = (0..lanes).map(|_| Local::open(&runtime, file, compute.each_of(lanes)));
         Ok(meter.count(Lanes::new(together, alone.collect::<Result<_, _>>()?)))
     };
     let mut limits = Limits { max_batch: manifest.limits.max_batch, canvas: manifest.canvas() };

@@ -16,7 +16,8 @@ use super::{CameraConfig, IngestError};
 const WITHHELD: &str = "<uri withheld>";
 
 // Why a URI is refused. None of it repeats the URI, which may have a password anywhere.
-const NO_KIND: &str = "not a kind of camera; use rtsp(s)://, http(s)://, file:// or a path, /dev/videoN, or test://";
+const NO_KIND: &str =
+    "not a kind of camera; use rtsp(s)://, http(s)://, file:// or a path, /dev/videoN or /dev/v4l/…, or test://";
 const NO_HOST: &str = "no host name; write scheme://host:port/path";
 const NO_SLASHES: &str = "write rtsp://host:port/path with two slashes, or file:///path with three";
 const NO_FILE: &str = "there is no such file; a camera's address on the network begins with rtsp:// or http://, and \

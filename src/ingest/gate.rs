@@ -9,8 +9,9 @@ use std::{
 };
 
 /// How long pictures are held back while no whole one comes. Streams that refresh line by line never send a keyframe, and
-/// their pictures may be called torn for ever. Less than a camera has for its first picture.
-const PATIENCE: Duration = Duration::from_secs(8);
+/// their pictures may be called torn for ever. Well below what a camera has for its first picture, of which connecting takes its
+/// part.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Which pictures of one connection may be shown.
 #[derive(Debug, Default)]
@@ -43,9 +44,9 @@ impl Gate {
         let mut state = self.lock();
         state.whole.get_or_insert(now);
         state.beginning = match (state.beginning, alone) {
-            (Beginning::Unknown, true) => Beginning::Past,
             (Beginning::Unknown, false) => Beginning::Missed,
-            (Beginning::Missed, true) => Beginning::Coming(pts),
+            // What comes after it may still be shown before it, and build on what we missed.
+            (Beginning::Unknown | Beginning::Missed, true) => Beginning::Coming(pts),
             (unchanged, _) => unchanged,
         };
     }
@@ -99,10 +100,10 @@ mod tests {
 
     #[test]
     fn a_stream_without_keyframes_is_shown_after_a_while() {
-        assert_eq!(shown(&[(0, false, false), (8, false, false), (9, false, false)]), [false, false, true]);
-        assert_eq!(shown(&[(0, false, true), (8, false, true), (9, false, true)]), [false, false, true]);
+        assert_eq!(shown(&[(0, false, false), (5, false, false), (6, false, false)]), [false, false, true]);
+        assert_eq!(shown(&[(0, false, true), (5, false, true), (6, false, true)]), [false, false, true]);
         // Torn for ever, but for one.
-        let torn = [(0, true, true), (9, false, true), (10, false, false), (18, false, true), (19, false, true)];
+        let torn = [(0, true, true), (6, false, true), (7, false, false), (12, false, true), (13, false, true)];
         assert_eq!(shown(&torn), [false, true, true, false, true]);
     }
 

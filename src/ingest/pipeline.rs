@@ -86,8 +86,7 @@ impl Facts {
         self.found().format = Some(format);
     }
 
-    /// The input of a decoder called `decoder` has this format from now on, and had that `before`. A film may have several
-    /// tracks, and each a decoder.
+    /// The input of a decoder called `decoder` has this format from now on, and had that `before`.
     fn codec(&self, decoder: &str, caps: &gst::CapsRef, before: &Mutex<Option<String>>) {
         let Some(structure) = caps.structure(0) else { return };
         let codec = codec_name(structure.name());
@@ -135,9 +134,10 @@ pub(super) fn build(
     let sink = sink.ok_or_else(|| wrong("has no appsink named `out`".to_owned()))?;
     set_source(&source, config).map_err(|text| End::new(RestartReason::Open, text))?;
     watch_source(&source, facts);
-    watch_decoders(&pipeline, facts, outlet.decoder_threads());
+    let live = !is_finite(config);
+    watch_decoders(&pipeline, facts, outlet.decoder_threads(), live);
     set_upright(&pipeline, &sink);
-    set_sink(&sink, outlet, facts, !is_finite(config));
+    set_sink(&sink, outlet, facts, live);
     Ok(pipeline)
 }
 
@@ -293,8 +293,8 @@ fn sender_time(pad: &gst::Pad, packet: &gst::BufferRef, facts: &Facts) -> Option
 }
 
 /// Notes which decoder is at work, on what, when data reached it and from where on it can be decoded.
-fn watch_decoders(pipeline: &gst::Pipeline, facts: &Arc<Facts>, threads: u32) {
-    let known = Arc::clone(facts);
+fn watch_decoders(pipeline: &gst::Pipeline, facts: &Arc<Facts>, threads: u32, live: bool) {
+    let (known, only) = (Arc::clone(facts), Arc::<Mutex<Option<String>>>::default());
     pipeline.connect_deep_element_added(move |_, _, element| {
         let (Some(factory), class) = (element.factory(), element.metadata("klass").unwrap_or_default()) else { return };
         if factory.name() == "multipartdemux" {
@@ -308,7 +308,9 @@ fn watch_decoders(pipeline: &gst::Pipeline, facts: &Arc<Facts>, threads: u32) {
             element.set_property("max-threads", i32::try_from(threads).unwrap_or(i32::MAX));
         }
         let Some(pad) = element.static_pad("sink") else { return };
-        let (known, before) = (Arc::clone(&known), Mutex::default());
+        // A camera has one stream, and another decoder is for what became of it; each track of a film has its own.
+        let before = if live { Arc::clone(&only) } else { Arc::default() };
+        let known = Arc::clone(&known);
         let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
         pad.add_probe(kinds, move |_, info| {
             match &info.data {

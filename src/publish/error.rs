@@ -138,7 +138,9 @@ mod tests {
         let io = |kind: ErrorKind| SpoolError::Io { path: "/spool".into(), source: kind.into() };
         let passing = [SpoolError::InUse("/spool".into()), io(ErrorKind::StorageFull), io(ErrorKind::QuotaExceeded)];
         assert!(passing.into_iter().all(|error| PublishError::from(error).is_unavailable()));
-        let wrong = [ErrorKind::NotFound, ErrorKind::NotADirectory, ErrorKind::PermissionDenied].map(io);
+        let wrong =
+            [ErrorKind::NotFound, ErrorKind::NotADirectory, ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem]
+                .map(io);
         assert!(!wrong.into_iter().any(|error| PublishError::from(error).is_unavailable()));
     }
 }

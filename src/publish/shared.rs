@@ -26,6 +26,8 @@ use super::{
 
 /// How long a message that must not be dropped waits before it is offered again.
 const ROOM: Duration = Duration::from_millis(5);
+/// How long a spool that cannot be written is left alone.
+const MEND: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(super) struct Shared {
@@ -55,6 +57,8 @@ struct Waiting {
     leftovers: BTreeSet<String>,
     outbox: Outbox,
     spool: Option<Spool>,
+    /// When a spool that cannot be written is tried again.
+    mend_at: Instant,
     /// Whose turn it is, when both have something to say.
     events_first: bool,
 }
@@ -96,7 +100,8 @@ pub(super) enum Item {
 impl Shared {
     pub(super) fn new(outbox: Outbox, spool: Option<Spool>, kept: Option<(Kept, BTreeSet<String>)>) -> Self {
         let (kept, leftovers) = kept.map_or_else(Default::default, |(kept, before)| (Some(kept), before));
-        let waiting = Waiting { states: States::default(), kept, leftovers, outbox, spool, events_first: false };
+        let (states, mend_at) = (States::default(), Instant::now());
+        let waiting = Waiting { states, kept, leftovers, outbox, spool, mend_at, events_first: false };
         let connection =
             Connection { up: false, since: SystemTime::now(), reason: Some("not connected yet".into()), reconnects: 0 };
         Self {
@@ -149,15 +154,16 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    /// Clears what earlier starts left at the broker and this one has not set, but for what is to be kept.
+    /// Clears what earlier starts left at the broker and this one has not set, but for what is to be kept for now.
     pub(super) fn take_back(&self, keep: &BTreeSet<String>) {
         let mut waiting = lock(&self.waiting);
-        let mut leftovers = std::mem::take(&mut waiting.leftovers);
-        leftovers.retain(|topic| !keep.contains(topic));
-        if !leftovers.is_empty() {
-            tracing::info!(topics = leftovers.len(), "taking back what an earlier start told and this one does not");
+        let (kept, gone): (BTreeSet<_>, BTreeSet<_>) =
+            std::mem::take(&mut waiting.leftovers).into_iter().partition(|topic| keep.contains(topic));
+        waiting.leftovers = kept;
+        if !gone.is_empty() {
+            tracing::info!(topics = gone.len(), "taking back what an earlier start told and this one does not");
         }
-        for topic in leftovers {
+        for topic in gone {
             waiting.states.set(topic, Bytes::new());
         }
         drop(waiting);
@@ -307,8 +313,13 @@ impl Shared {
 
     /// Writes records down. A disk that fails costs the protection against a crash, never an event.
     fn journal(&self, waiting: &mut Waiting, records: &[Record]) {
-        let Waiting { outbox, spool: Some(spool), .. } = waiting else { return };
+        let Waiting { outbox, spool: Some(spool), mend_at, .. } = waiting else { return };
         let failing = self.counters.spool_failing.load(Relaxed);
+        if failing && Instant::now() < *mend_at {
+            // Not the whole outbox over and over, for a disk that has room for a word now and then.
+            self.counters.spool_errors.fetch_add(u64::from(spool.append(records).is_err()), Relaxed);
+            return;
+        }
         let written = spool.append(records).and_then(|()| {
             // What could not be written is not in the file, whatever follows it there: the file becomes the outbox again.
             if failing || spool.is_stale(outbox.bytes()) { spool.rewrite(outbox.snapshot()) } else { Ok(()) }
@@ -320,6 +331,7 @@ impl Shared {
                 }
             }
             Err(error) => {
+                *mend_at = Instant::now() + MEND;
                 self.counters.spool_errors.fetch_add(1, Relaxed);
                 if !self.counters.spool_failing.swap(true, Relaxed) {
                     tracing::error!(%error, "events cannot be spooled; until they can, a crash loses those that wait");
@@ -355,10 +367,13 @@ mod tests {
         assert_eq!(shared.stats().spool_errors, 2);
         drop(write_to(whole));
         event(&shared);
+        // The file is not written anew at once.
+        lock(&shared.waiting).mend_at = Instant::now();
+        event(&shared);
         assert_eq!(shared.stats().spool_errors, 2);
         drop(shared);
         let (_, recovered) = Spool::open(dir.path()).unwrap();
-        assert_eq!(Outbox::replay(10, recovered.records).waiting(), 4);
+        assert_eq!(Outbox::replay(10, recovered.records).waiting(), 5);
     }
 
     #[test]

@@ -40,12 +40,14 @@ pub enum SpoolError {
 }
 
 impl SpoolError {
-    /// Whether it may pass by itself, as a full disk does: unless the folder is not there, or not for us.
+    /// Whether it may pass by itself, as a full disk does. A folder that is not there, or not for us, stays so.
     pub(super) fn is_unavailable(&self) -> bool {
-        use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+        use io::ErrorKind::{Interrupted, QuotaExceeded, ResourceBusy, StorageFull};
         match self {
             Self::InUse(_) => true,
-            Self::Io { source, .. } => !matches!(source.kind(), NotADirectory | NotFound | PermissionDenied),
+            Self::Io { source, .. } => {
+                matches!(source.kind(), Interrupted | QuotaExceeded | ResourceBusy | StorageFull)
+            }
         }
     }
 }

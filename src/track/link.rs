@@ -70,11 +70,18 @@ impl Link {
         Some(self.event(kind, track))
     }
 
-    /// Whether it is gone: not seen for `lost` although it was looked for, or although nothing comes at all (`silent`,
-    /// after `quiet`).
-    pub(super) fn is_lost(&self, now: Instant, (lost, quiet): (Duration, Duration), silent: bool) -> bool {
+    /// Whether it is gone: not seen for `lost` although it was looked for until then, by `looked` at the latest; or although
+    /// nothing comes at all (`silent`, after `quiet`).
+    pub(super) fn is_lost(
+        &self,
+        now: Instant,
+        looked: Instant,
+        (lost, quiet): (Duration, Duration),
+        silent: bool,
+    ) -> bool {
         let unseen = now.saturating_duration_since(self.seen_at);
-        unseen > lost && (self.missed || silent || unseen > quiet.saturating_mul(SHED_PATIENCE))
+        let in_vain = self.missed && looked.saturating_duration_since(self.seen_at) > lost;
+        in_vain || (unseen > lost && (silent || unseen > quiet.saturating_mul(SHED_PATIENCE)))
     }
 
     pub(super) fn event(&self, kind: EventKind, track: u64) -> TrackEvent {

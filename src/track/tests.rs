@@ -220,6 +220,19 @@ fn a_silent_camera_ends_its_objects() {
 }
 
 #[test]
+fn what_was_missed_just_before_its_camera_fell_silent_was_not_looked_for_long_enough() {
+    let (mut bench, q) = (Bench::new(), query("q"));
+    for (ms, matches) in [(0, vec![found(BOX, 0.9)]), (100, vec![found(BOX, 0.9)]), (1000, vec![])] {
+        bench.update(ms, &mut [ok(&q, matches)]);
+    }
+    assert!(bench.expire(2500).is_empty() && bench.expire(3000).is_empty());
+    assert_eq!(kinds(&bench.expire(3001)), [(EventKind::End, 1, "q")]);
+    let mut answers = [ok(&q, vec![found(BOX, 0.9)])];
+    bench.update(5000, &mut answers);
+    assert_eq!(answers[0].matches[0].track, Some(1), "it stands where it stood");
+}
+
+#[test]
 fn a_camera_slower_than_objects_are_lost_still_has_some() {
     let (mut bench, q) = (Bench::new(), query("q"));
     let mut events = Vec::new();

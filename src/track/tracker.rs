@@ -206,9 +206,12 @@ impl Tracker {
 
     fn sweep(&mut self, now: Instant, events: &mut Vec<TrackEvent>) {
         let (lost, quiet, silent) = (seconds(self.config.lost_seconds), self.quiet(), self.is_silent(now));
-        let is_lost = |link: &Link| link.is_lost(now, (lost, quiet), silent);
+        let looked = self.updated.unwrap_or(now);
+        let is_lost = |link: &Link| link.is_lost(now, looked, (lost, quiet), silent);
         self.asleep.retain(|asleep| now.saturating_duration_since(asleep.seen_at) <= RETURN);
         if silent {
+            // Nobody looks for anything.
+            self.asleep.iter_mut().for_each(|asleep| asleep.missed_since = None);
             let ending = self.tracks.iter().filter(|track| track.links.values().all(is_lost));
             self.asleep.extend(ending.filter_map(Track::asleep));
             let extra = self.asleep.len().saturating_sub(MAX_TRACKS);

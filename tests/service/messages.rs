@@ -120,9 +120,11 @@ fn silence_says_of_nobody_that_they_are_gone_and_pictures_outlive_a_restart() {
     let mut daemon = world.run(&config);
     wait_for("somebody", A_WHILE, || world.broker.retained(present).filter(|present| present == "ON"));
     wait_for("a picture", A_WHILE, || pictured("first").then_some(()));
+    world.broker.settle(&heard);
     let before = heard.lines().len();
     drop(server);
-    wait_for("who is there to be taken back", PATIENCE, || world.broker.retained(present).is_none().then_some(()));
+    let gone = |topic: &str| world.broker.listed(topic).is_empty().then_some(());
+    wait_for("who is there to be taken back", PATIENCE, || gone(present));
     world.broker.settle(&heard);
     let after = heard.lines().split_off(before);
     assert!(!after.iter().any(|line| line.contains("OFF")), "{after:?}");
@@ -132,7 +134,6 @@ fn silence_says_of_nobody_that_they_are_gone_and_pictures_outlive_a_restart() {
     // The camera stays away, and one query is gone.
     world.configure(&[("gate", &url)], &[("person", "person")], more);
     let daemon = world.run(&config);
-    let of_dog = "groundd/query/dog/state";
-    wait_for("the other query to be taken back", A_WHILE, || world.broker.retained(of_dog).is_none().then_some(()));
-    assert!(world.broker.retained(state).is_some() && pictured("second"), "{}", daemon.log());
+    wait_for("the other query to be taken back", A_WHILE, || gone("groundd/query/dog/state"));
+    assert!(world.broker.kept(state).contains("active") && pictured("second"), "{}", daemon.log());
 }

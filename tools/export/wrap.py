@@ -7,8 +7,8 @@ r"""A ready-made detector in ONNX -> a folder that groundd runs. Needs nothing b
     python3 tools/export/wrap.py deformable-detr upn.onnx models/upn --classes thing.txt --size 1333x750 \
         --objectness 0.3 --nms-iou 0.8 --licence …
 
-Writes OUT/model.toml and copies the file, with the files beside it that hold its weights. What a family's files usually expect of a picture is filled in; the file
-cannot say whether that is true, so look at model.toml, and at what the detector finds, before relying on it.
+Writes OUT/model.toml and copies the file, with the files beside it that hold its weights. What a family's files usually
+expect of a picture is filled in; the file cannot say whether that is true, so look at model.toml, and at what the detector finds, before relying on it.
 `--classes` is a file with a name a line, in the order of the scores (an empty line, or N/A, is a place that stands for nothing);
 without it the 80 names of COCO, for RF-DETR COCO's 91 places.
 """
@@ -116,9 +116,9 @@ def beside(file, data):
     """What has to lie beside the copy for it to be opened, under the very names."""
     names = elsewhere(data)
     for name in names:
-        if name in ("", ".", "..", file.name, "model.toml") or pathlib.PurePath(name).name != name:
-            sys.exit(f"wrap: {file} has weights in `{name}`, which cannot lie beside its copy; save it with them in one file, or "
-                     "in one of another name in its own folder")
+        if not name.startswith((f"{file.name}_data", f"{file.name}.data")) or pathlib.PurePath(name).name != name:
+            sys.exit(f"wrap: {file} has weights in `{name}`, by which name nobody would know whose they are; save it with them in "
+                     f"itself, or in `{file.name}.data` beside it")
         if not (file.parent / name).is_file():
             sys.exit(f"wrap: {file} has weights in `{name}`, and there is no such file beside it; put it there")
     return [file.parent / name for name in names]

@@ -166,15 +166,17 @@ impl Bench<'_> {
         self.spinner.set_message(what);
         let measured = measure(&self.stage, system, streams, beside, &mut self.world).await;
         self.world.cameras.clear();
-        if measured.is_ok() {
+        let ruled = if measured.is_ok() {
             self.spinner.set_message("measuring the engine and the decoder alone");
-            self.rule.measure(self.stop)?;
-        }
+            self.rule.measure(self.stop)
+        } else {
+            Ok(())
+        };
         let mut case = Case::new(system, streams);
         case.fill(measured, self.rule.around(), self.stage.clip.timeline().length());
         // Told as they come, so that what ends this process early does not take them along.
         case.log();
-        Ok(case)
+        ruled.map(|()| case)
     }
 }
 

@@ -67,8 +67,8 @@ impl Report {
         let (processor, file) = (processor(), self.file.display());
         let mut text = format!(
             "{processor}, {cores} cores; {seconds} s a case; groundd answers: {queries}\n\
-             alone, a picture: engine {engine_ms:.1} CPU ms ({engine_wall_ms:.1} ms), {engine_busy_ms:.1} CPU ms with one on \
-             every thread of groundd, decoder {decode_ms:.1} CPU ms, scaling and colour {scale_ms:.1} CPU ms ({file})\n"
+             alone, a picture: engine {engine_ms:.1} CPU ms ({engine_wall_ms:.1} ms), {engine_busy_ms:.1} CPU ms with as \
+             many at once as groundd runs, decoder {decode_ms:.1} CPU ms, scaling and colour {scale_ms:.1} CPU ms ({file})\n"
         );
         text += &format!("{}\n", self.table());
         if let Some(stages) = self.stages() {
@@ -249,7 +249,7 @@ mod tests {
         for words in ["system", "groundd, asking always", "1.0 / 2.0 / 3.0"] {
             assert!(stages.contains(words), "{words:?} is not in\n{stages}");
         }
-        assert!(report.text().contains("20.0 CPU ms with one on every thread of groundd"), "{}", report.text());
+        assert!(report.text().contains("20.0 CPU ms with as many at once as groundd runs"), "{}", report.text());
         assert_eq!(report.json()["bare"]["engine_busy_ms"], 20.0);
     }
 }

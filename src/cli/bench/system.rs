@@ -143,7 +143,7 @@ pub(super) struct Numbers {
     /// That, over what the bare engine and the bare decoder cost for the same pictures on an otherwise idle machine.
     pub(super) over_bare: f64,
     /// Analysed pictures, over what this machine could do with what the cameras, the broker and the bare decoder leave of it, by
-    /// what the bare engine costs when every thread of groundd runs one; at most all that are offered.
+    /// what the bare engine costs when as many run at once as groundd would; at most all that are offered.
     pub(super) of_possible: f64,
     /// From the sending of a picture to its answer at the subscriber.
     pub(super) latency_ms: Option<Spread>,

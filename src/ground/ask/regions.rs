@@ -15,9 +15,9 @@ const SAME: f32 = 0.5;
 const OVERLAP: f32 = 0.3;
 /// A region and its successor look at least this much alike (cosine of their features).
 const ALIKE: f32 = 0.3;
-/// What overlaps nothing is still what was there a picture ago if it looks this much like it, is of its size, and came no
-/// further than this many of its sizes: where pictures come seldom, who walks past overlaps nobody, not even themselves.
-const ALIKE_AFAR: f32 = 0.6;
+/// Where pictures come seldom, who walks past overlaps nobody, not even themselves: what looks this much like a thing of the
+/// picture before, is of its size, and came no further than this many of its sizes, is taken for it, and asked about anew.
+const ALIKE_AFAR: f32 = 0.7;
 const REACH: f32 = 1.2;
 /// A region that looks less like it did when it was asked about has changed.
 const UNCHANGED: f32 = 0.6;
@@ -72,8 +72,12 @@ pub struct Answer {
 pub struct Region {
     /// Where it is, in fractions of the canvas.
     pub corners: [f32; 4],
-    /// How far it moves in a second, smoothed; still until it was followed once.
+    /// How far it moves in a second, smoothed; nothing until it was followed once.
     motion: [f32; 2],
+    /// When it was at `corners`.
+    placed_at: Instant,
+    /// When it was last taken for itself without overlapping itself.
+    jumped_at: Option<Instant>,
     /// How it looks, smoothed.
     pub look: Vec<f32>,
     /// How sure the network is of it now.
@@ -90,15 +94,15 @@ pub struct Region {
 }
 
 impl Region {
-    /// Where it should be by now.
-    fn expected(&self, now: Instant) -> [f32; 4] {
-        let since = now.saturating_duration_since(self.seen_at).as_secs_f32();
+    /// Where it should be by now. What was not seen for longer than pictures usually take may have turned.
+    fn expected(&self, now: Instant, usual: Duration) -> [f32; 4] {
+        let since = now.saturating_duration_since(self.placed_at).min(usual).as_secs_f32();
         std::array::from_fn(|i| self.corners[i] + self.motion[i % 2] * since)
     }
 
-    /// It is there now.
-    fn moves(&mut self, corners: [f32; 4], now: Instant) {
-        let since = now.saturating_duration_since(self.seen_at).as_secs_f32();
+    /// It is there now. Of two pictures that come at once nobody can tell how fast it is.
+    fn moves(&mut self, corners: [f32; 4], now: Instant, usual: Duration) {
+        let since = now.saturating_duration_since(self.placed_at).max(usual / 2).as_secs_f32();
         if since > 0.0 && self.pictures > 0 {
             let (before, after) = (centre(&self.corners), centre(&corners));
             // The first step is all that is known.
@@ -108,7 +112,7 @@ impl Region {
                 self.motion[axis] += share * (speed - self.motion[axis]);
             }
         }
-        (self.corners, self.seen_at) = (corners, now);
+        (self.corners, self.placed_at, self.seen_at) = (corners, now, now);
     }
 
     /// What was answered about it.
@@ -121,8 +125,11 @@ impl Region {
         dot(&self.look, &answer.seen.look) >= EQUAL
     }
 
-    /// Whether it has changed since it was asked about.
+    /// Whether it has changed since it was asked about, or may be another by now.
     pub fn changed_since(&self, answer: &Answer) -> bool {
+        if self.jumped_at.is_some_and(|at| at > answer.at) {
+            return true;
+        }
         let side = |c: &[f32; 4], axis: usize| (c[axis + 2] - c[axis]).max(1e-6);
         let grown = (0..2).map(|axis| side(&self.corners, axis) / side(&answer.seen.corners, axis));
         let mut grown = grown.map(|ratio| ratio.max(1.0 / ratio));
@@ -149,7 +156,7 @@ impl Regions {
     pub fn still(&mut self, now: Instant) {
         self.reckon(now);
         let present = self.known.iter_mut().filter(|region| region.proposal.is_some());
-        present.for_each(|region| region.seen_at = now);
+        present.for_each(|region| (region.seen_at, region.motion) = (now, [0.0; 2]));
     }
 
     /// Takes a picture's proposals in; those below `least` objectness are not offered to anybody and do not count.
@@ -164,6 +171,7 @@ impl Regions {
         let themselves: Vec<usize> =
             self.leaders.iter().enumerate().filter(|(i, leader)| **leader == Some(*i)).map(|(i, _)| i).collect();
         let owners = self.follow(proposed, &themselves, now);
+        let (followed, usual) = (self.known.len(), self.usual.unwrap_or_default());
         self.known.iter_mut().for_each(|region| region.proposal = None);
         for (leader, owner) in themselves.into_iter().zip(owners) {
             let (corners, look) = (proposed.boxes[leader], &proposed.looks[leader]);
@@ -174,7 +182,11 @@ impl Regions {
             let region = &mut self.known[place];
             region.look.iter_mut().zip(look).for_each(|(old, new)| *old += FOLLOW * (new - *old));
             normalise(&mut region.look);
-            region.moves(corners, now);
+            let there = [region.corners, region.expected(now, usual)];
+            if place < followed && there.iter().all(|there| overlap(&corners, there) < OVERLAP) {
+                region.jumped_at = Some(now);
+            }
+            region.moves(corners, now, usual);
             (region.objectness, region.proposal) = (proposed.objectness[leader], Some(leader));
             region.pictures += 1;
         }
@@ -266,7 +278,7 @@ impl Regions {
         for (l, leader) in leaders.iter().enumerate() {
             for (k, region) in self.known.iter().enumerate() {
                 let (corners, look) = (&proposed.boxes[*leader], &proposed.looks[*leader]);
-                if let Some(worth) = continues(corners, look, region, now) {
+                if let Some(worth) = self.continues(corners, look, region, now) {
                     pairs.push((worth, l, k));
                 }
             }
@@ -282,6 +294,21 @@ impl Regions {
         owners
     }
 
+    /// How surely a box that looks like this is a region by now; `None` if it is not. Where they overlap, it is above 0 and
+    /// more than anywhere else.
+    fn continues(&self, corners: &[f32; 4], look: &[f32], region: &Region, now: Instant) -> Option<f32> {
+        let (alike, last) = (dot(look, &region.look), overlap(corners, &region.corners));
+        let expected = region.expected(now, self.usual.unwrap_or_default());
+        // Where it should be is a guess, which needs more to go by.
+        let ahead = if alike >= ALIKE_AFAR { overlap(corners, &expected) } else { 0.0 };
+        if last.max(ahead) >= OVERLAP {
+            return (alike >= ALIKE).then_some(last.max(ahead) + alike);
+        }
+        let seldom = region.proposal.is_some() && self.come_seldom() && alike >= ALIKE_AFAR;
+        let near = || within_reach(corners, &expected) || within_reach(corners, &region.corners);
+        (seldom && near()).then_some(alike - 2.0)
+    }
+
     /// A region that continues none. One that lies upon another begins with its answers.
     fn begin(&self, corners: [f32; 4], look: &[f32], queries: usize, now: Instant) -> Region {
         let nearest = self.known.iter().map(|region| (overlap(&corners, &region.corners), region));
@@ -290,22 +317,20 @@ impl Regions {
         let pictures = nearest.map_or(0, |(_, region)| region.pictures);
         let twin = nearest.filter(|(_, region)| dot(look, &region.look) >= ALIKE);
         let answers = twin.map_or_else(|| vec![None; queries], |(_, region)| region.answers.clone());
-        let (look, motion) = (look.to_vec(), [0.0; 2]);
-        Region { corners, motion, look, objectness: 0.0, pictures, born: now, seen_at: now, proposal: None, answers }
+        Region {
+            corners,
+            motion: [0.0; 2],
+            placed_at: now,
+            jumped_at: None,
+            look: look.to_vec(),
+            objectness: 0.0,
+            pictures,
+            born: now,
+            seen_at: now,
+            proposal: None,
+            answers,
+        }
     }
-}
-
-/// How surely a box that looks like this is a region by now; `None` if it is not. Where they overlap, it is above 0 and more
-/// than anywhere else.
-fn continues(corners: &[f32; 4], look: &[f32], region: &Region, now: Instant) -> Option<f32> {
-    let expected = region.expected(now);
-    let common = overlap(corners, &region.corners).max(overlap(corners, &expected));
-    let alike = dot(look, &region.look);
-    if common >= OVERLAP {
-        return (alike >= ALIKE).then_some(common + alike);
-    }
-    let afar = region.proposal.is_some() && alike >= ALIKE_AFAR;
-    (afar && within_reach(corners, &expected)).then_some(alike - 2.0)
 }
 
 /// Whether two boxes are of one size and near to each other.

@@ -145,6 +145,24 @@ fn what_moves_further_than_its_size_is_followed_if_it_looks_the_same_and_nothing
 }
 
 #[test]
+fn who_comes_as_another_goes_is_not_taken_for_them_unless_pictures_come_seldom_and_is_asked_about_then() {
+    for (ms, taken) in [(66, false), (500, true)] {
+        let (mut regions, start) = (Regions::default(), Instant::now());
+        let see = |regions: &mut Regions, picture: u32, x: f32, look: f32| {
+            let now = start + Duration::from_millis(ms) * picture;
+            regions.observe(Picture::new(&[(square(x, 0.1), 0.9, look)]).proposed(), LEAST, 1, now);
+            now
+        };
+        see(&mut regions, 0, 0.1, 0.0);
+        let now = see(&mut regions, 1, 0.1, 0.0);
+        regions.answered(0, &[0.9], now);
+        see(&mut regions, 2, 0.21, 0.7);
+        let region = regions.present().next().unwrap();
+        assert_eq!(region.answer(0).map(|answer| region.changed_since(answer)), taken.then_some(true), "{ms} ms");
+    }
+}
+
+#[test]
 fn what_moves_is_expected_where_it_was_heading() {
     let (mut regions, start) = (Regions::default(), Instant::now());
     let see = |regions: &mut Regions, picture: u16, boxes: &[[f32; 4]]| {

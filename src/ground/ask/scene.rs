@@ -251,8 +251,9 @@ impl Scene {
             return Some(Reason { changed: true, ..Reason::new(Class::Renew, 1.5) });
         }
         let matched = answer.score >= threshold;
-        let furthest = if matched { 1.0 - threshold } else { threshold };
-        let distance = (answer.score - threshold).abs() / CLEAR.min(furthest).max(f32::EPSILON);
+        // As far from the threshold as can be is clear.
+        let furthest = CLEAR.min(if matched { 1.0 - threshold } else { threshold });
+        let distance = if furthest > 0.0 { (answer.score - threshold).abs() / furthest } else { 1.0 };
         // Asked once more about the very same, the model would say the same.
         let clear = if region.equals(answer) { 1.0 } else { distance.min(1.0) };
         let most = if matched { config.match_seconds } else { config.miss_seconds };
@@ -305,8 +306,10 @@ impl Scene {
         if held.is_missing() || !config.once {
             return Some(Class::Ask);
         }
-        let old = held.is_old(seconds(config.match_seconds), seconds(config.miss_seconds), now);
-        (old || held.is_partial()).then_some(Class::Renew)
+        let old = |matched, missed| held.is_old(seconds(matched), seconds(missed), now);
+        // A search that had too little time goes on with the next look, of models that keep no looks as well.
+        let goes_on = held.is_partial() && old(config.look_seconds, config.look_seconds);
+        (goes_on || old(config.match_seconds, config.miss_seconds)).then_some(Class::Renew)
     }
 
     /// What is known of a query that knows no regions.

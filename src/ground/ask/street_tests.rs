@@ -139,5 +139,8 @@ fn where_pictures_come_seldom_what_moves_is_known_all_the_same() {
             .iter()
             .fold((0, 0), |(there, sum), (event, pictures)| (there + **pictures, sum + told(**event).min(**pictures)));
         assert!(told * 10 >= there * 7, "told on {told} of {there} pictures at {a_second} a second");
+        let never = once.iter().filter(|(event, _)| !always.contains_key(event)).map(|(_, pictures)| pictures);
+        let never: usize = never.sum();
+        assert!(never * 50 <= told, "{never} pictures with matches that nobody would have found, {told} with others");
     }
 }

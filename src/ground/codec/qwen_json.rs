@@ -32,9 +32,10 @@ pub fn prompt_one(text: &str) -> String {
     format!("Locate the {}, output its bbox coordinates using JSON format.", bare(text))
 }
 
-/// The prompt for a query: for all that it fits, unless it is plainly about one thing.
+/// The prompt for a query: for all that it fits, unless it is plainly about one thing, or says what would be read as several
+/// categories.
 pub fn asked(text: &str) -> String {
-    if means_one(text) { prompt_one(text) } else { prompt(&[text]) }
+    if means_one(text) || text.contains([',', '\'']) { prompt_one(text) } else { prompt(&[text]) }
 }
 
 /// Superlatives that cameras' queries are made of, and that do not end in `most`.
@@ -217,6 +218,7 @@ mod tests {
         for text in ["the red car", "The  dog", "leftmost person", "man in front, the Tallest", "a nearest bus"] {
             assert_eq!(asked(text), prompt_one(text), "{text}");
         }
+        assert_eq!(asked("person in red, with a hat"), prompt_one("person in red, with a hat"));
         for text in ["person", "a man next to the van", "theatre", "person in a vest", "almost-new bus", ""] {
             assert_eq!(asked(text), prompt(&[text]), "{text}");
         }

@@ -55,6 +55,12 @@ impl Compute {
         if self.provider == Provider::Cpu && lanes > 1 { lanes } else { 0 }
     }
 
+    /// The part of it that each of so many gets that run at once.
+    #[must_use]
+    pub fn each_of(self, lanes: usize) -> Self {
+        Self { threads: (self.threads() / lanes.max(1)).max(1), ..self }
+    }
+
     /// What a session is opened with. With `patterns` the runtime remembers, for every shape of the inputs it has seen, where
     /// everything lay in memory, and forgets none of it: right for a few shapes, a leak where every run has another.
     pub(super) fn options(self, environment: &Environment, patterns: bool) -> Result<SessionBuilder, String> {

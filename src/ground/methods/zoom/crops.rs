@@ -186,8 +186,10 @@ impl<M: Selector> Eye<'_, M> {
             meter.spend(cost, now().saturating_duration_since(began));
         }
         let over = zoom::pursue(plan, self, meter, &now)?;
-        let looked = self.looks.iter().skip(1).map(|(crop, _)| crop);
-        let is_seen = |seed: &Seed| looked.clone().any(|crop| shows(crop, seed, picture));
+        let [whole, near @ ..] = self.looks.as_slice() else { return Ok((over, Vec::new())) };
+        // What is large enough was seen on the whole picture.
+        let is_seen =
+            |seed: &Seed| !whole.1.is_small(&seed.bbox) || near.iter().any(|(crop, _)| shows(crop, seed, picture));
         let unseen = seeds.iter().filter(|seed| !is_seen(seed)).copied().collect();
         Ok((over, unseen))
     }
