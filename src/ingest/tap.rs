@@ -20,6 +20,8 @@ pub(super) struct Tap {
     outlet: Outlet,
     facts: Arc<Facts>,
     painter: Painter,
+    /// What the pictures were the last time.
+    caps: Option<gst::Caps>,
     /// The sink waits for the time of each picture.
     paced: bool,
     /// The source goes on without us, so we come in the middle of something.
@@ -33,6 +35,7 @@ impl Tap {
             outlet: outlet.clone(),
             facts: Arc::clone(facts),
             painter: Painter::new(outlet.canvas()),
+            caps: None,
             paced: sink.property::<bool>("sync"),
             live,
         }
@@ -53,9 +56,7 @@ impl Tap {
             return Ok(Flow::Continue);
         }
         let (view, canvas, full) = self.painter.place(sample)?;
-        if let Some(format) = sample.caps().and_then(format_name) {
-            self.facts.format(format);
-        }
+        self.note_format(sample);
         let reached = note.map(|note| now.saturating_duration_since(note.arrived));
         let late = pts.filter(|_| self.paced).and_then(|pts| overdue(sample, pts, sink));
         let age = age(reached, late);
@@ -66,6 +67,17 @@ impl Tap {
         let decoded_at = Instant::now();
         let decode_time = age + decoded_at.saturating_duration_since(now);
         Ok(self.outlet.offer(Picture { capture, pts: at, decoded_at, decode_time, view, canvas, full: Some(full) }))
+    }
+
+    /// Notes what the pictures are, where that has changed.
+    fn note_format(&mut self, sample: &gst::Sample) {
+        let caps = sample.caps_owned();
+        if caps != self.caps {
+            if let Some(format) = caps.as_deref().and_then(format_name) {
+                self.facts.format(format);
+            }
+            self.caps = caps;
+        }
     }
 
     /// Whether the picture is a whole one. Of a file everything is shown: it begins where it begins.

@@ -297,16 +297,23 @@ impl Regions {
     /// How surely a box that looks like this is a region by now; `None` if it is not. Where they overlap, it is above 0 and
     /// more than anywhere else.
     fn continues(&self, corners: &[f32; 4], look: &[f32], region: &Region, now: Instant) -> Option<f32> {
-        let (alike, last) = (dot(look, &region.look), overlap(corners, &region.corners));
         let expected = region.expected(now, self.usual.unwrap_or_default());
-        // Where it should be is a guess, which needs more to go by.
-        let ahead = if alike >= ALIKE_AFAR { overlap(corners, &expected) } else { 0.0 };
-        if last.max(ahead) >= OVERLAP {
-            return (alike >= ALIKE).then_some(last.max(ahead) + alike);
+        let (last, ahead) = (overlap(corners, &region.corners), overlap(corners, &expected));
+        let afar = || {
+            let reach = within_reach(corners, &expected) || within_reach(corners, &region.corners);
+            reach && region.proposal.is_some() && self.come_seldom()
+        };
+        // Looks are compared last: that takes longest, and most boxes are nowhere near.
+        if last.max(ahead) < OVERLAP && !afar() {
+            return None;
         }
-        let seldom = region.proposal.is_some() && self.come_seldom() && alike >= ALIKE_AFAR;
-        let near = || within_reach(corners, &expected) || within_reach(corners, &region.corners);
-        (seldom && near()).then_some(alike - 2.0)
+        let alike = dot(look, &region.look);
+        // Where it should be is a guess, which needs more to go by.
+        let common = if alike >= ALIKE_AFAR { last.max(ahead) } else { last };
+        if common >= OVERLAP {
+            return (alike >= ALIKE).then_some(common + alike);
+        }
+        (alike >= ALIKE_AFAR).then_some(alike - 2.0)
     }
 
     /// A region that continues none. One that lies upon another begins with its answers.
