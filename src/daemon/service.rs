@@ -25,7 +25,7 @@ use crate::{
     http::{self, Hub},
     ingest,
     publish::{self, Connection, Order, Publisher, Target, Topics, Will},
-    types::Pulse,
+    types::{Pulse, QuerySet},
 };
 
 const STATS_EVERY: Duration = Duration::from_secs(30);
@@ -192,7 +192,8 @@ impl Service {
                 orders = publisher.orders() => self.obey(orders).await,
                 () = &mut settled, if !self.tidy => {
                     self.tidy = true;
-                    self.take_back();
+                    let queries = self.revisions.apply(&self.wishes.queries());
+                    self.take_back(&queries);
                 }
                 _ = stats.tick() => self.board.stats(&self.pipeline.accounts()),
                 _ = metrics.tick() => self.board.metrics(&self.pipeline.accounts()),
@@ -263,14 +264,14 @@ impl Service {
         self.pipeline.set_queries(queries.without(&self.wishes.paused()));
         self.pipeline.set_cameras(&self.wishes.cameras()).await;
         if self.tidy {
-            self.take_back();
+            self.take_back(&queries);
         }
     }
 
     /// Takes back what an earlier start told and this one does not, but for pictures of what is still asked.
-    fn take_back(&mut self) {
-        let queries = self.revisions.apply(&self.wishes.queries()).without(&self.wishes.paused());
-        self.board.publisher.take_back(&self.board.pictures(&queries, &self.wishes));
+    fn take_back(&self, queries: &QuerySet) {
+        let asked = queries.without(&self.wishes.paused());
+        self.board.publisher.take_back(&self.board.pictures(&asked, &self.wishes));
     }
 
     /// Ends the flow in its own order; the last statistics show every frame settled.
