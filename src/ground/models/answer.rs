@@ -197,7 +197,7 @@ pub(super) fn words(
 }
 
 fn told(decoder: &Decoder, logits: &[f32]) -> Result<(u32, f32), GroundError> {
-    Ok(best(logits).ok_or_else(|| decoder.failed("its `logits` are not numbers".to_owned()))?)
+    Ok(best(logits).ok_or_else(|| decoder.failed(crate::ground::models::not_numbers("logits")))?)
 }
 
 /// The best token and its probability; of equals the first. `None` if the best is not a number, or there is none.

@@ -221,7 +221,7 @@ mod tests {
         // Minus infinity is what stands beyond the end of a text, and what lies outside the phrase is not looked at.
         assert_eq!(scored([0.0, f32::NAN, f32::NEG_INFINITY, f32::NAN]), Ok(vec![0.5, 0.0]));
         for bad in [f32::NAN, f32::INFINITY] {
-            assert_eq!(scored([0.0, 0.0, bad, 0.0]), Err("its `logits` are not numbers".to_owned()));
+            assert_eq!(scored([0.0, 0.0, bad, 0.0]), Err(crate::ground::models::not_numbers("logits")));
         }
     }
 }

@@ -220,7 +220,7 @@ impl Told {
 fn shares(logits: &[f32]) -> Result<Vec<f32>, String> {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     if !most.is_finite() || logits.iter().any(|v| v.is_nan()) {
-        return Err("its `pred_logits` are not numbers".to_owned());
+        return Err(crate::ground::models::not_numbers("pred_logits"));
     }
     let raised: Vec<f32> = logits.iter().map(|v| (v - most).exp()).collect();
     let sum: f32 = raised.iter().sum();

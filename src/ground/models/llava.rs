@@ -187,7 +187,7 @@ impl Llava {
         let mut phrases = Vec::new();
         loop {
             let found = best(talk.logits());
-            let (token, _) = found.ok_or_else(|| self.decoder.failed("its `logits` are not numbers".to_owned()))?;
+            let (token, _) = found.ok_or_else(|| self.decoder.failed(crate::ground::models::not_numbers("logits")))?;
             if self.rules.end.contains(&token) {
                 return Ok(phrases);
             }

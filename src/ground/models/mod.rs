@@ -73,7 +73,12 @@ fn need<T>(manifest: &Manifest, key: &str, value: Option<T>) -> Result<T, Ground
 /// Minus infinity is how graphs say that something is ruled out.
 fn numbers<'a>(output: &str, scores: impl IntoIterator<Item = &'a f32>) -> Result<(), String> {
     let wrong = |score: &f32| score.is_nan() || (score.is_infinite() && score.is_sign_positive());
-    if scores.into_iter().any(wrong) { Err(format!("its `{output}` are not numbers")) } else { Ok(()) }
+    if scores.into_iter().any(wrong) { Err(not_numbers(output)) } else { Ok(()) }
+}
+
+/// What is wrong with an output that holds something else than numbers, and what helps.
+fn not_numbers(output: &str) -> String {
+    format!("its `{output}` are not numbers; if the file computes in half precision, take one in single precision")
 }
 
 /// Refuses a manifest that says the positions of tokens are told otherwise than the family does.

@@ -371,7 +371,7 @@ mod tests {
             for at in scores {
                 let mut spoilt = data.to_vec();
                 spoilt[*at] = f32::NAN;
-                assert_eq!(read(layout, shape, &spoilt), Err("its `out` are not numbers".to_owned()), "{at}");
+                assert_eq!(read(layout, shape, &spoilt), Err(crate::ground::models::not_numbers("out")), "{at}");
             }
         };
         spoil(&yolox, &[1, 1, 7], &[4.0, 4.0, 2.0, 2.0, 0.9, 0.8, 0.1], &[4, 5, 6]);

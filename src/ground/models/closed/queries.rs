@@ -151,8 +151,8 @@ mod tests {
         };
         assert_eq!(scores(0.0), Ok(vec![0.5]));
         for bad in [f32::NAN, f32::INFINITY] {
-            assert_eq!(logits(bad), Err("its `logits` are not numbers".to_owned()));
-            assert_eq!(scores(bad), Err("its `scores` are not numbers".to_owned()));
+            assert_eq!(logits(bad), Err(crate::ground::models::not_numbers("logits")));
+            assert_eq!(scores(bad), Err(crate::ground::models::not_numbers("scores")));
         }
     }
 }

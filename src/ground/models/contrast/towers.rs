@@ -119,7 +119,7 @@ fn embeddings(engine: &mut dyn Engine, feeds: &[(&str, &Tensor)], name: &str) ->
         let length = row.iter().map(|v| v * v).sum::<f32>().sqrt();
         // It would be like nothing at all, and be remembered so.
         if !length.is_finite() {
-            return Err(failed(format!("its `{name}` are not numbers")));
+            return Err(failed(crate::ground::models::not_numbers(name)));
         }
         Ok(row.iter().map(|v| v / length.max(1e-12)).collect())
     };

@@ -168,7 +168,7 @@ impl Write {
             }
             let (token, probability) = row.reader.choose(logits).ok_or_else(|| EngineError::Run {
                 file: self.graph.file().to_owned(),
-                reason: "its `logits` are not numbers".to_owned(),
+                reason: crate::ground::models::not_numbers("logits"),
             })?;
             row.next = token;
             found[row.pair].extend(row.reader.push(token, probability));
