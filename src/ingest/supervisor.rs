@@ -1,15 +1,13 @@
 //! Keeps one camera going: opens it, watches it, tears it down, tries again. The only place that retries.
 
 use std::{
-    future::poll_fn,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::AssertUnwindSafe,
     path::PathBuf,
-    pin::pin,
     sync::{Arc, Mutex, PoisonError},
-    task::Poll,
     time::{Duration, SystemTime},
 };
 
+use futures_util::FutureExt;
 use tokio::{
     sync::{Notify, watch},
     task::JoinHandle,
@@ -178,7 +176,8 @@ struct Run {
 impl Supervisor {
     async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let result = loop {
-            if let Some(result) = caught(self.retry(&mut stop)).await {
+            // What it uses is used on: plain values, each changed in one step.
+            if let Ok(result) = AssertUnwindSafe(self.retry(&mut stop)).catch_unwind().await {
                 break result;
             }
             self.broke();
@@ -362,16 +361,6 @@ async fn last(source: &mut dyn Source, outlet: &Outlet, config: &CameraConfig, s
             () = sleep(left.max(Duration::from_millis(10))) => {}
         }
     }
-}
-
-/// What `work` comes to; `None` if it panics. What it used is used on: plain values, each changed in one step.
-async fn caught<T>(work: impl Future<Output = T>) -> Option<T> {
-    let mut work = pin!(work);
-    let guarded = poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
-        Ok(polled) => polled.map(Some),
-        Err(_) => Poll::Ready(None),
-    });
-    guarded.await
 }
 
 /// The longest wait before any attempt.
