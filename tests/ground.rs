@@ -347,7 +347,7 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
 async fn the_worker_answers_in_order_and_ends_when_its_input_does() {
     let ledger = Arc::new(Ledger::default());
     let pulse = Pulse::new("ground");
-    let mut worker = worker::spawn(load(&tiny()), pulse.clone());
+    let mut worker = worker::spawn(vec![(load(&tiny()), pulse.clone())]);
     let jobs = vec![job(&ledger, &two_things(), &["bright"]), job(&ledger, &[], &["dark"])];
     let frames: Vec<_> = jobs.iter().map(|job| Arc::clone(&job.frame)).collect();
     within(worker.batches.send(batch(jobs))).await.unwrap();
@@ -366,13 +366,50 @@ async fn the_worker_answers_in_order_and_ends_when_its_input_does() {
 }
 
 #[tokio::test]
+async fn a_team_shares_what_it_knows_of_cameras_and_ends_with_the_first_that_panics() {
+    let mut grounder = ground::load_team(&ground::ModelConfig { threads: 2, ..config(&tiny()) }, &[], 9).unwrap();
+    grounder.ask(&ground::AskConfig { change: 0.0, ..Default::default() }, false);
+    let work = grounder.work();
+    let mut team = ground::team(grounder);
+    assert_eq!(team.len(), 2, "one a thread");
+    let ledger = Arc::new(Ledger::default());
+    // The second knows what the first was told a moment ago.
+    for (model, asked, reused) in [(0, 1, 0), (1, 1, 1), (0, 1, 2)] {
+        let batch = batch(vec![job(&ledger, &two_things(), &["bright"])]);
+        let answers = team[model].ground(&batch).unwrap();
+        assert_eq!((found(&answers[0][0]).len(), work.asked(), work.reused()), (1, asked, reused), "model {model}");
+        batch.jobs[0].frame.ticket.publish();
+    }
+    assert!(team.iter_mut().all(|model| model.another().is_none()));
+    // One that nobody wants a team of has none; nor has one of a single thread.
+    assert_eq!(ground::team(load(&tiny())).len(), 1);
+    let alone = ground::load_team(&ground::ModelConfig { threads: 1, ..config(&tiny()) }, &[], 9).unwrap();
+    assert_eq!(ground::team(alone).len(), 1);
+    let faulty: Box<dyn Grounder> = Box::new(Faulty(|_| panic!("the sky fell")));
+    let mut worker = worker::spawn(vec![(faulty, Pulse::new("ground")), (load(&tiny()), Pulse::new("ground"))]);
+    // Each of the two gets one.
+    within(worker.turns.acquire_many(2)).await.unwrap().forget();
+    for _ in 0..2 {
+        within(worker.batches.send(batch(vec![job(&ledger, &[], &["bright"])]))).await.unwrap();
+    }
+    let error = within(worker.handle.join()).await.unwrap_err();
+    assert!(error.to_string().contains("the sky fell"), "{error}");
+    assert!(within(worker.turns.acquire()).await.is_err(), "no turns are given any more");
+    drop(worker.batches);
+    let grounding = within(worker.groundings.recv()).await.unwrap();
+    grounding.frame.ticket.publish();
+    assert!(within(worker.groundings.recv()).await.is_none());
+    assert_eq!(ledger.in_flight(), 0);
+}
+
+#[tokio::test]
 async fn a_failed_batch_is_answered_with_errors_and_the_next_one_works() {
     // The graph itself fails: the vocabulary promises a word that the table does not have.
     let dir = copy_of_tiny();
     let vocabulary = br#"{"<pad>": 0, "<unk>": 1, "bright": 2, "gone": 99}"#;
     replace_file(dir.path(), "vocab.json", vocabulary);
     let ledger = Arc::new(Ledger::default());
-    let mut worker = worker::spawn(load(dir.path()), Pulse::new("ground"));
+    let mut worker = worker::spawn(vec![(load(dir.path()), Pulse::new("ground"))]);
     for (texts, failed) in [(vec!["bright", "gone"], 1), (vec!["gone"], 2), (vec!["bright"], 2)] {
         let fails = texts.contains(&"gone");
         within(worker.batches.send(batch(vec![job(&ledger, &two_things(), &texts)]))).await.unwrap();
@@ -412,7 +449,7 @@ impl Grounder for Faulty {
 #[tokio::test]
 async fn a_panic_ends_the_worker_with_a_typed_error_and_no_frame_is_lost() {
     let ledger = Arc::new(Ledger::default());
-    let mut worker = worker::spawn(Box::new(Faulty(|_| panic!("the sky fell"))), Pulse::new("ground"));
+    let mut worker = worker::spawn(vec![(Box::new(Faulty(|_| panic!("the sky fell"))), Pulse::new("ground"))]);
     within(worker.batches.send(batch(vec![job(&ledger, &[], &["bright"])]))).await.unwrap();
     let error = within(worker.handle.join()).await.unwrap_err();
     assert!(matches!(&error, GroundError::Panicked(text) if text == "the sky fell"), "{error}");
@@ -423,7 +460,7 @@ async fn a_panic_ends_the_worker_with_a_typed_error_and_no_frame_is_lost() {
 #[tokio::test]
 async fn a_model_that_miscounts_loses_no_frame() {
     let ledger = Arc::new(Ledger::default());
-    let mut worker = worker::spawn(Box::new(Faulty(|_| Ok(vec![]))), Pulse::new("ground"));
+    let mut worker = worker::spawn(vec![(Box::new(Faulty(|_| Ok(vec![]))), Pulse::new("ground"))]);
     within(worker.batches.send(batch(vec![job(&ledger, &[], &["bright"])]))).await.unwrap();
     let grounding = within(worker.groundings.recv()).await.unwrap();
     assert!(
@@ -434,7 +471,7 @@ async fn a_model_that_miscounts_loses_no_frame() {
 #[tokio::test]
 async fn frames_nobody_waits_for_are_accounted_as_shutdown() {
     let ledger = Arc::new(Ledger::default());
-    let mut worker = worker::spawn(load(&tiny()), Pulse::new("ground"));
+    let mut worker = worker::spawn(vec![(load(&tiny()), Pulse::new("ground"))]);
     drop(worker.groundings);
     within(worker.batches.send(batch(vec![job(&ledger, &[], &["bright"])]))).await.unwrap();
     within(worker.handle.join()).await.unwrap();

@@ -111,6 +111,15 @@ impl Flow {
         cameras: &[Arc<Camera>],
         ready: &Arc<Notify>,
     ) -> Self {
+        Self::start_all(vec![model], cameras, ready)
+    }
+
+    /// Several models, each of which may get any batch.
+    fn start_all(
+        models: Vec<Scripted<impl FnMut(&Batch) + Send + 'static>>,
+        cameras: &[Arc<Camera>],
+        ready: &Arc<Notify>,
+    ) -> Self {
         let (inlets, inlets_in) = watch::channel(Vec::new());
         let (_, queries) = watch::channel(Arc::new(QuerySet::default()));
         let scheduler = Scheduler {
@@ -118,13 +127,14 @@ impl Flow {
             queries,
             ready: Arc::clone(ready),
             staleness: None,
-            max_batch: model.max_batch,
+            max_batch: models[0].max_batch,
             finish: false,
             pulse: Pulse::new("schedule"),
         };
-        let worker = worker::spawn(Box::new(model), Pulse::new("ground"));
+        let each = |model| (Box::new(model) as Box<dyn Grounder>, Pulse::new("ground"));
+        let worker = worker::spawn(models.into_iter().map(each).collect());
         let shutdown = CancellationToken::new();
-        let scheduler = tokio::spawn(scheduler.run(worker.batches, worker.turns, shutdown.clone()));
+        let scheduler = tokio::spawn(scheduler.run(worker.batches, worker.turns, worker.underway, shutdown.clone()));
         let flow = Self { inlets, groundings: worker.groundings, shutdown, scheduler, handle: worker.handle };
         flow.set(cameras);
         flow
@@ -178,6 +188,48 @@ async fn a_batch_is_cut_when_the_model_is_free_and_the_wait_before_is_told() {
     }
     flow.stop().await;
     assert_eq!((camera.ledger.published(), camera.ledger.in_flight()), (2, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_model_waits_for_another_and_a_camera_has_a_picture_with_one_at_most() {
+    let ready = Arc::default();
+    let [slow, quick] = ["slow", "quick"].map(|name| Camera::new(name, &ready));
+    let (go, gate) = std_mpsc::channel::<()>();
+    let (gate, begun) = (Arc::new(Mutex::new(gate)), Arc::new(Mutex::new(Vec::new())));
+    let model = || {
+        let (gate, begun) = (Arc::clone(&gate), Arc::clone(&begun));
+        let work = move |batch: &Batch| {
+            let frame = &batch.jobs[0].frame;
+            begun.lock().unwrap().push((frame.camera.to_string(), frame.seq));
+            if frame.camera.as_str() == "slow" {
+                gate.lock().unwrap().recv().unwrap();
+            }
+        };
+        Scripted { max_batch: 1, work }
+    };
+    let mut flow = Flow::start_all(vec![model(), model()], &[&slow, &quick].map(Arc::clone), &ready);
+    slow.offer(0);
+    while begun.lock().unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // One model is at work on the slow camera's picture; its next one waits for that, whoever is free.
+    slow.offer(1);
+    for seq in 0..20 {
+        quick.offer(seq);
+        let grounding = flow.next().await;
+        assert_eq!((grounding.frame.camera.as_str(), grounding.frame.seq), ("quick", seq));
+        grounding.frame.ticket.publish();
+    }
+    assert_eq!(begun.lock().unwrap().iter().filter(|(camera, _)| camera == "slow").count(), 1);
+    // Its turn comes without any other picture that would ring.
+    for seq in 0..2 {
+        go.send(()).unwrap();
+        let grounding = flow.next().await;
+        assert_eq!((grounding.frame.camera.as_str(), grounding.frame.seq), ("slow", seq));
+        grounding.frame.ticket.publish();
+    }
+    flow.stop().await;
+    assert_eq!((slow.ledger.published(), quick.ledger.published()), (2, 20));
 }
 
 #[tokio::test(flavor = "multi_thread")]

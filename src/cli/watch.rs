@@ -67,7 +67,9 @@ fn load(args: &args::Watch) -> Result<Box<dyn Grounder>, Failure> {
         // A file's answers must not depend on how fast the machine is.
         config.zoom.milliseconds = ZoomConfig::TIMELESS;
     }
-    Ok(ground::load(&config, &model_folders())?)
+    // One after the other, a file's pictures are looked at by one model.
+    let most = if args.every_frame { 1 } else { usize::MAX };
+    Ok(ground::load_team(&config, &model_folders(), most)?)
 }
 
 fn cameras(args: &args::Watch) -> Result<BTreeMap<CameraId, CameraConfig>, Failure> {

@@ -22,7 +22,7 @@ use super::{
     deliver::Delivery,
 };
 use crate::{
-    ground::{GroundError, Grounder, worker},
+    ground::{self, GroundError, Grounder, worker},
     ingest::{
         CameraConfig, CameraStatus, GstOpener,
         slot::Policy,
@@ -41,7 +41,7 @@ pub struct Plan {
     pub finite: bool,
     /// Pixels older than this are not published; ignored with `every_frame`.
     pub staleness: Duration,
-    /// Most frames in one batch; 0 is the model's limit.
+    /// Most frames in one batch, where the model was loaded once; 0 is the model's limit.
     pub max_batch: usize,
     /// The tracker's settings.
     pub track: TrackConfig,
@@ -109,13 +109,21 @@ impl Pipeline {
         let (gone, gone_rx) = mpsc::channel(16);
         let shutdown = CancellationToken::new();
         let staleness = (!plan.every_frame).then_some(plan.staleness);
-        let [cutting, grounding, delivering] = ["schedule", "ground", "deliver"].map(Pulse::new);
-        let max_batch = match plan.max_batch {
+        let [cutting, delivering] = ["schedule", "deliver"].map(Pulse::new);
+        let followed = Arc::new(Followed::default());
+        if !plan.every_frame {
+            // Tracking may be a frame behind or not: a file's answers must not depend on it.
+            grounder.follow(Arc::clone(&followed));
+        }
+        let at_once = match plan.max_batch {
             // A batch's makeup may change the last digits of a sum; one frame at a time, a file's answers never vary.
             _ if plan.every_frame => 1,
-            0 => limits.max_batch,
-            most => most.min(limits.max_batch),
+            0 => usize::MAX,
+            most => most,
         };
+        let team = ground::team(grounder);
+        // Several models take a picture each, as soon as one of them is free; a single one takes as many as it can.
+        let max_batch = if team.len() > 1 { 1 } else { at_once.min(limits.max_batch) };
         let scheduler = Scheduler {
             inlets: cameras.inlets(),
             queries: queries.subscribe(),
@@ -125,12 +133,10 @@ impl Pipeline {
             finish: plan.finite,
             pulse: cutting.clone(),
         };
-        let followed = Arc::new(Followed::default());
-        if !plan.every_frame {
-            // Tracking may be a frame behind or not: a file's answers must not depend on it.
-            grounder.follow(Arc::clone(&followed));
-        }
-        let worker = worker::spawn(grounder, grounding.clone());
+        let team: Vec<_> = team.into_iter().map(|grounder| (grounder, Pulse::new("ground"))).collect();
+        let mut pulses = vec![cutting, delivering.clone()];
+        pulses.extend(team.iter().map(|(_, pulse)| pulse.clone()));
+        let worker = worker::spawn(team);
         let leave = CancellationToken::new();
         let delivery = Delivery {
             sinks,
@@ -152,14 +158,14 @@ impl Pipeline {
         let done = CancellationToken::new();
         let ended = done.clone().drop_guard();
         Self {
-            scheduler: tokio::spawn(scheduler.run(worker.batches, worker.turns, shutdown.clone())),
+            scheduler: tokio::spawn(scheduler.run(worker.batches, worker.turns, worker.underway, shutdown.clone())),
             delivery: tokio::spawn(async move {
                 let _done = ended;
                 delivery.run(worker.groundings, gone_rx).await
             }),
             done,
             worker: worker.handle,
-            pulses: vec![cutting, grounding, delivering],
+            pulses,
             cameras,
             queries,
             gone,

@@ -100,8 +100,8 @@ pub async fn serve(path: &Path, models: Vec<PathBuf>, stop: CancellationToken) -
         let options = http::Options { hosts: config.http.hosts.clone(), ..Default::default() };
         tokio::spawn(http::serve_with(listener, hub.clone(), options, shutdown.clone().cancelled_owned()));
     }
-    let model = config.model.clone();
-    let loading = tokio::task::spawn_blocking(move || ground::load(&model, &models));
+    let (model, most) = (config.model.clone(), config.schedule.at_once());
+    let loading = tokio::task::spawn_blocking(move || ground::load_team(&model, &models, most));
     let grounder = tokio::select! {
         loaded = loading => loaded.map_err(PipelineError::from)??,
         () = ended_early(&mut signals, &stop) => {

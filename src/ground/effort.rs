@@ -153,6 +153,10 @@ impl Grounder for Metered {
         self.grounder.follow(followed);
     }
 
+    fn another(&mut self) -> Option<Box<dyn Grounder>> {
+        self.grounder.another()
+    }
+
     fn ground(&mut self, batch: &Batch) -> Result<Vec<Vec<Answer>>, GroundError> {
         self.grounder.ground(batch)
     }
@@ -240,7 +244,7 @@ mod tests {
         let pass = Duration::from_millis(40);
         let (seen, passes) = mpsc::channel();
         let model = Passes { engine: meter.count(Slow(pass)), pulse: pulse.clone(), seen };
-        let worker = worker::spawn(meter.grounder(Box::new(model)), pulse.clone());
+        let worker = worker::spawn(vec![(meter.grounder(Box::new(model)), pulse.clone())]);
         worker.batches.blocking_send(Batch { jobs: Vec::new(), cut_at: Instant::now() }).unwrap();
         // The last pass counts in full, those before it not at all.
         let alone = passes.recv().unwrap().unwrap();

@@ -24,6 +24,7 @@ pub mod manifest;
 pub mod methods;
 pub mod models;
 mod offering;
+mod opening;
 mod router;
 pub mod vision;
 pub mod worker;
@@ -34,27 +35,9 @@ pub use effort::Effort;
 pub use error::GroundError;
 pub use offering::Keep;
 
-use effort::Meter;
-use engine::{
-    lanes::Lanes,
-    library,
-    local::{Compute, Local, Runtime},
-};
+use engine::library;
 use manifest::{Manifest, Selection};
-use methods::{
-    regions::Bar,
-    together::Bars,
-    written::Writer,
-    zoom::{Zoom, ZoomConfig},
-};
-use models::{
-    florence::{self, Florence},
-    nano::{self, Nano},
-    paligemma::{self, PaliGemma},
-    qwen::{self, Qwen},
-    trial,
-};
-use router::{Finding, Router, Searching, Together, Writing};
+use methods::zoom::ZoomConfig;
 
 /// The `[model]` table: which model runs, and on what.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -198,6 +181,11 @@ pub trait Grounder: Send {
     fn ask(&mut self, config: &AskConfig, stream_time: bool) {
         let _: (&AskConfig, bool) = (config, stream_time);
     }
+    /// Another one that was opened to work beside it, as it is set by now; `None` if there is none, or no more. They share
+    /// what they know of cameras: no two of them may have pictures of one camera at a time.
+    fn another(&mut self) -> Option<Box<dyn Grounder>> {
+        None
+    }
     /// The account of its work.
     fn work(&self) -> Arc<Work> {
         Arc::default()
@@ -207,6 +195,12 @@ pub trait Grounder: Send {
 /// Loads the configured model: finds it in `folders` or where the path says, verifies its files, loads the runtime,
 /// opens a session a file, and runs each once, so that what can fail fails now.
 pub fn load(config: &ModelConfig, folders: &[PathBuf]) -> Result<Box<dyn Grounder>, GroundError> {
+    load_team(config, folders, 1)
+}
+
+/// The same, and opens the model once more for each core where that is better than one model for all of them, at most `most`
+/// times: for [`team`].
+pub fn load_team(config: &ModelConfig, folders: &[PathBuf], most: usize) -> Result<Box<dyn Grounder>, GroundError> {
     if config.threads > MOST_THREADS {
         let text = format!(
             "{} threads are too many for one model (model.threads, --threads); use 0, which is one a core, or at most \
@@ -215,127 +209,16 @@ pub fn load(config: &ModelConfig, folders: &[PathBuf]) -> Result<Box<dyn Grounde
         );
         return Err(GroundError::Setting(text));
     }
-    let meter = Meter::default();
-    let grounder = open(config, folders, &meter)?;
-    Ok(meter.grounder(grounder))
+    opening::load(config, folders, most)
 }
 
-fn open(config: &ModelConfig, folders: &[PathBuf], meter: &Meter) -> Result<Box<dyn Grounder>, GroundError> {
-    let mut manifest = find(&config.path, folders)?;
-    if manifest.is_derived() {
-        tracing::warn!("{}: no model.toml vouches for these files; they are taken as they are", manifest.dir.display());
-        // What was just computed need not be compared with itself.
-        manifest.seal(|_| ())?;
-    } else {
-        manifest.verify(|_| ())?;
+/// `grounder`, and those that were opened to work beside it, each for a thread of its own.
+pub fn team(grounder: Box<dyn Grounder>) -> Vec<Box<dyn Grounder>> {
+    let mut team = vec![grounder];
+    while let Some(another) = team[0].another() {
+        team.push(another);
     }
-    if let Some(selection) = config.selection {
-        let Some(regions) = &mut manifest.regions else {
-            let reason = format!(
-                "the family {} is not shown regions to choose among; take model.selection out of the configuration",
-                manifest.family
-            );
-            return Err(GroundError::Unfit { manifest: manifest.path(), reason });
-        };
-        regions.selection = selection;
-    }
-    let runtime = Runtime::load(&library_path(config)?)?;
-    let compute = Compute { provider: config.provider, device: config.device, threads: config.threads };
-    let mut open = |file: &Path| {
-        // The file that sees every picture sees them at one size; texts, prompts and caches are of any length.
-        let sees = bare::sees(&manifest, file);
-        let together =
-            if sees { Local::open(&runtime, file, compute)? } else { Local::open_varied(&runtime, file, compute)? };
-        let lanes = if sees { compute.lanes(file) } else { 0 };
-        let alone = (0..lanes).map(|_| Local::open(&runtime, file, compute.each_of(lanes)));
-        Ok(meter.count(Lanes::new(together, alone.collect::<Result<_, _>>()?)))
-    };
-    let mut limits = Limits { max_batch: manifest.limits.max_batch, canvas: manifest.canvas() };
-    let info = |methods| ModelInfo {
-        name: manifest.name.clone(),
-        version: manifest.version.clone(),
-        hash8: manifest.hash8(),
-        family: manifest.family.clone(),
-        methods,
-        provider: config.provider,
-        library: runtime.library().to_owned(),
-        runtime: runtime.version(),
-    };
-    match manifest.family.as_str() {
-        nano::FAMILY => {
-            let mut model = Nano::open(&manifest, &mut open)?;
-            model.warm_up()?;
-            let bars = bars(&manifest)?;
-            let zoom = Zoom::new(config.zoom, limits.max_batch);
-            let info = info(manifest.methods.clone());
-            Ok(Box::new(Router::new(Together { model, bars, canvas: limits.canvas, zoom }, info, limits)))
-        }
-        qwen::QWEN2 | qwen::QWEN2_5 | qwen::QWEN3 => {
-            let info = info(among(&manifest, &[Method::Coords, Method::Zoom])?);
-            let model = tried(Qwen::open(&manifest, &mut open)?)?;
-            let zoom = Zoom::new(config.zoom, limits.max_batch);
-            Ok(Box::new(Router::new(Searching { model, zoom }, info, limits)))
-        }
-        florence::FAMILY => {
-            let info = info(among(&manifest, &[Method::Bins])?);
-            written(Florence::open(&manifest, &mut open)?, info, limits)
-        }
-        paligemma::FAMILY => {
-            let info = info(among(&manifest, &[Method::Bins])?);
-            written(PaliGemma::open(&manifest, &mut open)?, info, limits)
-        }
-        family if heads::known(family) => {
-            let heads::Opened { model, method, least, other } = heads::open(&manifest, folders, &mut open)?;
-            limits.max_batch = limits.max_batch.max(model.at_once());
-            let mut info = info(among(&manifest, &[method])?);
-            if let Some(other) = other {
-                info.hash8 = Manifest::hash8_of(&[&manifest, &other]);
-            }
-            Ok(Box::new(Router::new(Finding { model, least }, info, limits)))
-        }
-        _ => Err(GroundError::Family { manifest: manifest.path(), family: manifest.family, known: models::FAMILIES }),
-    }
-}
-
-/// A model that writes its answers, once it has been tried.
-fn written<M: Writer + 'static>(model: M, info: ModelInfo, limits: Limits) -> Result<Box<dyn Grounder>, GroundError> {
-    Ok(Box::new(Router::new(Writing(tried(model)?), info, limits)))
-}
-
-fn tried<M: Writer>(mut model: M) -> Result<M, GroundError> {
-    model.warm_up(&trial::pictures())?;
-    Ok(model)
-}
-
-/// Of the manifest's methods those that its family can do here, in the manifest's order. A folder may promise more than
-/// this build can do.
-fn among(manifest: &Manifest, methods: &[Method]) -> Result<Vec<Method>, GroundError> {
-    let can: Vec<_> = manifest.methods.iter().filter(|method| methods.contains(method)).copied().collect();
-    if !can.is_empty() {
-        return Ok(can);
-    }
-    let known: Vec<_> = methods.iter().map(|method| method.name()).collect();
-    let reason = format!("methods: the family {} can do: {}; name it", manifest.family, known.join(", "));
-    Err(GroundError::Unfit { manifest: manifest.path(), reason })
-}
-
-fn bars(manifest: &Manifest) -> Result<Bars, GroundError> {
-    let Some(scores) = &manifest.scores else {
-        let reason = format!("the family {} needs the table [scores]", manifest.family);
-        return Err(GroundError::Unfit { manifest: manifest.path(), reason });
-    };
-    if let Some(variance) = scores.soft_nms.filter(|variance| !(variance.is_finite() && *variance > 0.0)) {
-        let reason = format!("scores.soft_nms: is {variance}; it should be above 0, or left out");
-        return Err(GroundError::Unfit { manifest: manifest.path(), reason });
-    }
-    let retrieve = Bar {
-        objectness: scores.objectness,
-        score: scores.matching,
-        nms_iou: scores.nms_iou,
-        soft: scores.soft_nms.unwrap_or(f32::INFINITY),
-    };
-    let [detector, write, exist] = [scores.detector, scores.write, scores.exist].map(|bar| bar.unwrap_or(0.5));
-    Ok(Bars { retrieve, detector, write, exist })
+    team
 }
 
 /// The ONNX Runtime library that [`load`] will use; see [`library::find`] for where it looks.

@@ -9,6 +9,7 @@ use super::{
         desk::Desk,
         look::{Offering, Reply},
     },
+    effort::Meter,
     methods::{
         Hit, Told,
         find::{self, Finder},
@@ -22,7 +23,9 @@ use super::{
         },
     },
 };
-use crate::types::{Answer, Batch, Followed, Frame, Match, Method, Query, ScoreKind, Size, Status, Via, Work};
+use crate::types::{
+    Answer, Batch, CameraId, Followed, Frame, Match, Method, Query, ScoreKind, Size, Status, Via, Work,
+};
 
 /// A model behind the methods it can do.
 pub(super) trait Able: Send {
@@ -34,6 +37,10 @@ pub(super) trait Able: Send {
     }
     /// Where tracked objects are, for methods that search.
     fn follow(&mut self, _followed: Arc<Followed>) {}
+    /// What it remembers of these cameras is needed here, wherever it was.
+    fn fetch(&mut self, _cameras: &[&CameraId]) {}
+    /// What was fetched may be needed by another model.
+    fn put_back(&mut self) {}
     /// Whether one pass over a picture answers everything that is asked about it: one question more costs nothing then,
     /// and leaving one out saves nothing.
     fn at_once(&self) -> bool {
@@ -93,6 +100,14 @@ where
         self.zoom.follow(followed);
     }
 
+    fn fetch(&mut self, cameras: &[&CameraId]) {
+        self.zoom.fetch(cameras);
+    }
+
+    fn put_back(&mut self) {
+        self.zoom.put_back();
+    }
+
     fn answer(&mut self, asks: &[Asked<'_>]) -> Result<Vec<Told>, GroundError> {
         let fitting: Vec<_> = asks.iter().filter(|(_, ask)| self.takes(ask.frame).is_ok()).copied().collect();
         let told = together::answer(&mut self.model, &fitting, self.bars, &mut self.zoom)?;
@@ -147,6 +162,14 @@ impl<M: Judge> Able for Searching<M> {
 
     fn follow(&mut self, followed: Arc<Followed>) {
         self.zoom.follow(followed);
+    }
+
+    fn fetch(&mut self, cameras: &[&CameraId]) {
+        self.zoom.fetch(cameras);
+    }
+
+    fn put_back(&mut self) {
+        self.zoom.put_back();
     }
 
     fn answer(&mut self, asks: &[Asked<'_>]) -> Result<Vec<Told>, GroundError> {
@@ -205,6 +228,15 @@ pub(super) struct Router {
     /// Decides what is asked; `None` asks everything.
     desk: Option<Desk>,
     work: Arc<Work>,
+    followed: Arc<Followed>,
+    /// Models that were opened to work beside it.
+    spare: Vec<Built>,
+}
+
+/// A model, ready to be asked, and the meter of its engines.
+pub(super) struct Built {
+    pub(super) model: Box<dyn Able>,
+    pub(super) meter: Meter,
 }
 
 /// The method that answers a query: the one it names, if the model can do it; the model's best for `auto`.
@@ -222,10 +254,19 @@ fn route(info: &ModelInfo, wanted: Method) -> Result<Method, String> {
 
 impl Router {
     /// `model` answers by the methods that `info` names, the best first.
-    pub(super) fn new(model: impl Able + 'static, info: ModelInfo, limits: Limits) -> Self {
+    pub(super) fn new(model: Box<dyn Able>, info: ModelInfo, limits: Limits, spare: Vec<Built>) -> Self {
         let (id, known, words) = (info.id().into(), info.clone(), model.words());
         let check = Arc::new(move |query: &Query| route(&known, query.method).and_then(|_| words(&query.text)));
-        Self { model: Box::new(model), info, limits, id, check, desk: None, work: Arc::default() }
+        Self { model, info, limits, id, check, desk: None, work: Arc::default(), followed: Arc::default(), spare }
+    }
+
+    /// What came of questions about so many frames, in their order.
+    fn replies(&mut self, frames: usize, routed: &[Asked<'_>]) -> Result<Vec<Reply>, GroundError> {
+        if let Some(desk) = &mut self.desk {
+            return desk.answer(self.model.as_mut(), routed);
+        }
+        self.work.look_all(frames, routed.len());
+        Ok(self.model.answer(routed)?.into_iter().map(Reply::fresh).collect())
     }
 
     fn report(&self, method: Method, hit: &Hit, fresh: bool) -> Match {
@@ -262,7 +303,24 @@ impl Grounder for Router {
     }
 
     fn follow(&mut self, followed: Arc<Followed>) {
+        self.followed = Arc::clone(&followed);
         self.model.follow(followed);
+    }
+
+    fn another(&mut self) -> Option<Box<dyn Grounder>> {
+        let Built { mut model, meter } = self.spare.pop()?;
+        model.follow(Arc::clone(&self.followed));
+        Some(meter.grounder(Box::new(Self {
+            model,
+            info: self.info.clone(),
+            limits: self.limits,
+            id: Arc::clone(&self.id),
+            check: Arc::clone(&self.check),
+            desk: self.desk.as_ref().map(Desk::another),
+            work: Arc::clone(&self.work),
+            followed: Arc::clone(&self.followed),
+            spare: Vec::new(),
+        })))
     }
 
     fn ground(&mut self, batch: &Batch) -> Result<Vec<Vec<Answer>>, GroundError> {
@@ -291,13 +349,11 @@ impl Grounder for Router {
         if routed.is_empty() {
             return Ok(answers);
         }
-        let replies = if let Some(desk) = &mut self.desk {
-            desk.answer(self.model.as_mut(), &routed)?
-        } else {
-            self.work.look_all(frames, routed.len());
-            self.model.answer(&routed)?.into_iter().map(Reply::fresh).collect()
-        };
-        let replies = GroundError::unless_all(replies, routed.len())?;
+        let cameras: Vec<_> = batch.jobs.iter().map(|job| &job.frame.camera).collect();
+        self.model.fetch(&cameras);
+        let replies = self.replies(frames, &routed);
+        self.model.put_back();
+        let replies = GroundError::unless_all(replies?, routed.len())?;
         for (((j, q), (method, ask)), reply) in places.into_iter().zip(&routed).zip(replies) {
             let Reply { status, hits, complete, fresh } = reply;
             let most = if self.model.means_one(&ask.query.text) { 1 } else { usize::MAX };

@@ -1,11 +1,11 @@
-//! The thread that owns the model: batches in, groundings out. Knows no method and no family.
+//! The threads that own a model each: batches in, groundings out. They know no method and no family.
 
 use std::{
     any::Any,
     collections::HashSet,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread,
@@ -15,7 +15,7 @@ use std::{
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{GroundError, Grounder, error::chain};
-use crate::types::{Answer, Batch, DropReason, Grounding, Job, Pulse, Status, Timings};
+use crate::types::{Answer, Batch, DropReason, Grounding, Job, Pulse, Status, Timings, Underway};
 
 /// Groundings that may wait for tracking before the model does: some, so that a hiccup there does not idle the device.
 const WAITING: usize = 32;
@@ -23,21 +23,24 @@ const WAITING: usize = 32;
 /// Different errors that are logged; a model that words each failure differently must not fill the log or memory.
 const DISTINCT_ERRORS: usize = 32;
 
-/// The model's thread, as seen from outside. It ends when `batches` is dropped, or when `groundings` is.
+/// The models' threads, as seen from outside. They end when `batches` is dropped, or when `groundings` is.
 #[derive(Debug)]
 pub struct Worker {
-    /// Where batches go, one for each of the model's turns.
+    /// Where batches go, one for each turn.
     pub batches: mpsc::Sender<Batch>,
-    /// The model's turns: it gives one when it has nothing to do. Take it, then cut, so that a batch is cut as late as
-    /// possible; room in the channel would come a whole batch too early. Closed when the thread has ended.
+    /// The models' turns: each gives one when it has nothing to do. Take it, then cut, so that a batch is cut as late as
+    /// possible; room in the channel would come a whole batch too early. Closed when a thread has ended.
     pub turns: Arc<Semaphore>,
-    /// What comes back, a grounding a frame, in the batches' order. When nobody takes them the model waits.
+    /// Cameras whose pictures are with a model. Whoever cuts a batch enters its cameras here, and cuts none that is there: a
+    /// camera's groundings come in the order of its pictures.
+    pub underway: Arc<Underway>,
+    /// What comes back, a grounding a frame. When nobody takes them the models wait.
     pub groundings: mpsc::Receiver<Grounding>,
-    /// The thread itself.
+    /// The threads themselves.
     pub handle: Handle,
 }
 
-/// The model's thread: how often it failed, and how it ended.
+/// The models' threads: how often they failed, and how they ended.
 #[derive(Debug)]
 pub struct Handle {
     failed: Arc<AtomicU64>,
@@ -50,64 +53,102 @@ impl Handle {
         self.failed.load(Relaxed)
     }
 
-    /// Waits for the thread's end: `Ok` if it was wanted, the fatal error otherwise. Cancel-safe; once it has returned
+    /// Waits for the threads' end: `Ok` if it was wanted, the first fatal error otherwise. Cancel-safe; once it has returned
     /// an error, it returns `Ok`.
     pub async fn join(&mut self) -> Result<(), GroundError> {
-        // An end without a word is the wanted one: the sender goes with the thread.
+        // An end without a word is the wanted one: the sender goes with the last thread.
         (&mut self.ended).await.map_or(Ok(()), Err)
     }
 }
 
-/// Starts the thread `ground`. `pulse` is busy while the model works, and beats with its passes.
-pub fn spawn(mut grounder: Box<dyn Grounder>, pulse: Pulse) -> Worker {
-    grounder.beat(pulse.clone());
-    let (batches, inbox) = mpsc::channel(1);
+/// Starts a thread `ground` for each model: any of them may be given any batch. Each has a pulse, busy while it works; it
+/// beats with the model's passes.
+pub fn spawn(grounders: Vec<(Box<dyn Grounder>, Pulse)>) -> Worker {
+    let (batches, inbox) = mpsc::channel(grounders.len().max(1));
     let (outbox, groundings) = mpsc::channel(WAITING);
     let (fatal, ended) = oneshot::channel();
-    let turns = Arc::new(Semaphore::new(0));
-    let failed = Arc::new(AtomicU64::new(0));
-    let given = Turns(Arc::clone(&turns));
-    let thread = Thread { grounder, pulse, outbox, turns: given, failed: Arc::clone(&failed), told: HashSet::new() };
-    // The thread gets `fatal` only once it runs, so that a thread that cannot start can be reported the same way.
-    let (hand_over, fatal_for_thread) = oneshot::channel::<oneshot::Sender<GroundError>>();
-    let started = thread::Builder::new().name("ground".into()).spawn(move || {
-        if let Ok(fatal) = fatal_for_thread.blocking_recv()
-            && let Err(error) = thread.run(inbox)
-        {
+    let desk = Shared {
+        inbox: Arc::new(Mutex::new(inbox)),
+        outbox,
+        turns: Arc::new(Semaphore::new(0)),
+        underway: Arc::default(),
+        failed: Arc::default(),
+        told: Arc::default(),
+        fatal: Arc::new(Mutex::new(Some(fatal))),
+    };
+    for (mut grounder, pulse) in grounders {
+        grounder.beat(pulse.clone());
+        let thread = Thread { grounder, pulse, shared: desk.clone() };
+        let started = thread::Builder::new().name("ground".into()).spawn(move || thread.work());
+        if let Err(error) = started {
+            desk.end(Some(GroundError::Thread(error)));
+        }
+    }
+    let Shared { turns, underway, failed, .. } = desk;
+    Worker { batches, turns, underway, groundings, handle: Handle { failed, ended } }
+}
+
+/// What the threads have in common.
+#[derive(Clone)]
+struct Shared {
+    inbox: Arc<Mutex<mpsc::Receiver<Batch>>>,
+    outbox: mpsc::Sender<Grounding>,
+    turns: Arc<Semaphore>,
+    underway: Arc<Underway>,
+    failed: Arc<AtomicU64>,
+    told: Arc<Mutex<HashSet<String>>>,
+    fatal: Arc<Mutex<Option<oneshot::Sender<GroundError>>>>,
+}
+
+impl Shared {
+    /// A thread has ended, perhaps badly: nobody waits for turns that will not come.
+    fn end(&self, error: Option<GroundError>) {
+        self.turns.close();
+        let fatal = error.and_then(|error| Some((lock(&self.fatal).take()?, error)));
+        if let Some((fatal, error)) = fatal {
             // Nobody left to tell is fine: the daemon is going down already.
             fatal.send(error).ok();
         }
-    });
-    match started {
-        Ok(_) => hand_over.send(fatal).ok(),
-        Err(error) => fatal.send(GroundError::Thread(error)).ok(),
-    };
-    Worker { batches, turns, groundings, handle: Handle { failed, ended } }
+    }
+
+    /// The next batch; `None` when there will be none. Whoever waits holds the others off, who would wait as well.
+    fn next(&self) -> Option<Batch> {
+        lock(&self.inbox).blocking_recv()
+    }
 }
 
-/// What the thread's turns come out of; nobody waits for one that will not come.
-struct Turns(Arc<Semaphore>);
-
-impl Drop for Turns {
-    fn drop(&mut self) {
-        self.0.close();
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Thread {
     grounder: Box<dyn Grounder>,
     pulse: Pulse,
-    outbox: mpsc::Sender<Grounding>,
-    turns: Turns,
-    failed: Arc<AtomicU64>,
-    told: HashSet<String>,
+    shared: Shared,
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.shared.turns.close();
+    }
 }
 
 impl Thread {
-    fn run(mut self, mut inbox: mpsc::Receiver<Batch>) -> Result<(), GroundError> {
+    fn work(mut self) {
+        let error = self.run().err();
+        self.shared.end(error);
+        // What was sent and never looked at ends here, accounted for.
+        let mut inbox = lock(&self.shared.inbox);
+        inbox.close();
+        while let Some(batch) = inbox.blocking_recv() {
+            batch.jobs.iter().for_each(|job| job.frame.ticket.drop_for(DropReason::Shutdown));
+        }
+    }
+
+    fn run(&mut self) -> Result<(), GroundError> {
         loop {
-            self.turns.0.add_permits(1);
-            let Some(batch) = inbox.blocking_recv() else { break };
+            self.shared.turns.add_permits(1);
+            let Some(batch) = self.shared.next() else { return Ok(()) };
             let began = Instant::now();
             let answers = self.ground(&batch)?;
             let done_at = Instant::now();
@@ -115,21 +156,17 @@ impl Thread {
             for (job, answers) in batch.jobs.into_iter().zip(answers) {
                 let queued = began.saturating_duration_since(job.frame.decoded_at);
                 let timings = Timings { queued, inferred: done_at - began, done_at, batch: frames };
+                let camera = job.frame.camera.clone();
                 let grounding = Grounding { frame: job.frame, answers, timings };
-                if let Err(mpsc::error::SendError(unsent)) = self.outbox.blocking_send(grounding) {
+                if let Err(mpsc::error::SendError(unsent)) = self.shared.outbox.blocking_send(grounding) {
                     unsent.frame.ticket.drop_for(DropReason::Shutdown);
                 }
+                self.shared.underway.end(&camera);
             }
-            if self.outbox.is_closed() {
-                break;
+            if self.shared.outbox.is_closed() {
+                return Ok(());
             }
         }
-        // What was sent and never looked at ends here, accounted for.
-        inbox.close();
-        while let Some(batch) = inbox.blocking_recv() {
-            batch.jobs.iter().for_each(|job| job.frame.ticket.drop_for(DropReason::Shutdown));
-        }
-        Ok(())
     }
 
     /// The batch's answers; a failure answers every query with an error. Only a panic is the thread's end.
@@ -151,9 +188,10 @@ impl Thread {
                 return Err(GroundError::Panicked(message(panic.as_ref())));
             }
         };
-        self.failed.fetch_add(1, Relaxed);
+        self.shared.failed.fetch_add(1, Relaxed);
         let reason = chain(&error);
-        if self.told.len() < DISTINCT_ERRORS && self.told.insert(reason.clone()) {
+        let mut told = lock(&self.shared.told);
+        if told.len() < DISTINCT_ERRORS && told.insert(reason.clone()) {
             tracing::error!(frames = asked, "the model failed on a batch: {reason}; told once, counted each time");
         }
         Ok(batch.jobs.iter().map(|job| refused(job, &reason)).collect())

@@ -1,7 +1,7 @@
 //! Frames x queries -> batches. Decides what the model looks at next, and what it never will.
 //!
-//! A batch is cut as late as possible: first the model must be free, then the newest frames are taken. While
-//! the model is busy the slots keep being overwritten with newer pixels and the batch grows; when it is idle, the
+//! A batch is cut as late as possible: first a model must be free, then the newest frames are taken. While
+//! all are busy the slots keep being overwritten with newer pixels and the batch grows; when one is idle, the
 //! first frame starts a batch of one at once. There is no linger timer.
 
 mod rotation;
@@ -16,7 +16,7 @@ use serde::Deserialize;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::types::{Batch, DropReason, Job, Pulse, QuerySet, Reminder};
+use crate::types::{Batch, CameraId, DropReason, Job, Pulse, QuerySet, Reminder, Underway};
 
 /// The `[schedule]` table.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -25,11 +25,16 @@ pub struct ScheduleConfig {
     /// Detections about pixels older than this are never published, in milliseconds from their arrival. What came to be
     /// known late still counts for tracks: their events, and who is present.
     pub staleness_ms: u64,
-    /// Most frames in one batch; 0 is the model's own limit.
+    /// Most frames that are looked at at once, in one batch or in several; 0 is as many as are worth it.
     pub max_batch: usize,
 }
 
 impl ScheduleConfig {
+    /// Most frames that are looked at at once.
+    pub fn at_once(&self) -> usize {
+        if self.max_batch == 0 { usize::MAX } else { self.max_batch }
+    }
+
     /// Says what cannot be meant; the text names the key.
     pub fn check(&self) -> Result<(), String> {
         match self.staleness_ms {
@@ -65,40 +70,50 @@ pub struct Scheduler {
 
 impl Scheduler {
     /// Cuts batches for `worker` until `shutdown`, until the worker is gone, or, if [`Scheduler::finish`], until every
-    /// inlet has ended. `turns` holds a permit when the worker is free, and each is good for one batch.
-    pub async fn run(mut self, worker: mpsc::Sender<Batch>, turns: Arc<Semaphore>, shutdown: CancellationToken) {
-        let (mut rotation, mut late) = (Rotation::default(), Reminder::default());
+    /// inlet has ended. `turns` holds a permit for each model that is free, and each is good for one batch. Cameras that are
+    /// `underway` have a picture with a model, and no other until that is answered.
+    pub async fn run(
+        mut self,
+        worker: mpsc::Sender<Batch>,
+        turns: Arc<Semaphore>,
+        underway: Arc<Underway>,
+        shutdown: CancellationToken,
+    ) {
+        let (mut rotation, mut late, mut free) = (Rotation::default(), Reminder::default(), 0_usize);
         loop {
-            let turn = tokio::select! {
-                biased;
-                () = shutdown.cancelled() => return,
-                turn = turns.acquire() => match turn {
-                    Ok(turn) => turn,
-                    Err(_) => return,
-                },
-            };
-            let batch = loop {
+            if free > 0 {
                 let now = Instant::now();
-                let batch = self.cut(&mut rotation, now);
+                let batch = self.cut(&mut rotation, &underway, now);
                 self.tell_late(&rotation, &mut late, now);
                 if let Some(batch) = batch {
-                    break batch;
+                    free -= 1;
+                    if let Err(mpsc::error::SendError(unsent)) = worker.send(batch).await {
+                        unsent.jobs.iter().for_each(|job| job.frame.ticket.drop_for(DropReason::Shutdown));
+                        return;
+                    }
+                    continue;
                 }
                 if self.finish && self.is_over() {
                     return;
                 }
-                tokio::select! {
-                    biased;
-                    () = shutdown.cancelled() => return,
-                    () = self.ready.notified() => {}
-                    changed = self.inlets.changed() => if changed.is_err() { return },
-                }
-            };
-            turn.forget();
-            if let Err(mpsc::error::SendError(unsent)) = worker.send(batch).await {
-                unsent.jobs.iter().for_each(|job| job.frame.ticket.drop_for(DropReason::Shutdown));
-                return;
             }
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                // Whoever is free again has answered, and a camera that was underway may be cut.
+                turn = turns.acquire() => match turn {
+                    Ok(turn) => turn.forget(),
+                    Err(_) => return,
+                },
+                () = self.ready.notified(), if free > 0 => continue,
+                changed = self.inlets.changed(), if free > 0 => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+            }
+            free += 1;
         }
     }
 
@@ -124,9 +139,13 @@ impl Scheduler {
         }
     }
 
-    fn cut(&mut self, rotation: &mut Rotation, now: Instant) -> Option<Batch> {
+    fn cut(&mut self, rotation: &mut Rotation, underway: &Underway, now: Instant) -> Option<Batch> {
         let _busy = self.pulse.busy();
-        let frames = rotation.cut(&self.inlets.borrow(), self.max_batch, self.staleness, now);
+        let may = |camera: &CameraId| !underway.has(camera);
+        let frames = rotation.cut(&self.inlets.borrow(), may, self.max_batch, self.staleness, now);
+        for frame in &frames {
+            underway.begin(&frame.camera);
+        }
         let queries = self.queries.borrow();
         let jobs: Vec<Job> = frames
             .into_iter()

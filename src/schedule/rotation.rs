@@ -32,11 +32,12 @@ pub struct Rotation {
 }
 
 impl Rotation {
-    /// Takes at most `max` frames, at most one from each inlet, beginning after the camera served last. Frames that
+    /// Takes at most `max` frames, at most one from each inlet that `may` give one, beginning after the camera served last. Frames that
     /// arrived more than `staleness` before `now` are settled as [`DropReason::Stale`] and do not count.
     pub fn cut(
         &mut self,
         inlets: &[Arc<dyn Inlet>],
+        may: impl Fn(&CameraId) -> bool,
         max: usize,
         staleness: Option<Duration>,
         now: Instant,
@@ -53,7 +54,9 @@ impl Rotation {
             if frames.len() == max.max(1) {
                 break;
             }
-            if let Some(frame) = self.fresh(inlet.as_ref(), staleness, now) {
+            if may(inlet.camera())
+                && let Some(frame) = self.fresh(inlet.as_ref(), staleness, now)
+            {
                 self.last = Some(inlet.camera().clone());
                 frames.push(frame);
             }
@@ -156,7 +159,7 @@ mod tests {
             let mut waited = vec![0usize; cameras.len()];
             loop {
                 let had: Vec<bool> = cameras.iter().map(|c| !c.is_drained()).collect();
-                let cut = rotation.cut(&inlets, max, staleness, now);
+                let cut = rotation.cut(&inlets, |_| true, max, staleness, now);
                 if cut.is_empty() { break; }
                 prop_assert!(cut.len() <= max);
                 for (i, camera) in cameras.iter().enumerate() {
@@ -185,13 +188,13 @@ mod tests {
             let cameras = cameras(start, &[vec![950; 9], arrivals]);
             let (inlets, mut rotation, mut named) = (inlets(&cameras), Rotation::default(), false);
             while cameras.iter().any(|camera| !camera.is_drained()) {
-                rotation.cut(&inlets, 2, Some(limit), now).iter().for_each(|frame| frame.ticket.publish());
+                rotation.cut(&inlets, |_| true, 2, Some(limit), now).iter().for_each(|frame| frame.ticket.publish());
                 let told =
                     rotation.late().filter(|(camera, age)| *camera == cameras[1].id && *age == Duration::from_secs(1));
                 named |= told.is_some();
             }
             assert_eq!(named, late);
-            rotation.cut(&inlets, 2, Some(limit), now);
+            rotation.cut(&inlets, |_| true, 2, Some(limit), now);
             assert!(rotation.late().is_none(), "not named again when nothing comes");
         }
     }
@@ -202,8 +205,34 @@ mod tests {
         let cameras = cameras(start, &[vec![0; 9], vec![0], vec![0]]);
         let inlets = inlets(&cameras);
         let mut rotation = Rotation::default();
-        let order: Vec<String> =
-            (0..5).flat_map(|_| rotation.cut(&inlets, 1, None, start)).map(|frame| frame.camera.to_string()).collect();
+        let order: Vec<String> = (0..5)
+            .flat_map(|_| rotation.cut(&inlets, |_| true, 1, None, start))
+            .map(|frame| frame.camera.to_string())
+            .collect();
         assert_eq!(order, ["cam0", "cam1", "cam2", "cam0", "cam0"]);
+    }
+
+    #[test]
+    fn a_camera_that_may_not_give_a_picture_keeps_it_and_its_turn() {
+        let start = Instant::now();
+        let cameras = cameras(start, &[vec![0; 2], vec![0; 2], vec![0; 2]]);
+        let inlets = inlets(&cameras);
+        let mut rotation = Rotation::default();
+        let mut cut = |away: &[&str]| {
+            let may = |camera: &CameraId| !away.contains(&camera.as_str());
+            let frames = rotation.cut(&inlets, may, 1, None, start);
+            for frame in &frames {
+                frame.ticket.publish();
+            }
+            frames.first().map(|frame| frame.camera.to_string())
+        };
+        assert_eq!(cut(&[]).as_deref(), Some("cam0"));
+        assert_eq!(cut(&["cam0"]).as_deref(), Some("cam1"));
+        assert_eq!(cut(&["cam0", "cam1"]).as_deref(), Some("cam2"));
+        assert_eq!(cut(&["cam0", "cam1", "cam2"]), None);
+        assert_eq!(cut(&["cam0", "cam2"]).as_deref(), Some("cam1"));
+        assert_eq!(cut(&["cam1"]).as_deref(), Some("cam2"));
+        assert_eq!(cut(&[]).as_deref(), Some("cam0"));
+        assert!(cameras.iter().all(|camera| camera.is_drained()));
     }
 }

@@ -15,6 +15,7 @@ pub mod published;
 pub mod pulse;
 pub mod query;
 pub mod reminder;
+pub mod underway;
 pub mod work;
 
 pub use batch::{Batch, Job};
@@ -28,4 +29,5 @@ pub use ledger::{DropReason, Ledger, Ticket};
 pub use pulse::{Busy, Pulse};
 pub use query::{Method, Query, QuerySet, Worth};
 pub use reminder::Reminder;
+pub use underway::Underway;
 pub use work::{ShedReason, Work};

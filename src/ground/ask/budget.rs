@@ -1,7 +1,8 @@
 //! What the device has time for. Under load the least valuable is left undone first: searching closer (`zoom`), then asking
 //! again what was answered before, then queries of low priority. Looking at a camera's picture is never left undone.
 //!
-//! All answers of a batch leave together, when the last of them is found: whoever is in a hurry must be so with the batch.
+//! What is shared out is the time of all models that work at once. All answers of a batch leave together, when the last of
+//! them is found: whoever is in a hurry must be so with the batch.
 
 use std::{
     cmp::Reverse,
@@ -121,6 +122,8 @@ impl Purse {
 #[derive(Debug)]
 pub struct Budget {
     share: f32,
+    /// Models that work at once: as many seconds of work are in a second.
+    models: u16,
     /// Part of the time the device was at work lately.
     load: f32,
     ended_at: Option<Instant>,
@@ -135,7 +138,13 @@ pub struct Budget {
 impl Budget {
     /// `share` is the most of a busy device's time that goes to questions.
     pub fn new(share: f32) -> Self {
-        Self { share, load: 0.0, ended_at: None, purse: None, queries: BTreeMap::new(), yielding: BTreeMap::new() }
+        let (queries, yielding) = (BTreeMap::new(), BTreeMap::new());
+        Self { share, models: 1, load: 0.0, ended_at: None, purse: None, queries, yielding }
+    }
+
+    /// One more model works at once with those there are.
+    pub fn another(&mut self) {
+        self.models = self.models.saturating_add(1);
     }
 
     /// Whether the device has been at work nearly all the time lately.
@@ -143,15 +152,17 @@ impl Budget {
         self.load >= BUSY
     }
 
-    /// The device was at work, whatever on, from `began` to `ended`.
+    /// One of the models was at work, whatever on, from `began` to `ended`.
     pub fn worked(&mut self, began: Instant, ended: Instant) {
-        let idle_since = self.ended_at.unwrap_or(began).min(began);
-        let (whole, work) = (ended.saturating_duration_since(idle_since), ended.saturating_duration_since(began));
-        if !whole.is_zero() {
-            let keep = (-whole.as_secs_f32() / SPAN.as_secs_f32()).exp();
-            self.load = self.load * keep + (1.0 - keep) * work.as_secs_f32() / whole.as_secs_f32();
-        }
-        self.ended_at = Some(ended);
+        // Since any of them ended last; this one may have begun before that.
+        let since = self.ended_at.unwrap_or(began);
+        let passed = ended.saturating_duration_since(since).as_secs_f32();
+        let work = ended.saturating_duration_since(began).as_secs_f32() / f32::from(self.models);
+        let keep = (-passed / SPAN.as_secs_f32()).exp();
+        // (1 - keep) / passed, which is 1 / SPAN where nothing has passed.
+        let part = if passed > 0.0 { (1.0 - keep) / passed } else { SPAN.as_secs_f32().recip() };
+        self.load = (self.load * keep + part * work).min(1.0);
+        self.ended_at = Some(since.max(ended));
     }
 
     /// Which of `items` to ask, in their order; `None` is asked. What is asked counts as spent at once.
@@ -190,7 +201,8 @@ impl Budget {
     }
 
     fn refill(&mut self, busy: bool, now: Instant) {
-        let (share, most) = (self.share, self.share * SAVED.as_secs_f32());
+        let share = self.share * f32::from(self.models);
+        let most = share * SAVED.as_secs_f32();
         let purse = self.purse.get_or_insert(Purse { seconds: most, at: now });
         if busy {
             purse.refill(share, most, now);
@@ -207,7 +219,7 @@ impl Budget {
         if busy && item.pass.is_none() && self.purse.is_some_and(|purse| purse.seconds <= 0.0) {
             return Some(ShedReason::Busy);
         }
-        let part = item.worth.budget?;
+        let part = item.worth.budget? * f32::from(self.models);
         let purse = self.queries.entry(item.query.clone()).or_insert(Purse { seconds: part, at: now });
         purse.refill(part, part, now);
         (purse.seconds <= 0.0).then_some(ShedReason::Budget)

@@ -37,6 +37,44 @@ fn the_load_is_that_of_the_last_second_or_so() {
 }
 
 #[test]
+fn several_models_have_as_many_seconds_in_a_second() {
+    let start = Instant::now();
+    let at = |model: u64, i: u64| start + ms(i * 100 + model * 50);
+    // One of two at work all the time, and both, one in the middle of what the other does.
+    for (models, busy) in [(1, false), (2, true)] {
+        let mut budget = Budget::new(0.1);
+        budget.another();
+        for i in 0..50 {
+            (0..models).for_each(|model| budget.worked(at(model, i), at(model, i + 1)));
+        }
+        assert!((budget.load - if busy { 1.0 } else { 0.5 }).abs() < 0.1, "{} of {models}", budget.load);
+        assert_eq!(budget.is_busy(), busy);
+    }
+    // Both end at the same time, again and again.
+    let mut budget = Budget::new(0.1);
+    budget.another();
+    (0..50).for_each(|i| (0..2).for_each(|_| budget.worked(at(0, i), at(0, i + 1))));
+    assert!(budget.is_busy(), "{}", budget.load);
+    // A tenth of two seconds a second: eight questions of 25 ms.
+    let (id, mut asked) = (id(0), 0);
+    for i in 50..150 {
+        let now = at(0, i);
+        (0..2).for_each(|_| budget.worked(at(0, i - 1), now));
+        let items = [Item {
+            query: &id,
+            worth: &PLAIN,
+            class: Class::Renew,
+            waited: ms(0),
+            cost: ms(25),
+            pass: None,
+            arrived: now,
+        }; 3];
+        asked += budget.decide(&items, now).iter().filter(|verdict| verdict.is_none()).count();
+    }
+    assert!((70..110).contains(&asked), "{asked} questions of 25 ms in ten seconds");
+}
+
+#[test]
 fn zoom_goes_first_then_asking_again_then_low_priority() {
     let start = Instant::now();
     let ids: Vec<QueryId> = (0..5).map(id).collect();

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -27,15 +27,23 @@ use crate::{
 /// A camera without frames for this long is forgotten.
 const FORGET: Duration = Duration::from_mins(5);
 
-/// See the module.
+/// See the module. Each model has one of its own; what they know they share.
 pub(in crate::ground) struct Desk {
     config: AskConfig,
+    common: Arc<Mutex<Common>>,
+    /// The cameras whose pictures are answered just now.
     places: HashMap<CameraId, Place>,
-    budget: Budget,
-    costs: Costs,
     work: Arc<Work>,
     /// Where stream time 0 lies, if what is remembered ages by the stream rather than by the clock.
     stream_start: Option<Instant>,
+}
+
+/// What all models know.
+struct Common {
+    /// Cameras that no model has a picture of just now.
+    places: HashMap<CameraId, Place>,
+    budget: Budget,
+    costs: Costs,
 }
 
 /// A question that is due: its number, and its query's place in the camera's scene.
@@ -50,8 +58,36 @@ type Replies = BTreeMap<usize, Reply>;
 
 impl Desk {
     pub(in crate::ground) fn new(config: AskConfig, stream_start: Option<Instant>, work: Arc<Work>) -> Self {
-        let budget = Budget::new(config.share);
-        Self { config, places: HashMap::new(), budget, costs: Costs::default(), work, stream_start }
+        let common = Common { places: HashMap::new(), budget: Budget::new(config.share), costs: Costs::default() };
+        Self { config, common: Arc::new(Mutex::new(common)), places: HashMap::new(), work, stream_start }
+    }
+
+    /// One for another model, which works beside this one from now on. It never has a picture of a camera while this one has.
+    pub(in crate::ground) fn another(&self) -> Self {
+        self.common().budget.another();
+        let (config, common) = (self.config.clone(), Arc::clone(&self.common));
+        Self { config, common, places: HashMap::new(), work: Arc::clone(&self.work), stream_start: self.stream_start }
+    }
+
+    fn common(&self) -> MutexGuard<'_, Common> {
+        self.common.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of these cameras is here, until it is put back.
+    fn fetch(&mut self, asks: &[Asked<'_>]) {
+        let known: Vec<_> = {
+            let mut common = self.common();
+            asks.iter().filter_map(|(_, ask)| common.places.remove_entry(&ask.frame.camera)).collect()
+        };
+        self.places.extend(known);
+    }
+
+    fn put_back(&mut self, began: Instant, ended: Instant) {
+        let places = std::mem::take(&mut self.places);
+        let mut common = self.common();
+        common.places.extend(places);
+        common.places.retain(|_, place| place.used_at.is_some_and(|at| began.saturating_duration_since(at) < FORGET));
+        common.budget.worked(began, ended);
     }
 
     /// Answers all questions, in their order; those about one frame stand next to each other.
@@ -61,12 +97,11 @@ impl Desk {
         asks: &[Asked<'_>],
     ) -> Result<Vec<Reply>, GroundError> {
         let began = Instant::now();
+        self.fetch(asks);
         let mut replies = Replies::new();
-        for round in rounds(asks) {
-            self.round(model, asks, &round, &mut replies)?;
-        }
-        self.budget.worked(began, Instant::now());
-        self.places.retain(|_, place| place.used_at.is_some_and(|at| began.saturating_duration_since(at) < FORGET));
+        let done = rounds(asks).iter().try_for_each(|round| self.round(model, asks, round, &mut replies));
+        self.put_back(began, Instant::now());
+        done?;
         let unknown = || self.reply(Known::default(), false, Some(ShedReason::Waiting));
         Ok((0..asks.len()).map(|i| replies.remove(&i).unwrap_or_else(unknown)).collect())
     }
@@ -138,6 +173,7 @@ impl Desk {
         replies: &mut Replies,
     ) -> Result<(), GroundError> {
         let mut frames: Vec<&Frame> = Vec::new();
+        let busy = self.common().budget.is_busy();
         for of_frame in round.chunk_by(|a, b| std::ptr::eq(asks[*a].1.frame, asks[*b].1.frame)) {
             let frame = asks[of_frame[0]].1.frame;
             let now = self.now(frame);
@@ -151,7 +187,7 @@ impl Desk {
                     continue;
                 }
                 // A search cuts its crops from this very picture, so that its regions must be of this one as well.
-                let closer = !self.budget.is_busy()
+                let closer = !busy
                     && of_frame.iter().filter(|i| asks[**i].0 == Method::Zoom).any(|i| {
                         let place_of = place.scene.place(&asks[*i].1.query.id);
                         place_of.is_some_and(|query| place.scene.held(query).is_missing())
@@ -230,12 +266,13 @@ impl Desk {
     }
 
     /// Which of the due questions there is no time for.
-    fn verdicts(&mut self, model: &dyn Able, asks: &[Asked<'_>], due: &[Due]) -> Vec<Option<ShedReason>> {
+    fn verdicts(&self, model: &dyn Able, asks: &[Asked<'_>], due: &[Due]) -> Vec<Option<ShedReason>> {
         if self.stream_start.is_some() {
             // The stream waits for the device, so there is time for everything; and what a file is found to hold must
             // not depend on how fast the machine is.
             return vec![None; due.len()];
         }
+        let mut common = self.common();
         let item = |due: &Due| {
             let (method, ask) = &asks[due.ask];
             let scene = self.places.get(&ask.frame.camera).map(|place| &place.scene);
@@ -245,17 +282,17 @@ impl Desk {
                 worth: &ask.query.worth,
                 class: due.class,
                 waited: scene.map_or(Duration::MAX, |scene| scene.waited(due.place, self.now(ask.frame))),
-                cost: self.costs.of(*method),
+                cost: common.costs.of(*method),
                 pass: model.at_once().then(first).flatten(),
                 arrived: ask.frame.arrived_at(),
             }
         };
         let items: Vec<Item<'_>> = due.iter().map(item).collect();
         let now = Instant::now();
-        let verdicts = self.budget.decide(&items, now);
+        let verdicts = common.budget.decide(&items, now);
         for (due, verdict) in due.iter().zip(&verdicts) {
             if *verdict == Some(ShedReason::Deadline) {
-                self.costs.doubt(asks[due.ask].0, now);
+                common.costs.doubt(asks[due.ask].0, now);
             }
         }
         verdicts
@@ -280,7 +317,7 @@ impl Desk {
         let began = Instant::now();
         let all = if pairs.is_empty() { Vec::new() } else { offering.select(&pairs)? };
         let all = GroundError::unless_all(all, pairs.len())?;
-        self.costs.took(Method::Retrieve, all.len(), began, Instant::now());
+        self.common().costs.took(Method::Retrieve, all.len(), began, Instant::now());
         let mut scores = BTreeMap::new();
         for (due, fit) in dues.iter().zip(all) {
             let frame = asks[due.ask].1.frame;
@@ -326,7 +363,7 @@ impl Desk {
             let told = GroundError::unless_all(told, some.len())?;
             let of_one_frame = some.chunk_by(|a, b| std::ptr::eq(a.1.frame, b.1.frame));
             let count = if model.at_once() { of_one_frame.count() } else { some.len() };
-            self.costs.took(some[0].0, count, began, Instant::now());
+            self.common().costs.took(some[0].0, count, began, Instant::now());
             for (due, told) in of_method.iter().zip(told) {
                 let frame = asks[due.ask].1.frame;
                 let now = self.now(frame);

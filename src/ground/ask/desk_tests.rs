@@ -303,7 +303,7 @@ fn a_files_answers_do_not_depend_on_how_busy_the_device_is() {
         let mut office = Office::new(AskConfig { once: false, ..AskConfig::default() }, live, script);
         let car = query("car", Worth { deadline: Some(ms(1)), ..Worth::default() });
         let now = Instant::now();
-        office.desk.budget.worked(now.checked_sub(Duration::from_secs(5)).unwrap(), now);
+        office.desk.common().budget.worked(now.checked_sub(Duration::from_secs(5)).unwrap(), now);
         office.model.pace[1] = ms(5);
         for step in 0..4 {
             office.ask(&frame("a", 0, 90, ms(step * 66)), &[(Method::Retrieve, &car)]);
@@ -325,11 +325,11 @@ fn with_too_much_to_do_zoom_goes_first_then_low_priority_and_every_question_is_a
     let (mut frames, mut answered) = (0u64, [0u64; 3]);
     let began = Instant::now();
     // Busy from the first frame on; many more questions than there is time for.
-    office.desk.budget.worked(began.checked_sub(Duration::from_secs(5)).unwrap(), began);
+    office.desk.common().budget.worked(began.checked_sub(Duration::from_secs(5)).unwrap(), began);
     let mut ended = began;
     while began.elapsed() < ms(2500) {
         // Frames come as fast as they are taken: the device never rests.
-        office.desk.budget.worked(ended, Instant::now());
+        office.desk.common().budget.worked(ended, Instant::now());
         let camera = ["a", "b", "c", "d"][usize::try_from(frames % 4).unwrap()];
         let replies = office.ask(&frame(camera, 0, 90, ms(0)), &queries);
         ended = Instant::now();

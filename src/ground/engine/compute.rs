@@ -49,7 +49,12 @@ impl Compute {
     /// How often `file` should be opened besides, a thread each, for several pictures at once; 0 where a device has its own
     /// ways, or where that would take much memory.
     pub fn lanes(self, file: &Path) -> usize {
-        let Some(bytes) = weights(file) else { return 0 };
+        self.copies([file])
+    }
+
+    /// The same for several files together.
+    pub fn copies<'a>(self, files: impl IntoIterator<Item = &'a Path>) -> usize {
+        let Some(bytes) = files.into_iter().map(weights).sum::<Option<u64>>() else { return 0 };
         let fit = usize::try_from(WEIGHTS / bytes.max(1)).unwrap_or(usize::MAX);
         let lanes = self.threads().min(LANES).min(fit);
         if self.provider == Provider::Cpu && lanes > 1 { lanes } else { 0 }
@@ -176,6 +181,7 @@ mod tests {
         }
         sparse(&file, 1);
         assert_eq!(Compute { provider: Provider::Cuda, ..cpu(16) }.lanes(&file), 0);
+        assert_eq!(cpu(16).copies([file.as_path(); 40]), 6, "they share the room");
         // Weights beside it count, whatever else lies there.
         for (name, expected) in
             [("detector.onnx.txt", 8), ("other.onnx_data", 8), ("detector.onnx_data", 4), ("detector.onnx.data", 2)]

@@ -134,11 +134,8 @@ impl Memory {
     pub fn trail(&mut self, camera: &CameraId, query: &Query, picture: Size, now: Instant) -> &mut Trail {
         self.count += 1;
         let key = (camera.clone(), query.id.clone());
-        if !self.trails.contains_key(&key)
-            && self.trails.len() >= MOST
-            && let Some(oldest) = self.trails.iter().min_by_key(|(_, trail)| trail.used).map(|(key, _)| key.clone())
-        {
-            self.trails.remove(&oldest);
+        if !self.trails.contains_key(&key) && self.trails.len() >= MOST {
+            self.forget_oldest();
         }
         let trail = self.trails.entry(key).or_insert_with(|| Trail::new(query.rev, picture, now));
         if trail.rev != query.rev || trail.picture != picture {
@@ -147,6 +144,30 @@ impl Memory {
         trail.age(now);
         trail.used = self.count;
         trail
+    }
+
+    /// What is kept for some cameras, to be used elsewhere and given back.
+    #[must_use]
+    pub fn lend(&mut self, cameras: &[&CameraId]) -> Self {
+        let trails = self.trails.extract_if(|(camera, _), _| cameras.contains(&camera)).collect();
+        Self { trails, count: self.count, pace: self.pace }
+    }
+
+    /// Takes back what was lent.
+    pub fn take_back(&mut self, lent: Self) {
+        self.trails.extend(lent.trails);
+        self.count = self.count.max(lent.count);
+        self.pace = lent.pace.or(self.pace);
+        while self.trails.len() > MOST {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let oldest = self.trails.iter().min_by_key(|(_, trail)| trail.used).map(|(key, _)| key.clone());
+        if let Some(oldest) = oldest {
+            self.trails.remove(&oldest);
+        }
     }
 }
 
@@ -234,5 +255,32 @@ mod tests {
         assert_eq!(memory.trails.len(), MOST);
         assert_eq!(memory.trail(&camera(), &query(2, 1), PICTURE, now).seeds().len(), 1);
         assert_eq!(memory.trail(&camera(), &query(1, 1), PICTURE, now).seeds().len(), 0);
+    }
+
+    #[test]
+    fn what_is_kept_of_a_camera_is_where_it_was_lent_to_and_comes_back() {
+        let (mut memory, now, yard) = (Memory::default(), Instant::now(), CameraId::new("yard").unwrap());
+        let seeds =
+            |memory: &mut Memory, camera: &CameraId| memory.trail(camera, &query(0, 1), PICTURE, now).seeds().len();
+        for camera in [camera(), yard.clone()] {
+            memory.trail(&camera, &query(0, 1), PICTURE, now).seed([at(0.0)], now);
+        }
+        let mut lent = memory.lend(&[&camera()]);
+        assert_eq!((lent.trails.len(), memory.trails.len()), (1, 1));
+        assert_eq!((seeds(&mut lent, &camera()), seeds(&mut memory, &yard)), (1, 1));
+        lent.trail(&camera(), &query(0, 1), PICTURE, now).seed([at(0.0), at(20.0)], now);
+        lent.pace = Some(Duration::from_millis(7));
+        memory.take_back(lent);
+        assert_eq!(
+            (seeds(&mut memory, &camera()), seeds(&mut memory, &yard), memory.pace),
+            (2, 1, Some(Duration::from_millis(7)))
+        );
+        // However many were used elsewhere meanwhile, as many are kept as ever.
+        let mut lent = memory.lend(&[]);
+        for i in 0..=MOST {
+            lent.trail(&camera(), &query(i, 1), PICTURE, now);
+        }
+        memory.take_back(lent);
+        assert_eq!(memory.trails.len(), MOST);
     }
 }

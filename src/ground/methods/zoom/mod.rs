@@ -10,7 +10,7 @@
 //! picture ([`Trail::lay_down`]).
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -25,7 +25,7 @@ use crate::{
             memory::{MOST_SEEDS, Memory, Seed, Trail},
         },
     },
-    types::{Followed, Frame},
+    types::{CameraId, Followed, Frame},
 };
 
 mod cover;
@@ -69,6 +69,8 @@ pub struct Zoom {
     /// Most pictures in one run of the model.
     batch: usize,
     memory: Memory,
+    /// What all that search remember of cameras whose pictures none of them has just now.
+    common: Arc<Mutex<Memory>>,
     /// Where tracked objects are.
     followed: Arc<Followed>,
     /// Where stream time 0 lies, if what is remembered ages by the stream rather than by the clock.
@@ -86,10 +88,30 @@ impl Zoom {
             exhaustive: config.exhaustive,
             batch: batch.max(1),
             memory: Memory::default(),
+            common: Arc::default(),
             followed: Arc::default(),
             stream_start: (config.milliseconds == ZoomConfig::TIMELESS).then(Instant::now),
             now: Instant::now,
         }
+    }
+
+    /// Another one, for a model beside this one's. What is remembered of a camera is with the one that has its picture.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        let (common, followed) = (Arc::clone(&self.common), Arc::clone(&self.followed));
+        Self { memory: Memory::default(), common, followed, ..*self }
+    }
+
+    /// From now on what is remembered of these cameras is here.
+    pub fn fetch(&mut self, cameras: &[&CameraId]) {
+        let lent = self.common.lock().unwrap_or_else(PoisonError::into_inner).lend(cameras);
+        self.memory.take_back(lent);
+    }
+
+    /// And from now on it may be fetched by others.
+    pub fn put_back(&mut self) {
+        let lent = std::mem::take(&mut self.memory);
+        self.common.lock().unwrap_or_else(PoisonError::into_inner).take_back(lent);
     }
 
     /// Looks first where `followed` says that tracked objects are, from now on.
