@@ -67,7 +67,7 @@ pub fn spawn(grounders: Vec<(Box<dyn Grounder>, Pulse)>) -> Worker {
     let (batches, inbox) = mpsc::channel(grounders.len().max(1));
     let (outbox, groundings) = mpsc::channel(WAITING);
     let (fatal, ended) = oneshot::channel();
-    let desk = Shared {
+    let shared = Shared {
         inbox: Arc::new(Mutex::new(inbox)),
         outbox,
         turns: Arc::new(Semaphore::new(0)),
@@ -78,13 +78,13 @@ pub fn spawn(grounders: Vec<(Box<dyn Grounder>, Pulse)>) -> Worker {
     };
     for (mut grounder, pulse) in grounders {
         grounder.beat(pulse.clone());
-        let thread = Thread { grounder, pulse, shared: desk.clone() };
+        let thread = Thread { grounder, pulse, shared: shared.clone() };
         let started = thread::Builder::new().name("ground".into()).spawn(move || thread.work());
         if let Err(error) = started {
-            desk.end(Some(GroundError::Thread(error)));
+            shared.end(Some(GroundError::Thread(error)));
         }
     }
-    let Shared { turns, underway, failed, .. } = desk;
+    let Shared { turns, underway, failed, .. } = shared;
     Worker { batches, turns, underway, groundings, handle: Handle { failed, ended } }
 }
 
