@@ -158,10 +158,11 @@ impl Budget {
         let since = self.ended_at.unwrap_or(began);
         let passed = ended.saturating_duration_since(since).as_secs_f32();
         let work = ended.saturating_duration_since(began).as_secs_f32() / f32::from(self.models);
-        let keep = (-passed / SPAN.as_secs_f32()).exp();
-        // (1 - keep) / passed, which is 1 / SPAN where nothing has passed.
-        let part = if passed > 0.0 { (1.0 - keep) / passed } else { SPAN.as_secs_f32().recip() };
-        self.load = (self.load * keep + part * work).min(1.0);
+        // What is forgotten of the load meanwhile. `exp_m1` as two may end within nanoseconds: 1 - exp would be 0 then.
+        let gone = -(-passed / SPAN.as_secs_f32()).exp_m1();
+        // A second's worth of work in no time counts for 1 / SPAN.
+        let part = if passed > 0.0 { gone / passed } else { SPAN.as_secs_f32().recip() };
+        self.load = (self.load * (1.0 - gone) + part * work).min(1.0);
         self.ended_at = Some(since.max(ended));
     }
 

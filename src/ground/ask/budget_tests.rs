@@ -55,6 +55,11 @@ fn several_models_have_as_many_seconds_in_a_second() {
     budget.another();
     (0..50).for_each(|i| (0..2).for_each(|_| budget.worked(at(0, i), at(0, i + 1))));
     assert!(budget.is_busy(), "{}", budget.load);
+    // Nearly so.
+    let mut nearly = Budget::new(0.1);
+    nearly.another();
+    (0..50).for_each(|i| (0..2).for_each(|n| nearly.worked(at(0, i), at(0, i + 1) + Duration::from_nanos(n * 20))));
+    assert!((nearly.load - budget.load).abs() < 0.01, "{} and {}", nearly.load, budget.load);
     // A tenth of two seconds a second: eight questions of 25 ms.
     let (id, mut asked) = (id(0), 0);
     for i in 50..150 {
