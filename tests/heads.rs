@@ -17,7 +17,7 @@ use groundd::types::{Answer, Job, Ledger, Method, Query, QueryId, Rgb, ScoreKind
 use serde::Deserialize;
 
 use crate::support::{
-    ground::{batch, edit_manifest, load, load_error},
+    ground::{batch, edit_manifest, load, load_error, replace_file},
     h264,
     process::{finish, groundd},
     vlm::{canvas_frame, full_frame},
@@ -25,8 +25,18 @@ use crate::support::{
 };
 
 /// Detectors with classes of their own.
-const CLOSED: [&str; 9] =
-    ["yolox", "nanodet", "nanodet-plus", "picodet", "fastestdet", "rt-detr", "d-fine", "rf-detr", "d-fine-deployed"];
+const CLOSED: [&str; 10] = [
+    "yolox",
+    "yolox-rect",
+    "nanodet",
+    "nanodet-plus",
+    "picodet",
+    "fastestdet",
+    "rt-detr",
+    "d-fine",
+    "rf-detr",
+    "d-fine-deployed",
+];
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/heads").join(name)
@@ -194,6 +204,7 @@ fn detectors_that_contradict_their_manifest_are_refused_with_the_key() {
         ("fastestdet", "strides = [16]", "strides = [8]", "f32[1,10,8,8]"),
         ("fastestdet", "\"dog\"", "\"dog\", \"cat\"", "f32[1,11,4,4]"),
         ("rf-detr", "family = \"rf-detr\"", "family = \"yolox\"", "head.strides"),
+        ("rf-detr", "[limits]", "rect = true\n[limits]", "input.rect: the family rf-detr has no use for it"),
         ("rf-detr", "\"dog\"", "\"dog\", \"cat\"", "f32[1, queries, 7]"),
         ("d-fine-deployed", "[scores]", "[scoring]", "scoring"),
     ] {
@@ -202,6 +213,30 @@ fn detectors_that_contradict_their_manifest_are_refused_with_the_key() {
         let text = load_error(dir.path()).to_string();
         assert!(text.contains(expected), "{name} {to}: {text}");
     }
+}
+
+#[test]
+fn a_graph_that_takes_pictures_of_one_size_only_is_shown_their_border() {
+    let shape = |rows: i64| [1i64, 10, rows].map(i64::to_le_bytes).concat();
+    let mut graph = std::fs::read(folder("yolox-rect").join("detector.onnx")).unwrap();
+    for cells in [64, 16, 4] {
+        let at =
+            graph.windows(24).position(|bytes| bytes == shape(-1)).expect("a shape with as many rows as there are");
+        graph.splice(at..at + 24, shape(cells));
+    }
+    let dir = copy_of("yolox-rect");
+    replace_file(dir.path(), "detector.onnx", &graph);
+    let (frame, _) = full_frame(&Arc::new(Ledger::default()), &picture("narrow"));
+    let found = |model: &Path| {
+        let queries = ["person", "traffic light"].map(|text| query(text, Method::Detector, None)).to_vec();
+        let answers = load(model).ground(&batch(vec![Job { frame: Arc::clone(&frame), queries }])).unwrap().remove(0);
+        assert!(answers.iter().all(|answer| answer.status == Status::Ok));
+        answers.into_iter().flat_map(|answer| answer.matches).map(|one| (one.bbox, one.score)).collect::<Vec<_>>()
+    };
+    let with_border = found(&folder("yolox"));
+    assert!(!with_border.is_empty());
+    assert_eq!(found(dir.path()), with_border);
+    assert_ne!(found(&folder("yolox-rect")), with_border);
 }
 
 #[test]

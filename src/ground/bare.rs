@@ -13,6 +13,8 @@ use super::{
     },
     find, library_path,
     manifest::Manifest,
+    models::closed::Closed,
+    opening,
 };
 use crate::{
     ground::engine::Tensor,
@@ -37,15 +39,34 @@ pub struct Bare {
 }
 
 impl Bare {
-    /// Opens the file with the role `vision` of the configured model. On a processor it runs by one thread, which costs least.
+    /// Opens the file of the configured model that sees every picture, as it was published. On a processor it runs by one thread,
+    /// which costs least.
     pub fn open(config: &ModelConfig, folders: &[PathBuf]) -> Result<Self, GroundError> {
+        Self::opened(config, folders, None)
+    }
+
+    /// Opens it as the daemon does, which leaves out the border around pictures of this size if the manifest lets it.
+    pub fn open_as_shown(config: &ModelConfig, folders: &[PathBuf], picture: Size) -> Result<Self, GroundError> {
+        Self::opened(config, folders, Some(picture))
+    }
+
+    fn opened(config: &ModelConfig, folders: &[PathBuf], picture: Option<Size>) -> Result<Self, GroundError> {
         let manifest = find(&config.path, folders)?;
         let unfit = |reason: &str| GroundError::Unfit { manifest: manifest.path(), reason: reason.to_owned() };
         let file = ROLES.iter().find_map(|role| manifest.file(role));
         let file = file.ok_or_else(|| unfit("the bare engine needs a file with role = \"vision\" or \"detector\""))?;
         let runtime = Runtime::load(&library_path(config)?)?;
         let compute = Compute { provider: config.provider, device: config.device, threads: 1 };
-        let engine = Local::open(&runtime, &file, compute)?;
+        let freed = picture.and_then(|picture| Some((picture, opening::freed(&manifest, &file, compute)?)));
+        let open = || match &freed {
+            Some((_, graph)) => Local::open_changed(&runtime, &file, graph, compute),
+            None => Local::open(&runtime, &file, compute),
+        };
+        let canvas = match &freed {
+            Some((picture, _)) => Closed::open(&manifest, &mut |_| Ok(Box::new(open()?)))?.image_of(*picture)?,
+            None => manifest.canvas(),
+        };
+        let engine = open()?;
         let (input, element) = match engine.inputs() {
             [port] if (port.element == Element::U8 || port.element.is_float()) && port.shape.len() == 4 => {
                 (port.name.clone(), port.element.clone())
@@ -56,7 +77,7 @@ impl Bare {
                 ));
             }
         };
-        Ok(Self { engine, input, element, canvas: manifest.canvas() })
+        Ok(Self { engine, input, element, canvas })
     }
 
     /// How often the daemon would open the file, a thread each; 0 where it would not.

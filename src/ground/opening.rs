@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -12,13 +13,14 @@ use super::{
         EngineError,
         lanes::Lanes,
         local::{Compute, Local, Runtime},
+        resizable,
     },
     error::chain,
     find, heads, library_path,
     manifest::Manifest,
     methods::{regions::Bar, together::Bars, written::Writer, zoom::Zoom},
     models::{
-        self,
+        self, closed,
         florence::{self, Florence},
         nano::{self, Nano},
         paligemma::{self, PaliGemma},
@@ -124,7 +126,7 @@ impl Opening {
             }
             let lanes = match sees {
                 Some(lanes) => lanes.clone(),
-                None => sees.insert(lanes(runtime, file, *whole)?).clone(),
+                None => sees.insert(seeing(runtime, manifest, file, *whole)?).clone(),
             };
             Ok(meter.count(lanes))
         };
@@ -162,12 +164,40 @@ impl Opening {
     }
 }
 
-/// A file that sees pictures of one size, by all threads and by each.
-fn lanes(runtime: &Runtime, file: &Path, compute: Compute) -> Result<Lanes<Local>, EngineError> {
-    let together = Local::open(runtime, file, compute)?;
-    let count = compute.lanes(file);
-    let alone = (0..count).map(|_| Local::open(runtime, file, compute.each_of(count)));
+/// A file that sees pictures, by all threads and by each.
+fn seeing(runtime: &Runtime, manifest: &Manifest, file: &Path, compute: Compute) -> Result<Lanes<Local>, EngineError> {
+    if let Some(graph) = freed(manifest, file, compute) {
+        match lanes(file, compute, |compute| Local::open_changed(runtime, file, &graph, compute)) {
+            Ok(lanes) => return Ok(lanes),
+            Err(error) => tracing::warn!("input.rect: pictures keep their border: {}", chain(&error)),
+        }
+    }
+    lanes(file, compute, |compute| Local::open(runtime, file, compute))
+}
+
+fn lanes(
+    file: &Path,
+    compute: Compute,
+    open: impl Fn(Compute) -> Result<Local, EngineError>,
+) -> Result<Lanes<Local>, EngineError> {
+    let (together, count) = (open(compute)?, compute.lanes(file));
+    let alone = (0..count).map(|_| open(compute.each_of(count)));
     Ok(Lanes::new(together, alone.collect::<Result<_, _>>()?))
+}
+
+/// A graph that takes pictures of any size, where that is wanted and can be had.
+pub(super) fn freed(manifest: &Manifest, file: &Path, compute: Compute) -> Option<Vec<u8>> {
+    if !manifest.input.rect || !compute.takes_any_size(file) {
+        return None;
+    }
+    let graph = fs::read(file).map_err(|e| e.to_string());
+    match graph.and_then(|graph| resizable::freed(&graph, manifest.canvas()).map_err(|e| e.to_string())) {
+        Ok(graph) => Some(graph),
+        Err(reason) => {
+            tracing::warn!("input.rect: pictures keep their border: {}: {reason}", file.display());
+            None
+        }
+    }
 }
 
 impl Opened {
@@ -185,6 +215,10 @@ fn configured(config: &ModelConfig, folders: &[PathBuf]) -> Result<Manifest, Gro
         manifest.seal(|_| ())?;
     } else {
         manifest.verify(|_| ())?;
+    }
+    if manifest.input.rect && manifest.family != closed::YOLOX {
+        let reason = format!("input.rect: the family {} has no use for it; take it out", manifest.family);
+        return Err(GroundError::Unfit { manifest: manifest.path(), reason });
     }
     if let Some(selection) = config.selection {
         let Some(regions) = &mut manifest.regions else {

@@ -50,6 +50,16 @@ impl Bare {
         Ok(pictures)
     }
 
+    /// Size of the clip's pictures.
+    pub fn size(&self) -> Result<Size, IngestError> {
+        let (mut painter, mut size) = (Painter::new(Size::new(16, 16)), Size::new(0, 0));
+        self.play(&mut |sample| {
+            size = painter.place(sample)?.0.source;
+            Ok(false)
+        })?;
+        Ok(size)
+    }
+
     /// The first `count` pictures of the clip on canvases.
     pub fn canvases(&self, size: Size, count: usize) -> Result<Vec<Rgb>, IngestError> {
         let mut painter = Painter::new(size);

@@ -44,7 +44,7 @@ NANODET = {"mean": [103.53, 116.28, 123.675], "std": [57.375, 57.12, 58.395], "s
 STRETCH = {"fit": "stretch", "resample": "linear"}
 # Size; [input]; [head]; overlap above which the lesser box goes.
 FAMILIES = {
-    "yolox": ("416x416", {"fit": "corner", "pad": 114, "resample": "linear", "channels": "bgr", "scale": 1.0, **PLAIN},
+    "yolox": ("416x416", {"fit": "corner", "pad": 114, "rect": True, "resample": "linear", "channels": "bgr", "scale": 1.0, **PLAIN},
               {"strides": [8, 16, 32]}, 0.65),
     "nanodet": ("416x416", {**STRETCH, **NANODET}, {"strides": [8, 16, 32], "centre": 0.5}, 0.6),
     "picodet": ("416x416", {**STRETCH, **IMAGENET}, {"strides": [8, 16, 32, 64], "centre": 0.5}, 0.6),

@@ -14,7 +14,7 @@ use crate::{
     ground::{ModelConfig, bare as engine},
     http::process::Usage,
     ingest::bare::Bare as Clip,
-    types::Rgb,
+    types::{Rgb, Size},
 };
 
 /// Pictures that the engine runs on, over and over.
@@ -28,14 +28,16 @@ const SHARE: f64 = 1.0 / 6.0;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 #[expect(clippy::struct_field_names, reason = "so they are called in the file, which has other units besides")]
 pub(super) struct Bare {
-    /// One pass of the model's vision graph on a tensor that is there already, by one thread on an otherwise idle machine: the
-    /// least that it can cost. What a frame of a system costs is held against it.
+    /// One pass of the model's vision graph as it was published, on a tensor that is there already, by one thread on an otherwise
+    /// idle machine. What a frame of a system costs is held against it.
     pub(super) engine_ms: f64,
     /// The same on the wall clock.
     pub(super) engine_wall_ms: f64,
-    /// The same pass while as many threads as the daemon would take run an engine each: they share caches, memory and what the
+    /// The same as `engine_ms` on as much canvas as groundd shows the graph of these pictures, which may have no border.
+    pub(super) engine_shown_ms: f64,
+    /// That pass while as many threads as the daemon would take run an engine each: they share caches, memory and what the
     /// cooling allows, so that each costs more. What this machine could do at most goes by it. Where the daemon opens the file
-    /// once, for it is large or a device computes, it is `engine_ms`.
+    /// once, for it is large or a device computes, it is `engine_shown_ms`.
     pub(super) engine_busy_ms: f64,
     /// Decoding, on one thread of the decoder.
     pub(super) decode_ms: f64,
@@ -49,12 +51,18 @@ impl Bare {
         self.engine_ms + self.decode_ms * decoded
     }
 
+    /// The same on as much canvas as groundd shows the graph.
+    pub(super) fn per_shown_frame_ms(&self, decoded: f64) -> f64 {
+        self.engine_shown_ms + self.decode_ms * decoded
+    }
+
     /// The mean of several, of which there is at least one.
     pub(super) fn mean(all: &[Self]) -> Self {
         let of = |part: fn(&Self) -> f64| all.iter().map(part).sum::<f64>() / all.len().max(1) as f64;
         Self {
             engine_ms: of(|bare| bare.engine_ms),
             engine_wall_ms: of(|bare| bare.engine_wall_ms),
+            engine_shown_ms: of(|bare| bare.engine_shown_ms),
             engine_busy_ms: of(|bare| bare.engine_busy_ms),
             decode_ms: of(|bare| bare.decode_ms),
             scale_ms: of(|bare| bare.scale_ms),
@@ -65,11 +73,15 @@ impl Bare {
 /// The engine and the decoder, open and at hand. They are measured before and after every case: on a shared machine what a
 /// pass costs drifts by a fifth within minutes, which is more than what the cases are to tell.
 pub(super) struct Yardstick<'a> {
+    /// The file as it was published.
     engine: engine::Bare,
-    /// Engines that run at once; none where the daemon opens the file once.
-    lanes: Vec<engine::Bare>,
-    clip: &'a Clip,
     canvases: Vec<Rgb>,
+    /// The file as the daemon opens it.
+    own: engine::Bare,
+    /// The same, to run at once; none where the daemon opens the file once.
+    lanes: Vec<engine::Bare>,
+    shown: Vec<Rgb>,
+    clip: &'a Clip,
     limit: Duration,
     measured: Vec<Bare>,
 }
@@ -83,27 +95,37 @@ impl<'a> Yardstick<'a> {
         seconds: f64,
         stop: &Stop,
     ) -> Result<Self, Failure> {
-        let engine = engine::Bare::open(model, folders)?;
-        let lanes: Result<Vec<_>, _> = (0..engine.lanes(model)).map(|_| engine::Bare::open(model, folders)).collect();
+        let size = clip.size()?;
+        let open = || engine::Bare::open_as_shown(model, folders, size);
+        let (engine, own) = (engine::Bare::open(model, folders)?, open()?);
+        let lanes: Result<Vec<_>, _> = (0..own.lanes(model)).map(|_| open()).collect();
         let canvases = clip.canvases(engine.canvas(), PICTURES)?;
+        let shown = clip.canvases(own.canvas(), PICTURES)?;
         let limit = Duration::from_secs_f64(seconds * SHARE).min(MOST);
-        let mut rule = Self { engine, lanes: lanes?, clip, canvases, limit, measured: Vec::new() };
+        let mut rule = Self { engine, canvases, own, lanes: lanes?, shown, clip, limit, measured: Vec::new() };
         rule.measure(stop)?;
         Ok(rule)
     }
 
     /// Measures each part. Nothing else may run in this process meanwhile.
     pub(super) fn measure(&mut self, stop: &Stop) -> Result<(), Failure> {
-        let Self { engine, lanes, clip, canvases, limit, .. } = self;
+        let Self { engine, canvases, own, lanes, shown, clip, limit, .. } = self;
         let (limit, warm) = (*limit, *limit / 10);
         engine.run(canvases, warm)?;
         let (engine_ms, engine_wall_ms) = cost(|| Ok(engine.run(canvases, limit)?))?;
         stop.check()?;
-        let engine_busy_ms = if lanes.is_empty() {
+        let engine_shown_ms = if own.canvas() == engine.canvas() {
             engine_ms
         } else {
-            together(lanes, canvases, warm)?;
-            cost(|| together(lanes, canvases, limit))?.0
+            own.run(shown, warm)?;
+            cost(|| Ok(own.run(shown, limit)?))?.0
+        };
+        stop.check()?;
+        let engine_busy_ms = if lanes.is_empty() {
+            engine_shown_ms
+        } else {
+            together(lanes, shown, warm)?;
+            cost(|| together(lanes, shown, limit))?.0
         };
         stop.check()?;
         clip.decode(warm, None)?;
@@ -111,7 +133,7 @@ impl<'a> Yardstick<'a> {
         stop.check()?;
         let (both_ms, _) = cost(|| Ok(clip.decode(limit, Some(engine.canvas()))?))?;
         let scale_ms = (both_ms - decode_ms).max(0.0);
-        self.measured.push(Bare { engine_ms, engine_wall_ms, engine_busy_ms, decode_ms, scale_ms });
+        self.measured.push(Bare { engine_ms, engine_wall_ms, engine_shown_ms, engine_busy_ms, decode_ms, scale_ms });
         Ok(())
     }
 
@@ -123,6 +145,11 @@ impl<'a> Yardstick<'a> {
     /// The last measurement and the one before it, between which there was a case.
     pub(super) fn around(&self) -> Bare {
         Bare::mean(&self.measured[self.measured.len().saturating_sub(2)..])
+    }
+
+    /// Size of the canvas that the file was published for, and of what the daemon shows it of the clip's pictures.
+    pub(super) fn canvases(&self) -> [Size; 2] {
+        [self.engine.canvas(), self.own.canvas()]
     }
 
     /// All measurements.
@@ -161,11 +188,13 @@ mod tests {
         let bare = |ms: f64| Bare {
             engine_ms: ms,
             engine_wall_ms: ms + 1.0,
+            engine_shown_ms: ms - 1.0,
             engine_busy_ms: ms + 2.0,
             decode_ms: ms + 3.0,
             scale_ms: ms + 4.0,
         };
         assert_eq!(Bare::mean(&[bare(1.0), bare(3.0)]), bare(2.0));
         assert!((bare(1.0).per_frame_ms(2.0) - 9.0).abs() < 1e-9);
+        assert!((bare(1.0).per_shown_frame_ms(2.0) - 8.0).abs() < 1e-9);
     }
 }

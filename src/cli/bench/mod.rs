@@ -69,7 +69,7 @@ fn everything(args: &args::Bench, folder: &Path, runtime: &Runtime) -> Result<Re
     stop.check()?;
     spinner.set_message("measuring the engine and the decoder alone");
     let rule = Yardstick::new(&clip, &model(args), &model_folders(), args.seconds, &stop)?;
-    let file = rule.file().to_owned();
+    let (file, canvases) = (rule.file().to_owned(), rule.canvases());
     let stage = Stage { args, file: &file, folder, film: &film, clip: &clip };
     let measured = runtime.block_on(stop.unless(async {
         let world = World::new(Broker::start(stage.folder).await?)?;
@@ -79,7 +79,7 @@ fn everything(args: &args::Bench, folder: &Path, runtime: &Runtime) -> Result<Re
     }));
     spinner.finish_and_clear();
     let (bare, cases, beside) = measured?;
-    Ok(Report { seconds: args.seconds, queries: queries(args), file, bare, cases, beside })
+    Ok(Report { seconds: args.seconds, queries: queries(args), file, canvases, bare, cases, beside })
 }
 
 /// The clip with a number in every picture, as a file at `film` and in memory.

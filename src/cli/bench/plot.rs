@@ -140,6 +140,7 @@ mod tests {
             unanswered: 0.0,
             cpu_ms_per_frame: 10.0,
             over_bare: 1.2,
+            over_bare_shown: 1.5,
             of_possible: 1.0,
             latency_ms,
             stages_ms: BTreeMap::new(),

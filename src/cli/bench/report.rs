@@ -15,7 +15,10 @@ use super::{
     plot,
     system::{Case, Numbers, Spread},
 };
-use crate::cli::{Exit, Failure, outputs::all_written, say};
+use crate::{
+    cli::{Exit, Failure, outputs::all_written, say},
+    types::Size,
+};
 
 /// Everything that was measured.
 pub(super) struct Report {
@@ -23,6 +26,8 @@ pub(super) struct Report {
     pub(super) queries: Vec<String>,
     /// The file that the engine ran.
     pub(super) file: PathBuf,
+    /// Size of the canvas it was published for, and of what groundd showed it.
+    pub(super) canvases: [Size; 2],
     /// What engine and decoder cost alone, in the mean of the run; each case has what was measured around it.
     pub(super) bare: Bare,
     pub(super) cases: Vec<Case>,
@@ -62,13 +67,15 @@ impl Report {
     }
 
     fn text(&self) -> String {
-        let Bare { engine_ms, engine_wall_ms, engine_busy_ms, decode_ms, scale_ms } = &self.bare;
+        let Bare { engine_ms, engine_wall_ms, engine_shown_ms, engine_busy_ms, decode_ms, scale_ms } = &self.bare;
+        let [whole, shown] = self.canvases.map(|size| format!("{}x{}", size.width, size.height));
         let (cores, seconds, queries) = (cores(), self.seconds, self.queries.join(", "));
         let (processor, file) = (processor(), self.file.display());
         let mut text = format!(
             "{processor}, {cores} cores; {seconds} s a case; groundd answers: {queries}\n\
-             alone, a picture: engine {engine_ms:.1} CPU ms ({engine_wall_ms:.1} ms), {engine_busy_ms:.1} CPU ms with as \
-             many at once as groundd runs, decoder {decode_ms:.1} CPU ms, scaling and colour {scale_ms:.1} CPU ms ({file})\n"
+             alone, a picture: engine {engine_ms:.1} CPU ms ({engine_wall_ms:.1} ms) on {whole}; as groundd shows it pictures, on \
+             {shown}, {engine_shown_ms:.1} CPU ms, and {engine_busy_ms:.1} with as many at once as groundd runs; decoder \
+             {decode_ms:.1} CPU ms, scaling and colour {scale_ms:.1} CPU ms ({file})\n"
         );
         text += &format!("{}\n", self.table());
         if let Some(stages) = self.stages() {
@@ -125,6 +132,7 @@ impl Report {
             "of possible",
             "CPU ms/frame",
             "over bare",
+            "same canvas",
             "delay p50",
             "p95",
             "p99 ms",
@@ -135,7 +143,7 @@ impl Report {
             let mut row = vec![case.streams.to_string(), case.system.clone()];
             match &case.numbers {
                 Some(numbers) => row.extend(cells(numbers)),
-                None => row.extend(vec!["–".to_owned(); 10]),
+                None => row.extend(vec!["–".to_owned(); 11]),
             }
             row.push(case.note.clone().unwrap_or_default());
             table.add_row(row);
@@ -158,6 +166,7 @@ impl Report {
     }
 
     fn json(&self) -> serde_json::Value {
+        let [canvas, shown] = self.canvases.map(|size| [size.width, size.height]);
         json!({
             "v": 1,
             "version": env!("CARGO_PKG_VERSION"),
@@ -165,6 +174,8 @@ impl Report {
             "seconds": self.seconds,
             "queries": self.queries,
             "file": self.file,
+            "canvas": canvas,
+            "canvas_shown": shown,
             "bare": self.bare,
             "cases": self.cases,
             "beside": self.beside.iter().map(|(habit, case)| json!({ "neighbour": habit, "camera": case })).collect::<Vec<_>>(),
@@ -180,6 +191,7 @@ fn cells(numbers: &Numbers) -> Vec<String> {
         format!("{:.0} %", numbers.of_possible * 100.0),
         format!("{:.1}", numbers.cpu_ms_per_frame),
         format!("{:.2}", numbers.over_bare),
+        format!("{:.2}", numbers.over_bare_shown),
     ];
     cells.extend(delays(numbers));
     cells.push(format!("{:.0}", numbers.rss_mb));
@@ -213,8 +225,14 @@ mod tests {
 
     use super::*;
 
-    const BARE: Bare =
-        Bare { engine_ms: 10.0, engine_wall_ms: 10.0, engine_busy_ms: 20.0, decode_ms: 1.0, scale_ms: 1.0 };
+    const BARE: Bare = Bare {
+        engine_ms: 10.0,
+        engine_wall_ms: 10.0,
+        engine_shown_ms: 7.5,
+        engine_busy_ms: 20.0,
+        decode_ms: 1.0,
+        scale_ms: 1.0,
+    };
 
     fn case(system: &str) -> Case {
         let spread = Spread { p50: 1.0, p95: 2.0, p99: 3.0, count: 4 };
@@ -224,6 +242,7 @@ mod tests {
             unanswered: 0.0,
             cpu_ms_per_frame: 10.0,
             over_bare: 1.2,
+            over_bare_shown: 1.5,
             of_possible: 1.0,
             latency_ms: Some(spread),
             stages_ms: BTreeMap::from([("infer", spread)]),
@@ -241,6 +260,7 @@ mod tests {
             seconds: 1.0,
             queries: Vec::new(),
             file: "vision.onnx".into(),
+            canvases: [Size::new(416, 416), Size::new(416, 256)],
             bare: BARE,
             cases,
             beside: Vec::new(),
@@ -249,7 +269,9 @@ mod tests {
         for words in ["system", "groundd, asking always", "1.0 / 2.0 / 3.0"] {
             assert!(stages.contains(words), "{words:?} is not in\n{stages}");
         }
-        assert!(report.text().contains("20.0 CPU ms with as many at once as groundd runs"), "{}", report.text());
+        let words = "10.0 CPU ms (10.0 ms) on 416x416; as groundd shows it pictures, on 416x256, 7.5 CPU ms, and 20.0 with as \
+                     many at once as groundd runs";
+        assert!(report.text().contains(words), "{}", report.text());
         assert_eq!(report.json()["bare"]["engine_busy_ms"], 20.0);
     }
 }

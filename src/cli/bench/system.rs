@@ -142,6 +142,9 @@ pub(super) struct Numbers {
     pub(super) cpu_ms_per_frame: f64,
     /// That, over what the bare engine and the bare decoder cost for the same pictures on an otherwise idle machine.
     pub(super) over_bare: f64,
+    /// The same where the bare engine too sees no more of the canvas than groundd shows it: the border around a picture need not
+    /// be computed.
+    pub(super) over_bare_shown: f64,
     /// Analysed pictures, over what this machine could do with what the cameras, the broker and the bare decoder leave of it, by
     /// what the bare engine costs when as many run at once as groundd would; at most all that are offered.
     pub(super) of_possible: f64,
@@ -222,6 +225,7 @@ impl Measured {
             unanswered: self.unanswered as f64 / self.queries.max(1) as f64,
             cpu_ms_per_frame: cpu_ms,
             over_bare: cpu_ms / bare.per_frame_ms(self.offered / analysed),
+            over_bare_shown: cpu_ms / bare.per_shown_frame_ms(self.offered / analysed),
             of_possible: rate(self.analysed as f64) / possible,
             latency_ms: Spread::of(self.latencies),
             stages_ms: self.stages.into_iter().filter_map(|(name, ms)| Some((name, Spread::of(ms)?))).collect(),
@@ -248,7 +252,14 @@ mod tests {
     }
 
     fn bare() -> Bare {
-        Bare { engine_ms: 10.0, engine_wall_ms: 10.0, engine_busy_ms: 20.0, decode_ms: 0.0, scale_ms: 0.0 }
+        Bare {
+            engine_ms: 10.0,
+            engine_wall_ms: 10.0,
+            engine_shown_ms: 8.0,
+            engine_busy_ms: 20.0,
+            decode_ms: 0.0,
+            scale_ms: 0.0,
+        }
     }
 
     /// Ten frames in a second, each of which took 20 ms of a processor.
@@ -263,7 +274,7 @@ mod tests {
     fn a_frame_is_held_against_an_idle_machine_and_what_is_possible_against_a_busy_one() {
         let numbers = measured(Vec::new(), false).numbers(bare());
         let cores = std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
-        assert!((numbers.over_bare - 2.0).abs() < 1e-9, "{numbers:?}");
+        assert!((numbers.over_bare - 2.0).abs() < 1e-9 && (numbers.over_bare_shown - 2.5).abs() < 1e-9, "{numbers:?}");
         assert!((numbers.of_possible - 10.0 / (cores * 1e3 / 20.0)).abs() < 1e-9, "{numbers:?}");
     }
 

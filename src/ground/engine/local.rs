@@ -13,7 +13,7 @@ use ort::{
     environment::Environment,
     logging::LogLevel,
     memory::MemoryInfo,
-    session::{Session, SessionInputValue},
+    session::{Session, SessionInputValue, builder::SessionBuilder},
     value::{DynTensor, DynValue, Outlet, TensorElementType, TensorRef, ValueType},
 };
 
@@ -102,16 +102,27 @@ impl Local {
     /// Opens `file`, whose inputs have the same shape in every run, but for the batch. A provider that is not there is an
     /// error, never another provider.
     pub fn open(runtime: &Runtime, file: &Path, compute: Compute) -> Result<Self, EngineError> {
-        Self::opened(runtime, file, compute, true)
+        Self::opened(runtime, file, compute, true, |builder| builder.commit_from_file(file))
     }
 
     /// The same for a file whose inputs have other shapes in every run, as those of a decoder: the longer it runs, the more of
     /// them there are.
     pub fn open_varied(runtime: &Runtime, file: &Path, compute: Compute) -> Result<Self, EngineError> {
-        Self::opened(runtime, file, compute, false)
+        Self::opened(runtime, file, compute, false, |builder| builder.commit_from_file(file))
     }
 
-    fn opened(runtime: &Runtime, file: &Path, compute: Compute, patterns: bool) -> Result<Self, EngineError> {
+    /// The same as [`open`](Self::open) for what was made of `file`.
+    pub fn open_changed(runtime: &Runtime, file: &Path, bytes: &[u8], compute: Compute) -> Result<Self, EngineError> {
+        Self::opened(runtime, file, compute, true, |builder| builder.commit_from_memory(bytes))
+    }
+
+    fn opened(
+        runtime: &Runtime,
+        file: &Path,
+        compute: Compute,
+        patterns: bool,
+        commit: impl FnOnce(&mut SessionBuilder) -> ort::Result<Session>,
+    ) -> Result<Self, EngineError> {
         let failed = |reason: String| EngineError::Open { file: file.to_owned(), reason };
         let builder = compute.options(&runtime.environment, patterns).map_err(failed)?;
         let mut builder = compute.provided(builder, Some(file)).map_err(|reason| EngineError::Provider {
@@ -120,7 +131,7 @@ impl Local {
             library: runtime.library.clone(),
             reason,
         })?;
-        let session = builder.commit_from_file(file).map_err(|e| failed(e.to_string()))?;
+        let session = commit(&mut builder).map_err(|e| failed(e.to_string()))?;
         let ports = |outlets: &[Outlet]| outlets.iter().map(port).collect::<Vec<_>>();
         let (inputs, outputs) = (ports(session.inputs()), ports(session.outputs()));
         let names = outputs.iter().map(|p| p.name.as_str().into()).collect();

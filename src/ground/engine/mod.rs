@@ -9,6 +9,7 @@ mod compute;
 pub mod lanes;
 pub mod library;
 pub mod local;
+pub mod resizable;
 
 /// A tensor's numbers, in row-major order.
 #[derive(Debug, Clone, PartialEq)]

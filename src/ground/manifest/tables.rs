@@ -32,6 +32,10 @@ pub struct Input {
     pub resample: Option<Resample>,
     /// The byte around the picture; with `corner`.
     pub pad: Option<u8>,
+    /// Whether the image ends soon after the picture, at a whole step of the coarsest grid, where the graph takes pictures of any
+    /// size; with `corner`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rect: bool,
     /// Shorter side of the scaled picture; with `shortest`.
     pub shortest: Option<u32>,
     /// Longer side of the scaled picture at most; with `shortest`.

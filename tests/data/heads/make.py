@@ -3,7 +3,7 @@
     pip install numpy==2.4.6 onnx==1.23.2 onnxruntime==1.32.0 opencv-python-headless==5.0.0.93
     python tests/data/heads/make.py
 
-Random weights behind the interfaces of published detectors: `yolox`, `nanodet` (a tensor a grid), `nanodet-plus` (one
+Random weights behind the interfaces of published detectors: `yolox` (`yolox-rect` the same without a border), `nanodet` (a tensor a grid), `nanodet-plus` (one
 tensor, raw scores, cells told from their corner), `picodet` (four grids, stretched RGB), `fastestdet` (one grid, channels
 first), `rf-detr` (RF-DETR's own names, a class that is none) and `d-fine-deployed` (the post-processing is in the graph). `NAME/expected.json` holds, for every
 picture and class, the boxes and scores that follow from the reference's pre- and post-processing: OpenCV's resize and
@@ -95,11 +95,21 @@ def manifest(folder, family, settings, head, classes=CLASSES):
     (folder / "model.toml").write_text("\n".join(lines) + "\n")
 
 
-def expected(folder, prepare, read, classes=CLASSES):
+def resizable(file):
+    """The graph for pictures of any size: it is the file that names one."""
+    model = onnx.load(file)
+    for axis, name in zip(model.graph.input[0].type.tensor_type.shape.dim[2:], ("height", "width")):
+        axis.dim_param = name
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "rows"
+    return model.SerializeToString()
+
+
+def expected(folder, prepare, read, classes=CLASSES, graph=None, pictures=PICTURES):
     """`prepare` gives the tensor and how many picture pixels an image pixel is, by axis; `read` boxes, scores, classes."""
-    session = onnxruntime.InferenceSession(folder / "detector.onnx", providers=["CPUExecutionProvider"])
+    graph = graph or (folder / "detector.onnx").read_bytes()
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     told = []
-    for name in PICTURES:
+    for name in pictures:
         bgr = cv2.imread(str(HERE / f"{name}.png"))
         tensor, (sx, sy) = prepare(bgr)
         feeds = {session.get_inputs()[0].name: tensor[None].astype(np.float32)}
@@ -131,19 +141,19 @@ def suppressed(boxes, scores, labels):
     return boxes[keep], scores[keep], labels[keep]
 
 
-def cells(strides, centre=0.0):
+def cells(strides, centre=0.0, size=(SIDE, SIDE)):
     out = []
     for stride in strides:
-        n = SIDE // stride
-        y, x = np.mgrid[0:n, 0:n]
-        out.append(np.stack([(x + centre).ravel(), (y + centre).ravel(), np.full(n * n, stride)], axis=1))
+        y, x = np.mgrid[0:size[1] // stride, 0:size[0] // stride]
+        out.append(np.stack([(x + centre).ravel(), (y + centre).ravel(), np.full(x.size, stride)], axis=1))
     return np.concatenate(out).astype(np.float32)
 
 
-def corner(bgr):
+def corner(bgr, step=SIDE):
     ratio = min(SIDE / bgr.shape[0], SIDE / bgr.shape[1])
     size = int(bgr.shape[1] * ratio), int(bgr.shape[0] * ratio)
-    image = np.full((SIDE, SIDE, 3), 114, np.uint8)
+    width, height = (min(SIDE, -(-(side + step // 2) // step) * step) for side in size)
+    image = np.full((height, width, 3), 114, np.uint8)
     image[:size[1], :size[0]] = cv2.resize(bgr, size, interpolation=cv2.INTER_LINEAR)
     return image.transpose(2, 0, 1).astype(np.float32), (1 / ratio, 1 / ratio)
 
@@ -155,8 +165,8 @@ def stretched(bgr, rgb, scale, mean, std):
             (bgr.shape[1] / SIDE, bgr.shape[0] / SIDE))
 
 
-def yolox():
-    strides, net = (8, 16, 32), Net("yolox", 1)
+def yolox(name, rect):
+    strides, net = (8, 16, 32), Net(name, 1)
     for stride in strides:
         net.grid(stride, 5 + C, 1.2)
         net.op("Split", f"g{stride}w{5 + C}6 split", f"raw{stride}")
@@ -168,17 +178,27 @@ def yolox():
     net.op("Concat", " ".join(f"row{s}" for s in strides), "output", axis=1)
     folder = net.save([("output", T.FLOAT, [1, len(cells(strides)), 5 + C])])
     manifest(folder, "yolox", ['fit = "corner"', "pad = 114", 'resample = "linear"', 'channels = "bgr"', "scale = 1.0",
-                               "mean = [0.0, 0.0, 0.0]", "std = [1.0, 1.0, 1.0]"], ["strides = [8, 16, 32]"])
+                               "mean = [0.0, 0.0, 0.0]", "std = [1.0, 1.0, 1.0]"] + ["rect = true"] * rect,
+             ["strides = [8, 16, 32]"])
+    sizes = []
+
+    def prepare(bgr):
+        tensor, factors = corner(bgr, 32 if rect else SIDE)
+        sizes.append(tensor.shape[:0:-1])
+        return tensor, factors
 
     def read(outputs):
-        rows, cell = outputs["output"][0], cells(strides)
+        rows, cell = outputs["output"][0], cells(strides, size=sizes[-1])
         centre = (rows[:, :2] + cell[:, :2]) * cell[:, 2:]
         size = np.exp(rows[:, 2:4]) * cell[:, 2:]
         boxes = np.concatenate([centre - size / 2, centre + size / 2], axis=1)
         scores = rows[:, 4:5] * rows[:, 5:]
         return suppressed(boxes, scores.max(1), scores.argmax(1))
 
-    expected(folder, corner, read)
+    if rect:
+        expected(folder, prepare, read, graph=resizable(folder / "detector.onnx"), pictures=("street", "narrow"))
+    else:
+        expected(folder, prepare, read)
 
 
 def bins(name, family, strides, joined, centre, raw, prepare, settings, names=None):
@@ -310,9 +330,10 @@ def d_fine():
 
 def main():
     cv2.setNumThreads(1)
-    for seed, (name, size) in enumerate(PICTURES.items()):
+    for seed, (name, size) in enumerate([*PICTURES.items(), ("narrow", (40, 160))]):
         cv2.imwrite(str(HERE / f"{name}.png"), picture(*size, seed), [cv2.IMWRITE_PNG_COMPRESSION, 9])
-    yolox()
+    yolox("yolox", False)
+    yolox("yolox-rect", True)
     mean, std = [103.53, 116.28, 123.675], [57.375, 57.12, 58.395]
     nano = ['fit = "stretch"', 'resample = "linear"', 'channels = "bgr"', "scale = 1.0", f"mean = {mean}", f"std = {std}"]
     prepare = lambda bgr: stretched(bgr, False, 1.0, mean, std)

@@ -230,6 +230,7 @@ fn normalised(source: &Source) -> Result<Input, ManifestError> {
         max_pixels: None,
         resample: Some(resample),
         pad: None,
+        rect: false,
         shortest: None,
         longest: None,
         channels: Channels::default(),

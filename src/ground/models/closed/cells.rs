@@ -1,7 +1,7 @@
 //! Detectors that tell a box from every cell of some grids: YOLOX, the distance bins of `NanoDet` and `PicoDet`, and
 //! `FastestDet`.
 
-use super::{Layout, Wanted, sigmoid};
+use super::{Layout, Told, Wanted, sigmoid};
 use crate::{
     ground::{
         engine::{Engine, Outputs, Port, Tensor},
@@ -12,17 +12,24 @@ use crate::{
     types::Size,
 };
 
-/// The cells of every grid, one after the other: column, row and stride.
-fn cells(strides: &[u32], image: Size) -> Result<Vec<[f32; 3]>, String> {
+/// Refuses what cannot be the strides of a detector's grids.
+fn check(strides: &[u32]) -> Result<(), String> {
     if strides.is_empty() || strides.iter().any(|s| !(1..=1024).contains(s)) {
         return Err("head.strides: should be the grids' steps in pixels, 1 to 1024, as in [8, 16, 32]".to_owned());
     }
-    let mut cells = Vec::new();
-    for &stride in strides {
-        let (columns, rows) = (image.width.div_ceil(stride), image.height.div_ceil(stride));
-        cells.extend((0..rows).flat_map(|y| (0..columns).map(move |x| [x as f32, y as f32, stride as f32])));
-    }
-    Ok(cells)
+    Ok(())
+}
+
+/// The cells of every grid on an image, one after the other: column, row and stride.
+fn cells(strides: &[u32], image: Size) -> impl Iterator<Item = [f32; 3]> {
+    strides.iter().flat_map(move |&stride| {
+        let Size { width: columns, height: rows } = grid(image, stride);
+        (0..rows).flat_map(move |y| (0..columns).map(move |x| [x as f32, y as f32, stride as f32]))
+    })
+}
+
+fn grid(image: Size, stride: u32) -> Size {
+    Size::new(image.width.div_ceil(stride), image.height.div_ceil(stride))
 }
 
 fn ports(ports: &[Port]) -> String {
@@ -53,20 +60,21 @@ fn take(outputs: &mut Outputs, name: &str, shape: &[usize]) -> Result<Vec<f32>, 
 /// `e^s · stride` (`yolox/utils/demo_utils.py`, `demo_postprocess`). A cell has one class, the best.
 pub(super) struct Yolox {
     output: String,
-    cells: Vec<[f32; 3]>,
+    strides: Vec<u32>,
     classes: usize,
     decoded: bool,
 }
 
 impl Yolox {
     pub(super) fn of(head: &Head, image: Size, classes: usize, engine: &dyn Engine) -> Result<Self, String> {
-        let cells = cells(&head.strides, image)?;
-        let output = engine.outputs().iter().find(|port| may_be(port, cells.len(), 5 + classes));
+        check(&head.strides)?;
+        let rows = cells(&head.strides, image).count();
+        let output = engine.outputs().iter().find(|port| may_be(port, rows, 5 + classes));
         let output = output.ok_or_else(|| {
-            let (rows, width, have) = (cells.len(), 5 + classes, ports(engine.outputs()));
+            let (width, have) = (5 + classes, ports(engine.outputs()));
             format!("head: with these strides and {classes} classes an output should be f32[1,{rows},{width}]; there are {have}")
         })?;
-        Ok(Self { output: output.name.clone(), cells, classes, decoded: head.decoded })
+        Ok(Self { output: output.name.clone(), strides: head.strides.clone(), classes, decoded: head.decoded })
     }
 
     fn corners(&self, row: &[f32], [x, y, stride]: [f32; 3]) -> [f32; 4] {
@@ -81,16 +89,16 @@ impl Yolox {
 }
 
 impl Layout for Yolox {
-    fn read(&self, outputs: &mut Outputs, wanted: Wanted<'_>, found: &mut Vec<Candidate>) -> Result<(), String> {
-        let width = 5 + self.classes;
-        let data = take(outputs, &self.output, &[self.cells.len(), width])?;
+    fn read(&self, outputs: &mut Outputs, image: Size, wanted: Wanted<'_>, found: &mut Vec<Candidate>) -> Told {
+        let (rows, width) = (cells(&self.strides, image).count(), 5 + self.classes);
+        let data = take(outputs, &self.output, &[rows, width])?;
         numbers(&self.output, data.iter().skip(4).step_by(width))?;
         // Class scores are probabilities: none lifts a cell above its objectness, and most cells need no look at all classes.
         let floor = match wanted {
             Wanted::Things(least) => least,
             Wanted::Classes(least) => least.iter().copied().fold(f32::INFINITY, f32::min),
         };
-        let likely = data.chunks_exact(width).zip(&self.cells).filter(|(row, _)| row[4] >= floor);
+        let likely = data.chunks_exact(width).zip(cells(&self.strides, image)).filter(|(row, _)| row[4] >= floor);
         for (row, cell) in likely {
             let objectness = row[4];
             let (class, score, least) = match wanted {
@@ -102,10 +110,14 @@ impl Layout for Yolox {
                 }
             };
             if score >= least {
-                found.push(Candidate { corners: self.corners(row, *cell), class, score });
+                found.push(Candidate { corners: self.corners(row, cell), class, score });
             }
         }
         Ok(())
+    }
+
+    fn step(&self) -> Option<u32> {
+        self.strides.iter().max().copied()
     }
 }
 
@@ -137,7 +149,8 @@ enum Source {
 
 impl Distances {
     pub(super) fn of(head: &Head, image: Size, classes: usize, engine: &dyn Engine) -> Result<Self, String> {
-        let cells = cells(&head.strides, image)?;
+        check(&head.strides)?;
+        let cells: Vec<_> = cells(&head.strides, image).collect();
         if head.activation == Activation::Softmax {
             return Err("head.activation: should be none or sigmoid".to_owned());
         }
@@ -160,8 +173,8 @@ impl Distances {
         } else {
             let distances = outputs.iter().filter_map(last).find(|width| *width != classes).ok_or_else(wrong)?;
             let mut grids = Vec::new();
-            for stride in &head.strides {
-                let rows = Size::new(image.width.div_ceil(*stride), image.height.div_ceil(*stride)).area();
+            for &stride in &head.strides {
+                let rows = grid(image, stride).area();
                 let named = |width: usize| outputs.iter().find(|port| may_be(port, rows, width));
                 let (scores, places) = (named(classes).ok_or_else(wrong)?, named(distances).ok_or_else(wrong)?);
                 grids.push((rows, scores.name.clone(), places.name.clone()));
@@ -219,7 +232,7 @@ fn mean(logits: &[f32]) -> f32 {
 }
 
 impl Layout for Distances {
-    fn read(&self, outputs: &mut Outputs, wanted: Wanted<'_>, found: &mut Vec<Candidate>) -> Result<(), String> {
+    fn read(&self, outputs: &mut Outputs, _: Size, wanted: Wanted<'_>, found: &mut Vec<Candidate>) -> Told {
         let distances = 4 * self.bins;
         match &self.source {
             Source::Joined(name) => {
@@ -265,8 +278,9 @@ impl Fastest {
         let [stride] = head.strides[..] else {
             return Err("head.strides: should be the one grid's step in pixels, as in [16]".to_owned());
         };
-        cells(&[stride], image)?;
-        let (columns, rows) = (image.width.div_ceil(stride) as usize, image.height.div_ceil(stride) as usize);
+        check(&[stride])?;
+        let Size { width, height } = grid(image, stride);
+        let (columns, rows) = (width as usize, height as usize);
         let wanted = [1, 5 + classes, rows, columns];
         let fits = |port: &&Port| {
             let axis = |(have, want): (&Option<usize>, usize)| have.is_none_or(|have| have == want);
@@ -292,7 +306,7 @@ impl Fastest {
 }
 
 impl Layout for Fastest {
-    fn read(&self, outputs: &mut Outputs, wanted: Wanted<'_>, found: &mut Vec<Candidate>) -> Result<(), String> {
+    fn read(&self, outputs: &mut Outputs, _: Size, wanted: Wanted<'_>, found: &mut Vec<Candidate>) -> Told {
         let area = self.rows * self.columns;
         let data = take(outputs, &self.output, &[5 + self.classes, self.rows, self.columns])?;
         numbers(&self.output, data[..area].iter().chain(&data[5 * area..]))?;
@@ -333,7 +347,7 @@ mod tests {
         let read = |wanted: Wanted<'_>| {
             let tensor = Tensor { shape: vec![1, 7, 1, 2], data: Data::F32(channels.to_vec()) };
             let mut found = Vec::new();
-            layout.read(&mut Outputs::new(vec![("out".into(), tensor)]), wanted, &mut found).unwrap();
+            layout.read(&mut Outputs::new(vec![("out".into(), tensor)]), layout.image, wanted, &mut found).unwrap();
             found
         };
         // By hand: tanh 0.5 = 0.46212, sigmoid 1 = 0.73106, sigmoid -1 = 0.26894; 0.5^0.6 · 0.5^0.4 = 0.5, and
@@ -355,14 +369,14 @@ mod tests {
         let tensor = Tensor { shape: shape.to_vec(), data: Data::F32(data.to_vec()) };
         let mut found = Vec::new();
         let outputs = &mut Outputs::new(vec![("out".into(), tensor)]);
-        layout.read(outputs, Wanted::Classes(&[0.1, 0.1]), &mut found)?;
+        layout.read(outputs, Size::new(8, 8), Wanted::Classes(&[0.1, 0.1]), &mut found)?;
         Ok(found.len())
     }
 
     #[test]
     fn scores_that_are_no_numbers_are_no_miss() {
         let (output, cells) = ("out".to_owned(), vec![[0.0, 0.0, 8.0]]);
-        let yolox = Yolox { output: output.clone(), cells: cells.clone(), classes: 2, decoded: true };
+        let yolox = Yolox { output: output.clone(), strides: vec![8], classes: 2, decoded: true };
         let (source, activation) = (Source::Joined(output.clone()), Activation::None);
         let distances = Distances { source, cells, classes: 2, bins: 2, centre: 0.5, activation };
         let fastest = Fastest { output, columns: 1, rows: 1, classes: 2, image: Size::new(8, 8) };
@@ -390,10 +404,10 @@ mod tests {
     #[test]
     #[expect(clippy::float_cmp, reason = "exact by construction")]
     fn grids_cover_what_is_left_over() {
-        let got = cells(&[8, 64], Size::new(20, 9)).unwrap();
+        let got: Vec<_> = cells(&[8, 64], Size::new(20, 9)).collect();
         assert_eq!(got.len(), 3 * 2 + 1);
         assert_eq!(got[4], [1.0, 1.0, 8.0]);
         assert_eq!(got[6], [0.0, 0.0, 64.0]);
-        assert!(cells(&[], Size::new(8, 8)).is_err() && cells(&[0], Size::new(8, 8)).is_err());
+        assert!(check(&[]).is_err() && check(&[8, 0]).is_err() && check(&[1024]).is_ok());
     }
 }

@@ -12,7 +12,8 @@ use crate::{
     ground::{
         GroundError,
         codec::Placement,
-        engine::{Data, Engine, EngineError, Outputs, Tensor},
+        engine::{Data, Engine, EngineError, Outputs, Port, Tensor},
+        error::chain,
         manifest::Manifest,
         methods::{
             find::{Finder, Look, Want},
@@ -35,7 +36,10 @@ use classes::Classes;
 use sight::Sight;
 
 /// The families' names in manifests.
-pub const FAMILIES: [&str; 8] = ["yolox", "nanodet", "picodet", "fastestdet", "rt-detr", "d-fine", "rf-detr", SHORTEST];
+pub const FAMILIES: [&str; 8] = [YOLOX, "nanodet", "picodet", "fastestdet", "rt-detr", "d-fine", "rf-detr", SHORTEST];
+
+/// The family that takes pictures of any size.
+pub const YOLOX: &str = "yolox";
 
 /// The family whose pictures keep their shape beside a mask.
 const SHORTEST: &str = "deformable-detr";
@@ -57,6 +61,9 @@ struct Prepared {
     placement: Placement,
 }
 
+/// Whether some tensors could be read, or why not.
+type Told = Result<(), String>;
+
 /// How a family's tensors are laid out.
 trait Layout: Send {
     /// Inputs beside the picture.
@@ -64,9 +71,14 @@ trait Layout: Send {
         &[]
     }
 
-    /// Adds what is wanted to `found`, in pixels of the model's image; things are all of class 0. Fails if the tensors
-    /// are not of this layout.
-    fn read(&self, outputs: &mut Outputs, wanted: Wanted<'_>, found: &mut Vec<Candidate>) -> Result<(), String>;
+    /// Adds what is wanted to `found`, in pixels of the model's image, which was of this size; things are all of class 0. Fails
+    /// if the tensors are not of this layout.
+    fn read(&self, outputs: &mut Outputs, image: Size, wanted: Wanted<'_>, found: &mut Vec<Candidate>) -> Told;
+
+    /// What the sides of an image have to be multiples of, where it need not be of one size.
+    fn step(&self) -> Option<u32> {
+        None
+    }
 }
 
 /// An opened detector.
@@ -96,7 +108,7 @@ impl Closed {
         let sight = Sight::of(manifest, engine.as_ref())?;
         let (image, count) = (sight.image(), classes.len());
         let layout: Result<Box<dyn Layout>, _> = match manifest.family.as_str() {
-            "yolox" => cells::Yolox::of(head, image, count, engine.as_ref()).map(|l| Box::new(l) as _),
+            YOLOX => cells::Yolox::of(head, image, count, engine.as_ref()).map(|l| Box::new(l) as _),
             "nanodet" | "picodet" => {
                 cells::Distances::of(head, image, count, engine.as_ref()).map(|l| Box::new(l) as _)
             }
@@ -107,7 +119,7 @@ impl Closed {
         let mut others: Vec<_> = layout.feeds().iter().map(|(name, _)| *name).collect();
         others.extend(sight.masked().then_some(sight::MASK));
         let input = picture::port(engine.as_ref(), image, &others)?;
-        Ok(Self {
+        let mut closed = Self {
             engine,
             input,
             layout,
@@ -119,15 +131,49 @@ impl Closed {
             objectness: scores.objectness,
             nms_iou: scores.nms_iou,
             boxes: manifest.limits.boxes,
-        })
+        };
+        if let (true, Some(step)) = (manifest.input.rect, closed.layout.step()) {
+            closed.leave_border_out(step);
+        }
+        Ok(closed)
+    }
+
+    /// Lets images end soon after their pictures, at a multiple of `step`, if the graph takes such.
+    fn leave_border_out(&mut self, step: u32) {
+        let takes_any = |port: &Port| port.name == self.input && port.shape[2..].iter().all(Option::is_none);
+        if !self.engine.inputs().iter().any(takes_any) {
+            return;
+        }
+        self.sight.end_after(Some(step));
+        let whole = self.sight.image();
+        // The whole image first: by the first one the engine decides how many threads a picture gets.
+        let tried = [whole, Size::new(whole.width, 1)].into_iter().try_for_each(|size| self.look_at_black(size));
+        if let Err(error) = tried {
+            let reason = chain(&error);
+            tracing::warn!(
+                "input.rect: the graph takes no pictures without their border, and gets them with it: {reason}"
+            );
+            self.sight.end_after(None);
+        }
+    }
+
+    fn look_at_black(&mut self, size: Size) -> Result<(), GroundError> {
+        let prepared = self.prepare(&vec![0; size.area() * 3], size)?;
+        self.run(vec![prepared])?.into_iter().try_for_each(|seen| self.read(seen, Wanted::Things(1.0)).map(drop))
+    }
+
+    /// Size of the image in which a picture of this size is seen.
+    pub fn image_of(&mut self, picture: Size) -> Result<Size, GroundError> {
+        let prepared = self.prepare(&vec![0; picture.area() * 3], picture)?;
+        Ok(self.sight.image_around(&prepared.placement))
     }
 
     /// The tensor of a picture, and how the picture lies in it.
     fn prepare(&mut self, rgb: &[u8], size: Size) -> Result<Prepared, GroundError> {
         let mut values = self.values.pop().unwrap_or_default();
         let (mask, placement) = self.sight.prepare(rgb, size, &mut self.resampler, &mut values)?;
-        let image = self.sight.image();
-        let shape = vec![1, 3, image.height as usize, image.width as usize];
+        let Size { width, height } = self.sight.image_around(&placement);
+        let shape = vec![1, 3, height as usize, width as usize];
         Ok(Prepared { pixels: Tensor { shape, data: Data::F32(values) }, mask, placement })
     }
 
@@ -146,18 +192,19 @@ impl Closed {
         Ok(outputs.into_iter().zip(placements).collect())
     }
 
-    fn read(&self, mut outputs: Outputs, wanted: Wanted<'_>) -> Result<Vec<Candidate>, GroundError> {
+    fn read(
+        &self,
+        (mut outputs, placement): (Outputs, Placement),
+        wanted: Wanted<'_>,
+    ) -> Result<Vec<Candidate>, GroundError> {
         let mut found = Vec::new();
-        let read = self.layout.read(&mut outputs, wanted, &mut found);
+        let read = self.layout.read(&mut outputs, self.sight.image_around(&placement), wanted, &mut found);
         read.map_err(|reason| EngineError::Run { file: self.engine.file().to_owned(), reason })?;
         Ok(found)
     }
 
-    fn picks(
-        &self,
-        (outputs, placement): (Outputs, Placement),
-        wants: &[Want<'_>],
-    ) -> Result<Vec<Vec<Pick>>, GroundError> {
+    fn picks(&self, seen: (Outputs, Placement), wants: &[Want<'_>]) -> Result<Vec<Vec<Pick>>, GroundError> {
+        let placement = seen.1;
         let asked = |want: &Want<'_>| self.classes.asked(want.text).map_err(|reason| GroundError::Text { reason });
         let asked = wants.iter().map(asked).collect::<Result<Vec<_>, _>>()?;
         let mut least = vec![f32::INFINITY; self.classes.len()];
@@ -166,7 +213,7 @@ impl Closed {
                 least[*class] = least[*class].min(want.least);
             }
         }
-        let found = self.read(outputs, Wanted::Classes(&least))?;
+        let found = self.read(seen, Wanted::Classes(&least))?;
         let mut picks = Vec::with_capacity(wants.len());
         for (classes, want) in asked.iter().zip(wants) {
             // Each query on its own, so that what another one asks for takes no place of the most.
@@ -180,7 +227,8 @@ impl Closed {
 
     /// A candidate in pixels of the picture; `None` if it lies in the padding.
     fn placed(&self, placement: &Placement, candidate: &Candidate) -> Option<BBox> {
-        let (w, h) = (self.sight.image().width as f32, self.sight.image().height as f32);
+        let Size { width, height } = self.sight.image_around(placement);
+        let (w, h) = (width as f32, height as f32);
         let [x1, y1, x2, y2] = candidate.corners;
         placement.to_picture([x1 / w, y1 / h, x2 / w, y2 / h])
     }
@@ -234,8 +282,9 @@ impl Finder for Closed {
 impl BoxProposer for Closed {
     fn regions(&mut self, picture: &Rgb) -> Result<Vec<Region>, GroundError> {
         let prepared = self.prepare(&picture.data, picture.size)?;
-        let Some((outputs, placement)) = self.run(vec![prepared])?.pop() else { return Ok(vec![]) };
-        let found = self.read(outputs, Wanted::Things(self.objectness))?;
+        let Some(seen) = self.run(vec![prepared])?.pop() else { return Ok(vec![]) };
+        let placement = seen.1;
+        let found = self.read(seen, Wanted::Things(self.objectness))?;
         let best = suppress(found, self.nms_iou, self.boxes);
         let placed = |c: &Candidate| Some(Region { bbox: self.placed(&placement, c)?, objectness: c.score.min(1.0) });
         Ok(best.iter().filter_map(placed).collect())

@@ -14,7 +14,7 @@
 //! is given. No detector of these suppresses anything: leave `scores.nms_iou` at 1.
 //! UPN's regions, which have one class, are thinned at 0.8 (`inference_wrapper.py` of VLM-FO1).
 
-use super::{Layout, Wanted, sigmoid};
+use super::{Layout, Told, Wanted, sigmoid};
 use crate::{
     ground::{
         engine::{Data, Engine, Outputs, Tensor},
@@ -101,7 +101,7 @@ impl Layout for Queries {
         &self.feeds
     }
 
-    fn read(&self, outputs: &mut Outputs, wanted: Wanted<'_>, found: &mut Vec<Candidate>) -> Result<(), String> {
+    fn read(&self, outputs: &mut Outputs, _: Size, wanted: Wanted<'_>, found: &mut Vec<Candidate>) -> Told {
         let all = match self.names {
             Some((logits, boxes)) => self.ranked(outputs, logits, boxes)?,
             None => self.chosen(outputs)?,
@@ -130,7 +130,7 @@ mod tests {
     fn read(layout: &Queries, outputs: Vec<(&str, Vec<usize>, Data)>) -> Result<Vec<f32>, String> {
         let outputs = outputs.into_iter().map(|(name, shape, data)| (name.into(), Tensor { shape, data }));
         let mut found = Vec::new();
-        layout.read(&mut Outputs::new(outputs.collect()), Wanted::Classes(&[0.1, 0.1]), &mut found)?;
+        layout.read(&mut Outputs::new(outputs.collect()), layout.image, Wanted::Classes(&[0.1, 0.1]), &mut found)?;
         Ok(found.iter().map(|candidate| candidate.score).collect())
     }
 

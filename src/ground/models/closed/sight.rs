@@ -48,11 +48,27 @@ impl Sight {
         Ok(Self::Shortest { image, limits, masked: port.is_some() })
     }
 
-    /// Size of the image.
+    /// The largest size of the image.
     pub(super) fn image(&self) -> Size {
         match self {
             Self::Laid(lay) => lay.image(),
             Self::Shortest { image, .. } => *image,
+        }
+    }
+
+    /// Size of the image in which a picture lies so.
+    pub(super) fn image_around(&self, placement: &Placement) -> Size {
+        match self {
+            Self::Laid(_) => placement.image,
+            // Of what a mask covers, a placement knows nothing.
+            Self::Shortest { image, .. } => *image,
+        }
+    }
+
+    /// See [`Lay::end_after`].
+    pub(super) fn end_after(&mut self, step: Option<u32>) {
+        if let Self::Laid(lay) = self {
+            lay.end_after(step);
         }
     }
 
