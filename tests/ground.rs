@@ -2,20 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::{fs, path::PathBuf, process::Command, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
+
+mod folders;
+mod graphs;
 
 use groundd::{
-    ground::{
-        self, GroundError, Grounder, Limits, ModelInfo, Provider, QueryCheck,
-        engine::EngineError,
-        manifest::{self, Manifest, ManifestError},
-        worker,
-    },
+    ground::{self, GroundError, Grounder, Limits, ModelInfo, QueryCheck, manifest::Manifest, worker},
     types::{Answer, Batch, Ledger, Method, Pulse, Query, ScoreKind, Size, Status},
 };
 use proptest::prelude::*;
 
-use crate::support::{ground::*, process::finish};
+use crate::support::ground::*;
 
 fn region(corners: [u8; 4], objectness: u8, brightness: u8) -> Region {
     Region { corners, objectness, brightness }
@@ -144,197 +142,6 @@ fn more_frames_than_the_model_takes_are_refused() {
     let jobs = (0..9).map(|_| job(&ledger, &[], &["bright"])).collect();
     let error = load(&tiny()).ground(&batch(jobs)).unwrap_err();
     assert!(matches!(error, GroundError::Batch { frames: 9, most: 8 }), "{error}");
-}
-
-// --- what can be wrong with a model's folder ---
-
-#[test]
-fn a_missing_model_names_every_place() {
-    let mut config = config(&tiny());
-    config.path = "nosuch".into();
-    let error = ground::load(&config, &["/one".into(), "/two".into()]).map(|g| g.describe()).unwrap_err();
-    let text = error.to_string();
-    assert!(text.contains("`/one/nosuch`, `/two/nosuch` and `nosuch`"), "{text}");
-}
-
-#[test]
-fn a_manifest_with_a_mistake_says_where() {
-    for (from, to, expected) in [
-        ("width = 16", "width = \"16\"", "line 9"),
-        ("width = 16", "widht = 16", "widht"),
-        ("fit = \"letterbox\"", "fit = \"squash\"", "squash"),
-        ("width = 16", "width = 0", "input.width: is 0; should be 1 to 8192"),
-        ("match = 0.50", "match = 1.50", "scores.match: is 1.5; should be 0 to 1"),
-        ("match = 0.50", "match = nan", "scores.match: is NaN"),
-        ("methods = [\"retrieve\"]", "methods = []", "methods: should name"),
-        ("methods = [\"retrieve\"]", "methods = [\"auto\"]", "methods: should name"),
-        (
-            "methods = [\"retrieve\"]",
-            "methods = [\"retrieve\", \"detector\"]",
-            "exactly one file with role = \"detect\"",
-        ),
-        ("nms_iou = 0.60", "nms_iou = 0.60\nexist = 1.2", "scores.exist: is 1.2"),
-        ("name = \"tiny\"", "name = \"a/b\"", "name: should be"),
-        ("path = \"text.onnx\"", "path = \"../text.onnx\"", "files[1].path: `../text.onnx` should lie inside"),
-        ("path = \"text.onnx\"", "path = \"/text.onnx\"", "inside the model's folder"),
-        ("path = \"text.onnx\"", "path = \"vision.onnx\"", "files[1].path: `vision.onnx` is listed twice"),
-        ("vocabulary = \"vocab.json\"", "vocabulary = \"other.json\"", "tokens.vocabulary"),
-        // What a file says is so large would be made so large.
-        (
-            "[tokens]",
-            "[tokens]\nlocation_first = 5\nlocation_count = 4294967290",
-            "tokens.location_count: is 4294967290",
-        ),
-        ("[tokens]", "[tokens]\nsegment_first = 5\nsegment_count = 65537", "tokens.segment_count: is 65537"),
-        ("max_batch = 8", "max_batch = 8\ncontext = 9223372036854775807", "limits.context: is 9223372036854775807"),
-        ("max_batch = 8", "max_batch = 8\nimage_tokens = 262145", "limits.image_tokens: is 262145"),
-        ("role = \"select\"", "role = \"selcet\"", "exactly one file with role = \"select\""),
-        ("family = \"nano\"", "family = \"nona\"", "family `nona` is unknown; this build runs: nano"),
-    ] {
-        let dir = copy_of_tiny();
-        edit_manifest(dir.path(), from, to);
-        let text = load_error(dir.path()).to_string();
-        assert!(text.contains(expected) && text.contains("model.toml"), "{to}: {text}");
-    }
-}
-
-#[test]
-fn damaged_and_missing_files_are_found_before_they_are_used() {
-    let dir = copy_of_tiny();
-    let vision = dir.path().join("vision.onnx");
-    let mut bytes = fs::read(&vision).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(&vision, &bytes).unwrap();
-    let text = load_error(dir.path()).to_string();
-    assert!(text.contains("vision.onnx: its SHA-256 should be") && text.contains("models pull"), "{text}");
-    fs::write(&vision, &bytes[..middle]).unwrap();
-    let text = load_error(dir.path()).to_string();
-    assert!(text.contains(&format!("its length should be {} bytes and is {middle} bytes", bytes.len())), "{text}");
-    fs::remove_file(&vision).unwrap();
-    let error = load_error(dir.path());
-    assert!(matches!(&error, GroundError::Manifest(ManifestError::Read { file, .. }) if *file == vision), "{error}");
-}
-
-#[test]
-fn verification_reads_every_byte_and_the_hash_stands_for_all_files() {
-    let manifest = Manifest::load(&tiny()).unwrap();
-    let mut read = 0;
-    manifest.verify(|bytes| read += bytes).unwrap();
-    assert_eq!(read, manifest.bytes());
-    // As a shell would: grep sha256 model.toml | cut -d'"' -f2 | tr -d '\n' | sha256sum
-    let listed: String = manifest.files.iter().map(|f| f.sha256.clone()).collect();
-    let hash = Command::new("sh").args(["-c", &format!("printf %s {listed} | sha256sum")]).output().unwrap();
-    assert!(String::from_utf8(hash.stdout).unwrap().starts_with(&manifest.hash8()));
-}
-
-#[test]
-fn models_are_listed_with_their_faults() {
-    let parent = tempfile::tempdir().unwrap();
-    for name in ["b", "a", "nothing"] {
-        fs::create_dir(parent.path().join(name)).unwrap();
-    }
-    fs::copy(tiny().join("model.toml"), parent.path().join("b/model.toml")).unwrap();
-    fs::write(parent.path().join("a/model.toml"), "name =").unwrap();
-    let listed = manifest::list(&[parent.path().to_owned(), "/nowhere".into()]);
-    let dirs: Vec<_> = listed.iter().map(|(dir, _)| dir.file_name().unwrap().to_str().unwrap()).collect();
-    assert_eq!(dirs, ["a", "b"]);
-    assert!(matches!(&listed[0].1, Err(ManifestError::Syntax { .. })));
-    assert_eq!(listed[1].1.as_ref().unwrap().name, "tiny");
-}
-
-// --- what can be wrong with the graphs and the runtime ---
-
-#[test]
-fn a_file_that_is_no_graph_is_refused_by_name() {
-    let dir = copy_of_tiny();
-    replace_file(dir.path(), "text.onnx", b"this is not a graph");
-    let error = load_error(dir.path());
-    assert!(matches!(&error, GroundError::Engine(EngineError::Open { file, .. }) if file.ends_with("text.onnx")));
-}
-
-#[test]
-fn graphs_that_do_not_fit_are_refused_with_what_was_expected() {
-    let swapped = copy_of_tiny();
-    replace_file(swapped.path(), "vision.onnx", &fs::read(tiny().join("text.onnx")).unwrap());
-    let text = load_error(swapped.path()).to_string();
-    let parts = ["vision.onnx: its inputs should be pixels u8[?,8,16,3]", "are ids i64[?,5]"];
-    assert!(parts.iter().all(|p| text.contains(p)), "{text}");
-    for (from, to, expected) in [
-        ("width = 16", "width = 32", "pixels u8[?,8,32,3], and are pixels u8[?,8,16,3]"),
-        ("regions = 4", "regions = 5", "boxes f32[?,5,4]"),
-        ("query_tokens = 5", "query_tokens = 6", "text.onnx: its inputs should be ids i64[?,6]"),
-        ("methods = [\"retrieve\"]", "methods = [\"bins\"]", "select.onnx: its outputs should be states f32[?,4,4]"),
-    ] {
-        let dir = copy_of_tiny();
-        edit_manifest(dir.path(), from, to);
-        let text = load_error(dir.path()).to_string();
-        assert!(text.contains(expected), "{text}");
-    }
-}
-
-#[test]
-fn a_gpu_that_is_not_there_is_an_error_and_never_the_cpu() {
-    for provider in [Provider::Cuda, Provider::Tensorrt] {
-        // No machine has so many: where there is a GPU, it is not the one that is asked for.
-        let config = ground::ModelConfig { provider, device: 1000, ..config(&tiny()) };
-        let error = ground::load(&config, &[]).map(|g| g.describe()).unwrap_err();
-        assert!(matches!(&error, GroundError::Engine(EngineError::Provider { .. })), "{error}");
-        let text = error.to_string();
-        assert!(text.contains(provider.name()) && text.contains("onnxruntime-gpu"), "{text}");
-    }
-}
-
-/// Runs a test that loads the model in a process of its own, where `library` is the ONNX Runtime; it must fail.
-fn failure_with(library: &str) -> String {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "ground::the_model_describes_itself"]).env("ORT_DYLIB_PATH", library);
-    let child = finish(&mut command);
-    assert!(!child.status.success(), "the model was loaded with {library}");
-    String::from_utf8_lossy(&child.stdout).into_owned() + &String::from_utf8_lossy(&child.stderr)
-}
-
-#[test]
-fn libraries_that_are_missing_or_not_onnx_runtime_or_too_old_are_named() {
-    let dir = tempfile::tempdir().unwrap();
-    let build = |name: &str, source: &str| -> PathBuf {
-        let (code, library) = (dir.path().join(format!("{name}.c")), dir.path().join(format!("{name}.so")));
-        fs::write(&code, source).unwrap();
-        let done = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&code).status().unwrap();
-        assert!(done.success());
-        library
-    };
-    let other = build("other", "int answer(void) { return 42; }");
-    let old = build(
-        "old",
-        "static const void *api(unsigned v) { (void)v; return 0; }
-         static const char *version(void) { return \"1.10.0\"; }
-         static const struct { const void *(*a)(unsigned); const char *(*b)(void); } base = { api, version };
-         const void *OrtGetApiBase(void) { return &base; }",
-    );
-    let text = dir.path().join("text.so");
-    fs::write(&text, "not a library").unwrap();
-    for (library, expected) in [
-        (dir.path().join("missing.so"), "was not found"),
-        (text, "not a usable ONNX Runtime library"),
-        (other, "OrtGetApiBase"),
-        (old, "1.10.0"),
-    ] {
-        let said = failure_with(library.to_str().unwrap());
-        let name = library.to_str().unwrap();
-        assert!(said.contains(expected) && said.contains(name) && said.contains("make setup"), "{name}: {said}");
-    }
-}
-
-#[test]
-fn another_library_in_the_same_process_is_refused() {
-    let loaded = load(&tiny()).describe().library;
-    let dir = tempfile::tempdir().unwrap();
-    let copy = dir.path().join("libonnxruntime.so");
-    fs::copy(&loaded, &copy).unwrap();
-    let config = ground::ModelConfig { library: Some(copy), ..config(&tiny()) };
-    let error = ground::load(&config, &[]).map(|g| g.describe()).unwrap_err();
-    assert!(matches!(&error, GroundError::Engine(EngineError::OtherLibrary { .. })), "{error}");
 }
 
 // --- the worker ---

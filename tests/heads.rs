@@ -116,7 +116,7 @@ fn detectors_find_what_their_reference_finds() {
         for one in expected(name) {
             by_picture.entry(one.picture.clone()).or_default().push(one);
         }
-        assert_eq!(by_picture.len(), 2);
+        assert!(by_picture.len() >= 2);
         let (mut far, mut off, mut boxes) = (0.0f32, 0.0f32, 0);
         for (shown, wanted) in by_picture {
             let (frame, _) = full_frame(&ledger, &picture(&shown));
@@ -204,7 +204,9 @@ fn detectors_that_contradict_their_manifest_are_refused_with_the_key() {
         ("fastestdet", "strides = [16]", "strides = [8]", "f32[1,10,8,8]"),
         ("fastestdet", "\"dog\"", "\"dog\", \"cat\"", "f32[1,11,4,4]"),
         ("rf-detr", "family = \"rf-detr\"", "family = \"yolox\"", "head.strides"),
-        ("rf-detr", "[limits]", "rect = true\n[limits]", "input.rect: the family rf-detr has no use for it"),
+        ("rf-detr", "[limits]", "rect = true\n[limits]", "with fit = \"corner\" only, and this is rf-detr"),
+        ("yolox-rect", "fit = \"corner\"", "fit = \"stretch\"", "with fit = \"stretch\"; take it out"),
+        ("yolox-rect", "strides = [8, 16, 32]", "strides = [8, 16]", "should be f32[80, 10]"),
         ("rf-detr", "\"dog\"", "\"dog\", \"cat\"", "f32[1, queries, 7]"),
         ("d-fine-deployed", "[scores]", "[scoring]", "scoring"),
     ] {
@@ -237,6 +239,23 @@ fn a_graph_that_takes_pictures_of_one_size_only_is_shown_their_border() {
     assert!(!with_border.is_empty());
     assert_eq!(found(dir.path()), with_border);
     assert_ne!(found(&folder("yolox-rect")), with_border);
+}
+
+#[test]
+fn pictures_of_several_shapes_are_each_seen_without_their_border() {
+    let ledger = Arc::new(Ledger::default());
+    let mut grounder = load(&folder("yolox-rect"));
+    let mut found = |frame| {
+        let queries = vec![query("traffic light", Method::Detector, None)];
+        grounder.ground(&batch(vec![Job { frame, queries }])).unwrap().remove(0).remove(0).matches
+    };
+    let mut all = Vec::new();
+    for shape in ["strip", "narrow", "street", "strip"].map(picture) {
+        let whole = found(full_frame(&ledger, &shape).0);
+        assert_eq!(found(canvas_frame(&ledger, &shape)), whole);
+        all.push(whole);
+    }
+    assert!(all.iter().all(|matches| !matches.is_empty()) && all[0] == all[3] && all[0] != all[1]);
 }
 
 #[test]

@@ -11,27 +11,21 @@ use super::{
         Data, Element, Engine,
         local::{Compute, Local, Runtime},
     },
-    find, library_path,
+    library_path,
     manifest::Manifest,
     models::closed::Closed,
-    opening,
+    seeing::{self, Seeing},
 };
 use crate::{
     ground::engine::Tensor,
     types::{Rgb, Size},
 };
 
-/// The file that sees every picture, by the families' names for it.
-const ROLES: [&str; 2] = ["vision", "detector"];
-
-/// Whether this file of a model sees every picture.
-pub(super) fn sees(manifest: &Manifest, file: &Path) -> bool {
-    ROLES.iter().any(|role| manifest.file(role).is_some_and(|one| one == file))
-}
-
 /// A model's vision graph and nothing around it.
 pub struct Bare {
     engine: Local,
+    seeing: Seeing,
+    compute: Compute,
     input: String,
     /// What the input holds: bytes `[B,H,W,3]` or floats `[1,3,H,W]`.
     element: Element,
@@ -42,42 +36,51 @@ impl Bare {
     /// Opens the file of the configured model that sees every picture, as it was published. On a processor it runs by one thread,
     /// which costs least.
     pub fn open(config: &ModelConfig, folders: &[PathBuf]) -> Result<Self, GroundError> {
-        Self::opened(config, folders, None)
+        let manifest = seeing::manifest(config, folders)?;
+        let (runtime, file, compute) = parts(config, &manifest)?;
+        let seeing = Seeing::as_published(&runtime, &file);
+        Self::opened(&manifest, seeing, compute, manifest.canvas())
     }
 
-    /// Opens it as the daemon does, which leaves out the border around pictures of this size if the manifest lets it.
-    pub fn open_as_shown(config: &ModelConfig, folders: &[PathBuf], picture: Size) -> Result<Self, GroundError> {
-        Self::opened(config, folders, Some(picture))
+    /// Opens it as the daemon does where that shows it less than the whole canvas of pictures of this size; `None` where it does not.
+    pub fn open_as_shown(
+        config: &ModelConfig,
+        folders: &[PathBuf],
+        picture: Size,
+    ) -> Result<Option<Self>, GroundError> {
+        let manifest = seeing::manifest(config, folders)?;
+        if !manifest.input.rect {
+            return Ok(None);
+        }
+        let (runtime, file, compute) = parts(config, &manifest)?;
+        let seeing = Seeing::of(&runtime, &manifest, &file, compute);
+        let mut model = Closed::open(&manifest, &mut |_| Ok(Box::new(seeing.open(compute)?)))?;
+        let canvas = model.image_of(picture)?;
+        if canvas == manifest.canvas() {
+            return Ok(None);
+        }
+        Self::opened(&manifest, seeing, compute, canvas).map(Some)
     }
 
-    fn opened(config: &ModelConfig, folders: &[PathBuf], picture: Option<Size>) -> Result<Self, GroundError> {
-        let manifest = find(&config.path, folders)?;
-        let unfit = |reason: &str| GroundError::Unfit { manifest: manifest.path(), reason: reason.to_owned() };
-        let file = ROLES.iter().find_map(|role| manifest.file(role));
-        let file = file.ok_or_else(|| unfit("the bare engine needs a file with role = \"vision\" or \"detector\""))?;
-        let runtime = Runtime::load(&library_path(config)?)?;
-        let compute = Compute { provider: config.provider, device: config.device, threads: 1 };
-        let freed = picture.and_then(|picture| Some((picture, opening::freed(&manifest, &file, compute)?)));
-        let open = || match &freed {
-            Some((_, graph)) => Local::open_changed(&runtime, &file, graph, compute),
-            None => Local::open(&runtime, &file, compute),
-        };
-        let canvas = match &freed {
-            Some((picture, _)) => Closed::open(&manifest, &mut |_| Ok(Box::new(open()?)))?.image_of(*picture)?,
-            None => manifest.canvas(),
-        };
-        let engine = open()?;
+    /// Opens the same once more.
+    pub fn another(&self) -> Result<Self, GroundError> {
+        let Self { seeing, compute, input, element, canvas, .. } = self;
+        let (input, element, seeing) = (input.clone(), element.clone(), seeing.clone());
+        Ok(Self { engine: seeing.open(*compute)?, seeing, compute: *compute, input, element, canvas: *canvas })
+    }
+
+    fn opened(manifest: &Manifest, seeing: Seeing, compute: Compute, canvas: Size) -> Result<Self, GroundError> {
+        let engine = seeing.open(compute)?;
         let (input, element) = match engine.inputs() {
             [port] if (port.element == Element::U8 || port.element.is_float()) && port.shape.len() == 4 => {
                 (port.name.clone(), port.element.clone())
             }
             _ => {
-                return Err(unfit(
-                    "the bare engine can run files that take one picture, bytes [B,H,W,3] or f32[1,3,H,W]",
-                ));
+                let reason = "the bare engine can run files that take one picture, bytes [B,H,W,3] or f32[1,3,H,W]";
+                return Err(GroundError::Unfit { manifest: manifest.path(), reason: reason.to_owned() });
             }
         };
-        Ok(Self { engine, input, element, canvas })
+        Ok(Self { engine, seeing, compute, input, element, canvas })
     }
 
     /// How often the daemon would open the file, a thread each; 0 where it would not.
@@ -121,4 +124,14 @@ impl Bare {
         }
         Ok(passes)
     }
+}
+
+/// What the file that sees every picture is opened from.
+fn parts(config: &ModelConfig, manifest: &Manifest) -> Result<(Runtime, PathBuf, Compute), GroundError> {
+    let file = seeing::file(manifest).ok_or_else(|| {
+        let reason = "the bare engine needs a file with role = \"vision\" or \"detector\"".to_owned();
+        GroundError::Unfit { manifest: manifest.path(), reason }
+    })?;
+    let compute = Compute { provider: config.provider, device: config.device, threads: 1 };
+    Ok((Runtime::load(&library_path(config)?)?, file, compute))
 }

@@ -26,6 +26,7 @@ pub mod models;
 mod offering;
 mod opening;
 mod router;
+mod seeing;
 pub mod vision;
 pub mod worker;
 pub mod zoom;

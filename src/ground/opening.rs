@@ -2,25 +2,23 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
     path::{Path, PathBuf},
 };
 
 use super::{
-    GroundError, Grounder, Limits, ModelConfig, ModelInfo, bare,
+    GroundError, Grounder, Limits, ModelConfig, ModelInfo,
     effort::Meter,
     engine::{
         EngineError,
         lanes::Lanes,
         local::{Compute, Local, Runtime},
-        resizable,
     },
     error::chain,
-    find, heads, library_path,
+    heads, library_path,
     manifest::Manifest,
     methods::{regions::Bar, together::Bars, written::Writer, zoom::Zoom},
     models::{
-        self, closed,
+        self,
         florence::{self, Florence},
         nano::{self, Nano},
         paligemma::{self, PaliGemma},
@@ -28,6 +26,7 @@ use super::{
         trial,
     },
     router::{Able, Built, Finding, Router, Searching, Together, Writing},
+    seeing::{self, Seeing},
 };
 use crate::types::Method;
 
@@ -119,14 +118,14 @@ impl Opening {
     fn open(&mut self, compute: Compute, meter: &Meter) -> Result<Opened, GroundError> {
         let Self { manifest, folders, runtime, compute: whole, zoom, sees, files } = self;
         let mut open = |file: &Path| {
-            if !bare::sees(manifest, file) {
+            if !seeing::is_file(manifest, file) {
                 files.insert(file.to_owned());
                 // Texts, prompts and caches are of any length.
                 return Ok(meter.count(Lanes::new(Local::open_varied(runtime, file, compute)?, vec![])));
             }
             let lanes = match sees {
                 Some(lanes) => lanes.clone(),
-                None => sees.insert(seeing(runtime, manifest, file, *whole)?).clone(),
+                None => sees.insert(lanes(runtime, manifest, file, *whole)?).clone(),
             };
             Ok(meter.count(lanes))
         };
@@ -165,39 +164,11 @@ impl Opening {
 }
 
 /// A file that sees pictures, by all threads and by each.
-fn seeing(runtime: &Runtime, manifest: &Manifest, file: &Path, compute: Compute) -> Result<Lanes<Local>, EngineError> {
-    if let Some(graph) = freed(manifest, file, compute) {
-        match lanes(file, compute, |compute| Local::open_changed(runtime, file, &graph, compute)) {
-            Ok(lanes) => return Ok(lanes),
-            Err(error) => tracing::warn!("input.rect: pictures keep their border: {}", chain(&error)),
-        }
-    }
-    lanes(file, compute, |compute| Local::open(runtime, file, compute))
-}
-
-fn lanes(
-    file: &Path,
-    compute: Compute,
-    open: impl Fn(Compute) -> Result<Local, EngineError>,
-) -> Result<Lanes<Local>, EngineError> {
-    let (together, count) = (open(compute)?, compute.lanes(file));
-    let alone = (0..count).map(|_| open(compute.each_of(count)));
+fn lanes(runtime: &Runtime, manifest: &Manifest, file: &Path, compute: Compute) -> Result<Lanes<Local>, EngineError> {
+    let seeing = Seeing::of(runtime, manifest, file, compute);
+    let (together, count) = (seeing.open(compute)?, compute.lanes(file));
+    let alone = (0..count).map(|_| seeing.open(compute.each_of(count)));
     Ok(Lanes::new(together, alone.collect::<Result<_, _>>()?))
-}
-
-/// A graph that takes pictures of any size, where that is wanted and can be had.
-pub(super) fn freed(manifest: &Manifest, file: &Path, compute: Compute) -> Option<Vec<u8>> {
-    if !manifest.input.rect || !compute.takes_any_size(file) {
-        return None;
-    }
-    let graph = fs::read(file).map_err(|e| e.to_string());
-    match graph.and_then(|graph| resizable::freed(&graph, manifest.canvas()).map_err(|e| e.to_string())) {
-        Ok(graph) => Some(graph),
-        Err(reason) => {
-            tracing::warn!("input.rect: pictures keep their border: {}: {reason}", file.display());
-            None
-        }
-    }
 }
 
 impl Opened {
@@ -208,17 +179,13 @@ impl Opened {
 
 /// The configured model's manifest, whose files are what it says.
 fn configured(config: &ModelConfig, folders: &[PathBuf]) -> Result<Manifest, GroundError> {
-    let mut manifest = find(&config.path, folders)?;
+    let mut manifest = seeing::manifest(config, folders)?;
     if manifest.is_derived() {
         tracing::warn!("{}: no model.toml vouches for these files; they are taken as they are", manifest.dir.display());
         // What was just computed need not be compared with itself.
         manifest.seal(|_| ())?;
     } else {
         manifest.verify(|_| ())?;
-    }
-    if manifest.input.rect && manifest.family != closed::YOLOX {
-        let reason = format!("input.rect: the family {} has no use for it; take it out", manifest.family);
-        return Err(GroundError::Unfit { manifest: manifest.path(), reason });
     }
     if let Some(selection) = config.selection {
         let Some(regions) = &mut manifest.regions else {

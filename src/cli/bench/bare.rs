@@ -76,11 +76,10 @@ pub(super) struct Yardstick<'a> {
     /// The file as it was published.
     engine: engine::Bare,
     canvases: Vec<Rgb>,
-    /// The file as the daemon opens it.
-    own: engine::Bare,
-    /// The same, to run at once; none where the daemon opens the file once.
+    /// The file as the daemon opens it, where that shows it less than the whole canvas, and such pictures.
+    own: Option<(engine::Bare, Vec<Rgb>)>,
+    /// What the daemon opens, to run at once; none where it opens the file once.
     lanes: Vec<engine::Bare>,
-    shown: Vec<Rgb>,
     clip: &'a Clip,
     limit: Duration,
     measured: Vec<Bare>,
@@ -95,30 +94,31 @@ impl<'a> Yardstick<'a> {
         seconds: f64,
         stop: &Stop,
     ) -> Result<Self, Failure> {
-        let size = clip.size()?;
-        let open = || engine::Bare::open_as_shown(model, folders, size);
-        let (engine, own) = (engine::Bare::open(model, folders)?, open()?);
-        let lanes: Result<Vec<_>, _> = (0..own.lanes(model)).map(|_| open()).collect();
+        let engine = engine::Bare::open(model, folders)?;
+        let own = engine::Bare::open_as_shown(model, folders, clip.size()?)?;
+        let first = own.as_ref().unwrap_or(&engine);
+        let lanes: Result<Vec<_>, _> = (0..first.lanes(model)).map(|_| first.another()).collect();
         let canvases = clip.canvases(engine.canvas(), PICTURES)?;
-        let shown = clip.canvases(own.canvas(), PICTURES)?;
+        let shown = own.as_ref().map(|own| clip.canvases(own.canvas(), PICTURES)).transpose()?;
         let limit = Duration::from_secs_f64(seconds * SHARE).min(MOST);
-        let mut rule = Self { engine, canvases, own, lanes: lanes?, shown, clip, limit, measured: Vec::new() };
+        let mut rule = Self { engine, canvases, own: own.zip(shown), lanes: lanes?, clip, limit, measured: Vec::new() };
         rule.measure(stop)?;
         Ok(rule)
     }
 
     /// Measures each part. Nothing else may run in this process meanwhile.
     pub(super) fn measure(&mut self, stop: &Stop) -> Result<(), Failure> {
-        let Self { engine, canvases, own, lanes, shown, clip, limit, .. } = self;
+        let Self { engine, canvases, own, lanes, clip, limit, .. } = self;
         let (limit, warm) = (*limit, *limit / 10);
         engine.run(canvases, warm)?;
         let (engine_ms, engine_wall_ms) = cost(|| Ok(engine.run(canvases, limit)?))?;
         stop.check()?;
-        let engine_shown_ms = if own.canvas() == engine.canvas() {
-            engine_ms
-        } else {
-            own.run(shown, warm)?;
-            cost(|| Ok(own.run(shown, limit)?))?.0
+        let (engine_shown_ms, shown) = match own {
+            Some((own, shown)) => {
+                own.run(shown, warm)?;
+                (cost(|| Ok(own.run(shown, limit)?))?.0, &*shown)
+            }
+            None => (engine_ms, &*canvases),
         };
         stop.check()?;
         let engine_busy_ms = if lanes.is_empty() {
@@ -149,7 +149,8 @@ impl<'a> Yardstick<'a> {
 
     /// Size of the canvas that the file was published for, and of what the daemon shows it of the clip's pictures.
     pub(super) fn canvases(&self) -> [Size; 2] {
-        [self.engine.canvas(), self.own.canvas()]
+        let whole = self.engine.canvas();
+        [whole, self.own.as_ref().map_or(whole, |(own, _)| own.canvas())]
     }
 
     /// All measurements.

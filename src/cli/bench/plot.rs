@@ -140,7 +140,7 @@ mod tests {
             unanswered: 0.0,
             cpu_ms_per_frame: 10.0,
             over_bare: 1.2,
-            over_bare_shown: 1.5,
+            over_bare_shown: None,
             of_possible: 1.0,
             latency_ms,
             stages_ms: BTreeMap::new(),
@@ -148,7 +148,7 @@ mod tests {
             world_cpu: 0.0,
             bare: Bare::default(),
         };
-        Case { system: system.to_owned(), streams, note: None, numbers: Some(numbers) }
+        Case { system: system.to_owned(), streams, is_own: false, note: None, numbers: Some(numbers) }
     }
 
     #[test]

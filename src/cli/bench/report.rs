@@ -191,7 +191,7 @@ fn cells(numbers: &Numbers) -> Vec<String> {
         format!("{:.0} %", numbers.of_possible * 100.0),
         format!("{:.1}", numbers.cpu_ms_per_frame),
         format!("{:.2}", numbers.over_bare),
-        format!("{:.2}", numbers.over_bare_shown),
+        numbers.over_bare_shown.map_or_else(|| "–".to_owned(), |over| format!("{over:.2}")),
     ];
     cells.extend(delays(numbers));
     cells.push(format!("{:.0}", numbers.rss_mb));
@@ -242,7 +242,7 @@ mod tests {
             unanswered: 0.0,
             cpu_ms_per_frame: 10.0,
             over_bare: 1.2,
-            over_bare_shown: 1.5,
+            over_bare_shown: Some(1.5),
             of_possible: 1.0,
             latency_ms: Some(spread),
             stages_ms: BTreeMap::from([("infer", spread)]),
@@ -250,7 +250,7 @@ mod tests {
             world_cpu: 0.0,
             bare: BARE,
         };
-        Case { system: system.to_owned(), streams: 4, note: None, numbers: Some(numbers) }
+        Case { system: system.to_owned(), streams: 4, is_own: true, note: None, numbers: Some(numbers) }
     }
 
     #[test]

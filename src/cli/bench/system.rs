@@ -123,6 +123,9 @@ const WRAPPED: &str = "delays may be longer by whole lengths of the clip";
 pub(super) struct Case {
     pub(super) system: String,
     pub(super) streams: usize,
+    /// Whether it is groundd.
+    #[serde(skip)]
+    pub(super) is_own: bool,
     /// Why there are no numbers, or what to know about them.
     pub(super) note: Option<String>,
     #[serde(flatten)]
@@ -142,11 +145,12 @@ pub(super) struct Numbers {
     pub(super) cpu_ms_per_frame: f64,
     /// That, over what the bare engine and the bare decoder cost for the same pictures on an otherwise idle machine.
     pub(super) over_bare: f64,
-    /// The same where the bare engine too sees no more of the canvas than groundd shows it: the border around a picture need not
-    /// be computed.
-    pub(super) over_bare_shown: f64,
+    /// The same where the bare engine too sees no more of the canvas than groundd shows it: most of the border around a picture need
+    /// not be computed. Other systems compute all of it.
+    pub(super) over_bare_shown: Option<f64>,
     /// Analysed pictures, over what this machine could do with what the cameras, the broker and the bare decoder leave of it, by
-    /// what the bare engine costs when as many run at once as groundd would; at most all that are offered.
+    /// what the bare engine costs on the canvas that groundd shows it when as many run at once as groundd would; at most all that
+    /// are offered. The same for all systems.
     pub(super) of_possible: f64,
     /// From the sending of a picture to its answer at the subscriber.
     pub(super) latency_ms: Option<Spread>,
@@ -162,12 +166,13 @@ pub(super) struct Numbers {
 
 impl Case {
     pub(super) fn new(system: &System, streams: usize) -> Self {
-        Self { system: system.name().to_owned(), streams, note: None, numbers: None }
+        let is_own = matches!(system, System::Groundd { .. });
+        Self { system: system.name().to_owned(), streams, is_own, note: None, numbers: None }
     }
 
     /// The gist of it, as a log line.
     pub(super) fn log(&self) {
-        let Self { system, streams, note, numbers } = self;
+        let Self { system, streams, note, numbers, .. } = self;
         if let Some(Numbers { analysed_per_s, cpu_ms_per_frame, rss_mb, latency_ms, .. }) = numbers {
             let p95 = latency_ms.map_or(f64::NAN, |spread| spread.p95);
             tracing::info!(
@@ -184,7 +189,7 @@ impl Case {
         match result {
             Ok(measured) => {
                 let by_number = measured.by_number;
-                let numbers = measured.numbers(bare);
+                let numbers = measured.numbers(bare, self.is_own);
                 // A number says which picture it was, not in which pass.
                 let long = numbers.latency_ms.is_some_and(|spread| spread.p95 > length.as_secs_f64() * 1e3 / 2.0);
                 self.note = (by_number && long).then(|| WRAPPED.to_owned());
@@ -212,7 +217,7 @@ pub(super) struct Measured {
 }
 
 impl Measured {
-    fn numbers(self, bare: Bare) -> Numbers {
+    fn numbers(self, bare: Bare, is_own: bool) -> Numbers {
         let rate = |count: f64| count / self.seconds;
         let (analysed, offered) = (self.analysed.max(1) as f64, rate(self.offered));
         let cpu_ms = self.cpu * 1e3 / analysed;
@@ -225,7 +230,7 @@ impl Measured {
             unanswered: self.unanswered as f64 / self.queries.max(1) as f64,
             cpu_ms_per_frame: cpu_ms,
             over_bare: cpu_ms / bare.per_frame_ms(self.offered / analysed),
-            over_bare_shown: cpu_ms / bare.per_shown_frame_ms(self.offered / analysed),
+            over_bare_shown: is_own.then(|| cpu_ms / bare.per_shown_frame_ms(self.offered / analysed)),
             of_possible: rate(self.analysed as f64) / possible,
             latency_ms: Spread::of(self.latencies),
             stages_ms: self.stages.into_iter().filter_map(|(name, ms)| Some((name, Spread::of(ms)?))).collect(),
@@ -272,16 +277,19 @@ mod tests {
 
     #[test]
     fn a_frame_is_held_against_an_idle_machine_and_what_is_possible_against_a_busy_one() {
-        let numbers = measured(Vec::new(), false).numbers(bare());
+        let numbers = measured(Vec::new(), false).numbers(bare(), true);
         let cores = std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
-        assert!((numbers.over_bare - 2.0).abs() < 1e-9 && (numbers.over_bare_shown - 2.5).abs() < 1e-9, "{numbers:?}");
+        assert!(
+            (numbers.over_bare - 2.0).abs() < 1e-9 && (numbers.over_bare_shown.unwrap() - 2.5).abs() < 1e-9,
+            "{numbers:?}"
+        );
         assert!((numbers.of_possible - 10.0 / (cores * 1e3 / 20.0)).abs() < 1e-9, "{numbers:?}");
     }
 
     #[test]
     fn delays_by_number_that_come_near_the_clips_length_are_doubted() {
         let note = |delay: f64, by_number| {
-            let mut case = Case { system: "other".to_owned(), streams: 1, note: None, numbers: None };
+            let mut case = Case { system: "other".to_owned(), streams: 1, is_own: false, note: None, numbers: None };
             case.fill(Ok(measured(vec![delay], by_number)), bare(), Duration::from_secs(20));
             case.note
         };

@@ -60,12 +60,6 @@ impl Compute {
         if self.provider == Provider::Cpu && lanes > 1 { lanes } else { 0 }
     }
 
-    /// Whether `file` may be opened for pictures of any size, if its graph can: where a device plans its work for one, every other
-    /// takes it long. Of weights beside the file nothing is known once it is changed.
-    pub fn takes_any_size(self, file: &Path) -> bool {
-        self.provider == Provider::Cpu && beside(file).is_empty()
-    }
-
     /// The part of it that each of so many gets that run at once.
     #[must_use]
     pub fn each_of(self, lanes: usize) -> Self {

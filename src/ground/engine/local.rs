@@ -24,6 +24,9 @@ pub use super::compute::Compute;
 /// The oldest ONNX Runtime that is accepted is 1.(this): the level `ort` is built for.
 pub const API_LEVEL: u32 = ort::MINOR_VERSION;
 
+/// The runtime's name for the folder that a graph's weights lie in (`onnxruntime_session_options_config_keys.h`).
+const FOLDER_OF_WEIGHTS: &str = "session.model_external_initializers_file_folder_path";
+
 /// The loaded library. A process can hold one; it stays until the end.
 #[derive(Debug, Clone)]
 pub struct Runtime {
@@ -102,18 +105,22 @@ impl Local {
     /// Opens `file`, whose inputs have the same shape in every run, but for the batch. A provider that is not there is an
     /// error, never another provider.
     pub fn open(runtime: &Runtime, file: &Path, compute: Compute) -> Result<Self, EngineError> {
-        Self::opened(runtime, file, compute, true, |builder| builder.commit_from_file(file))
+        Self::opened(runtime, file, compute, true, |mut builder| builder.commit_from_file(file))
     }
 
     /// The same for a file whose inputs have other shapes in every run, as those of a decoder: the longer it runs, the more of
     /// them there are.
     pub fn open_varied(runtime: &Runtime, file: &Path, compute: Compute) -> Result<Self, EngineError> {
-        Self::opened(runtime, file, compute, false, |builder| builder.commit_from_file(file))
+        Self::opened(runtime, file, compute, false, |mut builder| builder.commit_from_file(file))
     }
 
-    /// The same as [`open`](Self::open) for what was made of `file`.
+    /// The same for what was [made](super::resizable) of `file`: its pictures may have a few sizes, those of the cameras.
     pub fn open_changed(runtime: &Runtime, file: &Path, bytes: &[u8], compute: Compute) -> Result<Self, EngineError> {
-        Self::opened(runtime, file, compute, true, |builder| builder.commit_from_memory(bytes))
+        // Where weights beside the file are looked for: bytes lie nowhere.
+        let folder = file.parent().unwrap_or(file).to_string_lossy();
+        Self::opened(runtime, file, compute, true, |builder| {
+            builder.with_config_entry(FOLDER_OF_WEIGHTS, &folder)?.commit_from_memory(bytes)
+        })
     }
 
     fn opened(
@@ -121,17 +128,17 @@ impl Local {
         file: &Path,
         compute: Compute,
         patterns: bool,
-        commit: impl FnOnce(&mut SessionBuilder) -> ort::Result<Session>,
+        commit: impl FnOnce(SessionBuilder) -> ort::Result<Session>,
     ) -> Result<Self, EngineError> {
         let failed = |reason: String| EngineError::Open { file: file.to_owned(), reason };
         let builder = compute.options(&runtime.environment, patterns).map_err(failed)?;
-        let mut builder = compute.provided(builder, Some(file)).map_err(|reason| EngineError::Provider {
+        let builder = compute.provided(builder, Some(file)).map_err(|reason| EngineError::Provider {
             provider: compute.provider,
             device: compute.device,
             library: runtime.library.clone(),
             reason,
         })?;
-        let session = commit(&mut builder).map_err(|e| failed(e.to_string()))?;
+        let session = commit(builder).map_err(|e| failed(e.to_string()))?;
         let ports = |outlets: &[Outlet]| outlets.iter().map(port).collect::<Vec<_>>();
         let (inputs, outputs) = (ports(session.inputs()), ports(session.outputs()));
         let names = outputs.iter().map(|p| p.name.as_str().into()).collect();

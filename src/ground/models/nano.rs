@@ -16,7 +16,7 @@
 
 use std::{collections::HashMap, fs, sync::Arc};
 
-use super::{Open, open_role, unfit, words::Words};
+use super::{Open, numbers, open_role, unfit, words::Words};
 use crate::{
     ground::{
         GroundError, Keep,
@@ -200,8 +200,8 @@ impl Nano {
         ];
         let mut outputs = self.select.run(&inputs)?;
         let mut take = |name: &str, shape: &[usize]| take(self.select.as_ref(), &mut outputs, name, shape);
-        selection.scores.extend(take("match", &[p, k])?);
-        selection.none.extend(take("none", &[p])?);
+        selection.scores.extend(sound(self.select.as_ref(), "match", take("match", &[p, k])?)?);
+        selection.none.extend(sound(self.select.as_ref(), "none", take("none", &[p])?)?);
         if self.write.is_some() {
             selection.states.extend(take("states", &[p, k, d])?);
         }
@@ -298,6 +298,12 @@ fn take(graph: &dyn Engine, outputs: &mut Outputs, name: &str, shape: &[usize]) 
     })
 }
 
+/// Scores that are numbers. By others nothing would be found, and it would be said that nothing is there.
+fn sound(graph: &dyn Engine, name: &str, scores: Vec<f32>) -> Result<Vec<f32>, EngineError> {
+    let checked = numbers(name, &scores);
+    checked.map(|()| scores).map_err(|reason| EngineError::Run { file: graph.file().to_owned(), reason })
+}
+
 impl Proposer for Nano {
     type Features = Seen;
 
@@ -342,7 +348,8 @@ impl Nano {
     fn proposals(&self, mut outputs: Outputs, b: usize) -> Result<Proposals<Seen>, GroundError> {
         let Sizes { regions: k, width: d, .. } = self.sizes;
         let mut take = |name: &str, shape: &[usize]| take(self.vision.as_ref(), &mut outputs, name, shape);
-        let (boxes, objectness) = (take("boxes", &[b, k, 4])?, take("objectness", &[b, k])?);
+        let boxes = take("boxes", &[b, k, 4])?;
+        let objectness = sound(self.vision.as_ref(), "objectness", take("objectness", &[b, k])?)?;
         let regions = take("regions", &[b, k, d])?;
         let (cells, places) = match &self.detect {
             Some(Detect { channels, cells, .. }) => {
@@ -399,7 +406,7 @@ impl AllRound for Nano {
             let wanted: [(&str, &[usize]); 2] = [("boxes", &[p, each, 4]), ("scores", &[p, each])];
             let [boxes, scores] = engine::run_f32(graph.as_mut(), &inputs, wanted)?;
             found.boxes.extend(boxes.as_chunks().0);
-            found.scores.extend(scores);
+            found.scores.extend(sound(graph.as_ref(), "scores", scores)?);
         }
         Ok(found)
     }

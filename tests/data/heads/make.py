@@ -196,7 +196,7 @@ def yolox(name, rect):
         return suppressed(boxes, scores.max(1), scores.argmax(1))
 
     if rect:
-        expected(folder, prepare, read, graph=resizable(folder / "detector.onnx"), pictures=("street", "narrow"))
+        expected(folder, prepare, read, graph=resizable(folder / "detector.onnx"), pictures=("street", "narrow", "strip"))
     else:
         expected(folder, prepare, read)
 
@@ -330,7 +330,7 @@ def d_fine():
 
 def main():
     cv2.setNumThreads(1)
-    for seed, (name, size) in enumerate([*PICTURES.items(), ("narrow", (40, 160))]):
+    for seed, (name, size) in enumerate([*PICTURES.items(), ("narrow", (40, 160)), ("strip", (160, 40))]):
         cv2.imwrite(str(HERE / f"{name}.png"), picture(*size, seed), [cv2.IMWRITE_PNG_COMPRESSION, 9])
     yolox("yolox", False)
     yolox("yolox-rect", True)

@@ -1,7 +1,7 @@
 //! Detectors that tell a box from every cell of some grids: YOLOX, the distance bins of `NanoDet` and `PicoDet`, and
 //! `FastestDet`.
 
-use super::{Layout, Told, Wanted, sigmoid};
+use super::{Layout, Wanted, sigmoid};
 use crate::{
     ground::{
         engine::{Engine, Outputs, Port, Tensor},
@@ -26,6 +26,11 @@ fn cells(strides: &[u32], image: Size) -> impl Iterator<Item = [f32; 3]> {
         let Size { width: columns, height: rows } = grid(image, stride);
         (0..rows).flat_map(move |y| (0..columns).map(move |x| [x as f32, y as f32, stride as f32]))
     })
+}
+
+/// How many there are.
+fn count(strides: &[u32], image: Size) -> usize {
+    strides.iter().map(|stride| grid(image, *stride).area()).sum()
 }
 
 fn grid(image: Size, stride: u32) -> Size {
@@ -68,7 +73,7 @@ pub(super) struct Yolox {
 impl Yolox {
     pub(super) fn of(head: &Head, image: Size, classes: usize, engine: &dyn Engine) -> Result<Self, String> {
         check(&head.strides)?;
-        let rows = cells(&head.strides, image).count();
+        let rows = count(&head.strides, image);
         let output = engine.outputs().iter().find(|port| may_be(port, rows, 5 + classes));
         let output = output.ok_or_else(|| {
             let (width, have) = (5 + classes, ports(engine.outputs()));
@@ -89,8 +94,14 @@ impl Yolox {
 }
 
 impl Layout for Yolox {
-    fn read(&self, outputs: &mut Outputs, image: Size, wanted: Wanted<'_>, found: &mut Vec<Candidate>) -> Told {
-        let (rows, width) = (cells(&self.strides, image).count(), 5 + self.classes);
+    fn read(
+        &self,
+        outputs: &mut Outputs,
+        image: Size,
+        wanted: Wanted<'_>,
+        found: &mut Vec<Candidate>,
+    ) -> Result<(), String> {
+        let (rows, width) = (count(&self.strides, image), 5 + self.classes);
         let data = take(outputs, &self.output, &[rows, width])?;
         numbers(&self.output, data.iter().skip(4).step_by(width))?;
         // Class scores are probabilities: none lifts a cell above its objectness, and most cells need no look at all classes.
@@ -232,7 +243,13 @@ fn mean(logits: &[f32]) -> f32 {
 }
 
 impl Layout for Distances {
-    fn read(&self, outputs: &mut Outputs, _: Size, wanted: Wanted<'_>, found: &mut Vec<Candidate>) -> Told {
+    fn read(
+        &self,
+        outputs: &mut Outputs,
+        _: Size,
+        wanted: Wanted<'_>,
+        found: &mut Vec<Candidate>,
+    ) -> Result<(), String> {
         let distances = 4 * self.bins;
         match &self.source {
             Source::Joined(name) => {
@@ -306,7 +323,13 @@ impl Fastest {
 }
 
 impl Layout for Fastest {
-    fn read(&self, outputs: &mut Outputs, _: Size, wanted: Wanted<'_>, found: &mut Vec<Candidate>) -> Told {
+    fn read(
+        &self,
+        outputs: &mut Outputs,
+        _: Size,
+        wanted: Wanted<'_>,
+        found: &mut Vec<Candidate>,
+    ) -> Result<(), String> {
         let area = self.rows * self.columns;
         let data = take(outputs, &self.output, &[5 + self.classes, self.rows, self.columns])?;
         numbers(&self.output, data[..area].iter().chain(&data[5 * area..]))?;
@@ -405,7 +428,7 @@ mod tests {
     #[expect(clippy::float_cmp, reason = "exact by construction")]
     fn grids_cover_what_is_left_over() {
         let got: Vec<_> = cells(&[8, 64], Size::new(20, 9)).collect();
-        assert_eq!(got.len(), 3 * 2 + 1);
+        assert_eq!((got.len(), count(&[8, 64], Size::new(20, 9))), (3 * 2 + 1, 3 * 2 + 1));
         assert_eq!(got[4], [1.0, 1.0, 8.0]);
         assert_eq!(got[6], [0.0, 0.0, 64.0]);
         assert!(check(&[]).is_err() && check(&[8, 0]).is_err() && check(&[1024]).is_ok());

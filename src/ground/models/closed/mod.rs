@@ -38,7 +38,7 @@ use sight::Sight;
 /// The families' names in manifests.
 pub const FAMILIES: [&str; 8] = [YOLOX, "nanodet", "picodet", "fastestdet", "rt-detr", "d-fine", "rf-detr", SHORTEST];
 
-/// The family that takes pictures of any size.
+/// The family whose graphs may take pictures of any size.
 pub const YOLOX: &str = "yolox";
 
 /// The family whose pictures keep their shape beside a mask.
@@ -61,9 +61,6 @@ struct Prepared {
     placement: Placement,
 }
 
-/// Whether some tensors could be read, or why not.
-type Told = Result<(), String>;
-
 /// How a family's tensors are laid out.
 trait Layout: Send {
     /// Inputs beside the picture.
@@ -73,7 +70,13 @@ trait Layout: Send {
 
     /// Adds what is wanted to `found`, in pixels of the model's image, which was of this size; things are all of class 0. Fails
     /// if the tensors are not of this layout.
-    fn read(&self, outputs: &mut Outputs, image: Size, wanted: Wanted<'_>, found: &mut Vec<Candidate>) -> Told;
+    fn read(
+        &self,
+        outputs: &mut Outputs,
+        image: Size,
+        wanted: Wanted<'_>,
+        found: &mut Vec<Candidate>,
+    ) -> Result<(), String>;
 
     /// What the sides of an image have to be multiples of, where it need not be of one size.
     fn step(&self) -> Option<u32> {
@@ -133,30 +136,34 @@ impl Closed {
             boxes: manifest.limits.boxes,
         };
         if let (true, Some(step)) = (manifest.input.rect, closed.layout.step()) {
-            closed.leave_border_out(step);
+            closed.leave_border_out(step)?;
         }
         Ok(closed)
     }
 
     /// Lets images end soon after their pictures, at a multiple of `step`, if the graph takes such.
-    fn leave_border_out(&mut self, step: u32) {
+    fn leave_border_out(&mut self, step: u32) -> Result<(), GroundError> {
+        let whole = self.sight.image();
+        // First of all, for by the first picture the engine decides how many threads one gets: as if it had the border.
+        self.look_at_black(whole)?;
         let takes_any = |port: &Port| port.name == self.input && port.shape[2..].iter().all(Option::is_none);
         if !self.engine.inputs().iter().any(takes_any) {
-            return;
+            tracing::info!(
+                "input.rect: {} takes pictures of one size: they keep their border",
+                self.engine.file().display()
+            );
+            return Ok(());
         }
         self.sight.end_after(Some(step));
-        let whole = self.sight.image();
-        // The whole image first: by the first one the engine decides how many threads a picture gets.
-        let tried = [whole, Size::new(whole.width, 1)].into_iter().try_for_each(|size| self.look_at_black(size));
-        if let Err(error) = tried {
-            let reason = chain(&error);
-            tracing::warn!(
-                "input.rect: the graph takes no pictures without their border, and gets them with it: {reason}"
-            );
+        let slim = [Size::new(whole.width, 1), Size::new(1, whole.height)];
+        if let Err(error) = slim.into_iter().try_for_each(|size| self.look_at_black(size)) {
+            tracing::warn!("input.rect: pictures keep their border, for the graph needs it: {}", chain(&error));
             self.sight.end_after(None);
         }
+        Ok(())
     }
 
+    /// Looks at a picture of nothing, to see whether the graph can.
     fn look_at_black(&mut self, size: Size) -> Result<(), GroundError> {
         let prepared = self.prepare(&vec![0; size.area() * 3], size)?;
         self.run(vec![prepared])?.into_iter().try_for_each(|seen| self.read(seen, Wanted::Things(1.0)).map(drop))
@@ -164,8 +171,9 @@ impl Closed {
 
     /// Size of the image in which a picture of this size is seen.
     pub fn image_of(&mut self, picture: Size) -> Result<Size, GroundError> {
-        let prepared = self.prepare(&vec![0; picture.area() * 3], picture)?;
-        Ok(self.sight.image_around(&prepared.placement))
+        let (_, placement) =
+            self.sight.prepare(&vec![0; picture.area() * 3], picture, &mut self.resampler, &mut Vec::new())?;
+        Ok(self.sight.image_around(&placement))
     }
 
     /// The tensor of a picture, and how the picture lies in it.

@@ -14,7 +14,7 @@
 //! is given. No detector of these suppresses anything: leave `scores.nms_iou` at 1.
 //! UPN's regions, which have one class, are thinned at 0.8 (`inference_wrapper.py` of VLM-FO1).
 
-use super::{Layout, Told, Wanted, sigmoid};
+use super::{Layout, Wanted, sigmoid};
 use crate::{
     ground::{
         engine::{Data, Engine, Outputs, Tensor},
@@ -101,7 +101,13 @@ impl Layout for Queries {
         &self.feeds
     }
 
-    fn read(&self, outputs: &mut Outputs, _: Size, wanted: Wanted<'_>, found: &mut Vec<Candidate>) -> Told {
+    fn read(
+        &self,
+        outputs: &mut Outputs,
+        _: Size,
+        wanted: Wanted<'_>,
+        found: &mut Vec<Candidate>,
+    ) -> Result<(), String> {
         let all = match self.names {
             Some((logits, boxes)) => self.ranked(outputs, logits, boxes)?,
             None => self.chosen(outputs)?,

@@ -1,0 +1,92 @@
+//! Opening the file of a model that sees every picture.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    GroundError, ModelConfig, Provider,
+    engine::{
+        EngineError,
+        local::{Compute, Local, Runtime},
+        resizable,
+    },
+    error::chain,
+    find,
+    manifest::{Fit, Manifest},
+    models::closed,
+};
+
+/// The file that sees every picture, by the families' names for it.
+const ROLES: [&str; 2] = ["vision", "detector"];
+
+/// A model's file that sees every picture, to be opened as often as it takes.
+#[derive(Clone)]
+pub(super) struct Seeing {
+    runtime: Runtime,
+    file: PathBuf,
+    /// The file's graph for pictures of any size, where that is wanted and can be had.
+    graph: Option<Arc<[u8]>>,
+}
+
+impl Seeing {
+    /// Makes a file of a model ready to be opened.
+    pub(super) fn of(runtime: &Runtime, manifest: &Manifest, file: &Path, compute: Compute) -> Self {
+        let mut seeing = Self::as_published(runtime, file);
+        if manifest.input.rect {
+            let graph = fs::read(file).map_err(|e| e.to_string());
+            let graph = graph.and_then(|graph| resizable::freed(&graph, manifest.canvas()).map_err(|e| e.to_string()));
+            let tried = graph.and_then(|graph| {
+                let opened = Local::open_changed(runtime, file, &graph, compute);
+                opened.map(|_| graph).map_err(|e| chain(&e))
+            });
+            match tried {
+                Ok(graph) => seeing.graph = Some(graph.into()),
+                Err(reason) => tracing::warn!("input.rect: pictures keep their border: {}: {reason}", file.display()),
+            }
+        }
+        seeing
+    }
+
+    /// The same for the very file, whatever the manifest says of pictures.
+    pub(super) fn as_published(runtime: &Runtime, file: &Path) -> Self {
+        Self { runtime: runtime.clone(), file: file.to_owned(), graph: None }
+    }
+
+    /// Opens it once more.
+    pub(super) fn open(&self, compute: Compute) -> Result<Local, EngineError> {
+        match &self.graph {
+            Some(graph) => Local::open_changed(&self.runtime, &self.file, graph, compute),
+            None => Local::open(&self.runtime, &self.file, compute),
+        }
+    }
+}
+
+/// The file of a model that sees every picture.
+pub(super) fn file(manifest: &Manifest) -> Option<PathBuf> {
+    ROLES.iter().find_map(|role| manifest.file(role))
+}
+
+/// Whether this file of a model sees every picture.
+pub(super) fn is_file(manifest: &Manifest, file: &Path) -> bool {
+    ROLES.iter().any(|role| manifest.file(role).is_some_and(|one| one == file))
+}
+
+/// The configured model's manifest, as it holds for what computes: a GPU plans its work for pictures of one size, and doing so for
+/// every other takes it longer than a border does.
+pub(super) fn manifest(config: &ModelConfig, folders: &[PathBuf]) -> Result<Manifest, GroundError> {
+    let mut manifest = find(&config.path, folders)?;
+    if manifest.input.rect && (manifest.family != closed::YOLOX || manifest.input.fit != Fit::Corner) {
+        let reason = format!(
+            "input.rect: has a use for the family {} with fit = \"corner\" only, and this is {} with fit = \"{}\"; take it out",
+            closed::YOLOX,
+            manifest.family,
+            manifest.input.fit.name()
+        );
+        return Err(GroundError::Unfit { manifest: manifest.path(), reason });
+    }
+    manifest.input.rect &= config.provider == Provider::Cpu;
+    Ok(manifest)
+}
