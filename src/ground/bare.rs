@@ -53,9 +53,10 @@ impl Bare {
             return Ok(None);
         }
         let (runtime, file, compute) = parts(config, &manifest)?;
-        let seeing = Seeing::of(&runtime, &manifest, &file, compute);
-        let mut model = Closed::open(&manifest, &mut |_| Ok(Box::new(seeing.open(compute)?)))?;
-        let canvas = model.image_of(picture)?;
+        let (seeing, engine) = Seeing::first(&runtime, &manifest, &file, compute)?;
+        let mut engine = Some(engine);
+        let mut open = |_: &Path| Ok(Box::new(engine.take().map_or_else(|| seeing.open(compute), Ok)?) as _);
+        let canvas = Closed::open(&manifest, &mut open)?.image_of(picture);
         if canvas == manifest.canvas() {
             return Ok(None);
         }

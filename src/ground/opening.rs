@@ -165,8 +165,8 @@ impl Opening {
 
 /// A file that sees pictures, by all threads and by each.
 fn lanes(runtime: &Runtime, manifest: &Manifest, file: &Path, compute: Compute) -> Result<Lanes<Local>, EngineError> {
-    let seeing = Seeing::of(runtime, manifest, file, compute);
-    let (together, count) = (seeing.open(compute)?, compute.lanes(file));
+    let (seeing, together) = Seeing::first(runtime, manifest, file, compute)?;
+    let count = compute.lanes(file);
     let alone = (0..count).map(|_| seeing.open(compute.each_of(count)));
     Ok(Lanes::new(together, alone.collect::<Result<_, _>>()?))
 }

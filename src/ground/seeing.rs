@@ -32,25 +32,31 @@ pub(super) struct Seeing {
 }
 
 impl Seeing {
-    /// Makes a file of a model ready to be opened.
-    pub(super) fn of(runtime: &Runtime, manifest: &Manifest, file: &Path, compute: Compute) -> Self {
-        let mut seeing = Self::as_published(runtime, file);
+    /// Opens a file of a model for the first time.
+    pub(super) fn first(
+        runtime: &Runtime,
+        manifest: &Manifest,
+        file: &Path,
+        compute: Compute,
+    ) -> Result<(Self, Local), EngineError> {
+        let published = Self::as_published(runtime, file);
         if manifest.input.rect {
             let graph = fs::read(file).map_err(|e| e.to_string());
             let graph = graph.and_then(|graph| resizable::freed(&graph, manifest.canvas()).map_err(|e| e.to_string()));
-            let tried = graph.and_then(|graph| {
-                let opened = Local::open_changed(runtime, file, &graph, compute);
-                opened.map(|_| graph).map_err(|e| chain(&e))
+            let opened = graph.and_then(|graph| {
+                let freed = Self { graph: Some(graph.into()), ..published.clone() };
+                freed.open(compute).map(|engine| (freed, engine)).map_err(|e| chain(&e))
             });
-            match tried {
-                Ok(graph) => seeing.graph = Some(graph.into()),
+            match opened {
+                Ok(opened) => return Ok(opened),
                 Err(reason) => tracing::warn!("input.rect: pictures keep their border: {}: {reason}", file.display()),
             }
         }
-        seeing
+        let engine = published.open(compute)?;
+        Ok((published, engine))
     }
 
-    /// The same for the very file, whatever the manifest says of pictures.
+    /// What opens the very file, whatever the manifest says of pictures.
     pub(super) fn as_published(runtime: &Runtime, file: &Path) -> Self {
         Self { runtime: runtime.clone(), file: file.to_owned(), graph: None }
     }

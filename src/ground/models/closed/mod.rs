@@ -170,10 +170,8 @@ impl Closed {
     }
 
     /// Size of the image in which a picture of this size is seen.
-    pub fn image_of(&mut self, picture: Size) -> Result<Size, GroundError> {
-        let (_, placement) =
-            self.sight.prepare(&vec![0; picture.area() * 3], picture, &mut self.resampler, &mut Vec::new())?;
-        Ok(self.sight.image_around(&placement))
+    pub fn image_of(&self, picture: Size) -> Size {
+        self.sight.image_of(picture)
     }
 
     /// The tensor of a picture, and how the picture lies in it.

@@ -56,6 +56,14 @@ impl Sight {
         }
     }
 
+    /// Size of the image in which a picture of this size is seen.
+    pub(super) fn image_of(&self, picture: Size) -> Size {
+        match self {
+            Self::Laid(lay) => lay.placement(picture).image,
+            Self::Shortest { image, .. } => *image,
+        }
+    }
+
     /// Size of the image in which a picture lies so.
     pub(super) fn image_around(&self, placement: &Placement) -> Size {
         match self {
