@@ -395,7 +395,7 @@ fn a_detectors_one_pass_is_never_shed_by_a_busy_device() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/heads/yolox");
     let mut model = load(&dir);
     model.ask(&AskConfig { share: 1e-6, ..AskConfig::default() }, false);
-    let (work, size) = (model.work(), model.limits().canvas);
+    let (work, size) = (model.work(), model.limits().canvases.usual());
     let queries = ["person", "car", "dog"].map(|text| named(text, Worth::default())).to_vec();
     let mut frames = 0u8;
     while frames < 5 || began.elapsed() < Duration::from_secs(2) {

@@ -108,7 +108,7 @@ fn the_model_describes_itself() {
     let build = line.split_once("build ").expect("the runtime's build").1;
     assert!(build.chars().take(7).all(|c| c.is_ascii_hexdigit()), "{line}");
     let model = load(&tiny());
-    assert_eq!(model.limits(), Limits { max_batch: 8, canvas: CANVAS });
+    assert_eq!(model.limits(), Limits { max_batch: 8, canvases: CANVAS.into() });
     assert_eq!(model.describe().methods, [Method::Retrieve]);
 }
 
@@ -244,7 +244,7 @@ struct Faulty(fn(&Batch) -> Result<Vec<Vec<Answer>>, GroundError>);
 
 impl Grounder for Faulty {
     fn limits(&self) -> Limits {
-        Limits { max_batch: 8, canvas: CANVAS }
+        Limits { max_batch: 8, canvases: CANVAS.into() }
     }
 
     fn describe(&self) -> ModelInfo {

@@ -186,7 +186,7 @@ async fn a_source_that_stamps_nothing_goes_on_at_its_rate() {
     fs::write(folder.path().join("unstamped.launch"), template).unwrap();
     let ready = Arc::new(Notify::new());
     let options = Options {
-        canvas: CANVAS,
+        canvases: CANVAS.into(),
         policy: Policy::Latest,
         restart: Restart::Forever,
         ready: Arc::clone(&ready),

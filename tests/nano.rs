@@ -21,7 +21,7 @@ use groundd::{
         },
         models::nano::Nano,
     },
-    types::{BBox, Job, Ledger, Method, Query, QueryId, Rgb, ScoreKind},
+    types::{BBox, Job, Ledger, Letterbox, Method, Query, QueryId, Rgb, ScoreKind, Size},
 };
 use serde::Deserialize;
 
@@ -59,14 +59,21 @@ fn cases() -> Vec<Case> {
     serde_json::from_slice(&std::fs::read(folder().join("cases.json")).unwrap()).unwrap()
 }
 
+/// Another canvas that the model takes: it lies in the middle of the model's frame, as high as that and 0.6 as wide.
+const OTHER: Size = Size { width: 12, height: 10 };
+
 /// The canvas that holds those cells.
 fn painted(cells: &[Cell]) -> Rgb {
-    let mut pixels = vec![0; CANVAS.area() * 3];
+    painted_on(CANVAS, cells)
+}
+
+fn painted_on(canvas: Size, cells: &[Cell]) -> Rgb {
+    let mut pixels = vec![0; canvas.area() * 3];
     for (row, cell) in cells.iter().enumerate() {
-        let at = row * CANVAS.width as usize * 3;
+        let at = row * canvas.width as usize * 3;
         pixels[at..at + 6].copy_from_slice(cell);
     }
-    Rgb::new(CANVAS, pixels).unwrap()
+    Rgb::new(canvas, pixels).unwrap()
 }
 
 fn asking(text: &str, method: Method, threshold: Option<f32>) -> Arc<Query> {
@@ -162,6 +169,44 @@ fn every_method_answers_what_was_answered_where_the_model_was_made() {
             near(&found(&alone), &found(together), &format!("{} alone", query.method));
         }
     }
+}
+
+#[test]
+fn on_a_canvas_of_another_shape_boxes_lie_where_they_do_on_the_models_frame() {
+    let ledger = Arc::new(Ledger::default());
+    let mut model = load(&folder());
+    let source = Size::new(24, 20);
+    let view = Letterbox::fit(source, 1.0, OTHER);
+    assert_eq!(model.limits().canvases.view(source, 1.0), view);
+    let on_source = |([x1, y1, x2, y2], score): &([f32; 4], f32)| {
+        let x = |f: f32| ((f - 0.5) / 0.6 + 0.5) * 24.0;
+        let bbox = BBox::new(x(*x1), y1 * 20.0, x(*x2), y2 * 20.0)?.clipped(source)?;
+        Some((bbox.corners(), *score))
+    };
+    let expected = |boxes: &[([f32; 4], f32)], least: f32| {
+        let mut boxes: Vec<_> = boxes.iter().filter(|(_, score)| *score >= least).filter_map(on_source).collect();
+        boxes.sort_by(|a, b| b.1.total_cmp(&a.1));
+        boxes
+    };
+    let cases = cases();
+    let methods = [Method::Bins, Method::Coords, Method::Detector];
+    // Beside frames on the usual canvas, in one batch: each is told about its own.
+    let jobs = cases.iter().step_by(3).flat_map(|case| {
+        let other = frame_of("cam0", &ledger, (view, painted_on(OTHER, &case.cells)), None);
+        let queries: Vec<_> = methods.iter().map(|method| asking(&case.text, *method, None)).collect();
+        [other, frame(&ledger, painted(&case.cells))].map(|frame| Job { frame, queries: queries.clone() })
+    });
+    let jobs: Vec<_> = jobs.collect();
+    let answers: Vec<_> = jobs.chunks(8).flat_map(|jobs| model.ground(&batch(jobs.to_vec())).unwrap()).collect();
+    let mut told = 0;
+    for (case, answers) in cases.iter().step_by(3).zip(answers.iter().step_by(2)) {
+        let [bins, coords, detector] = &answers[..] else { panic!("three answers") };
+        near(&found(bins), &expected(&case.bins.boxes, 0.5), "bins");
+        near(&found(coords), &expected(&case.coords.boxes, 0.5), "coords");
+        near(&found(detector), &suppressed(&expected(&case.detector, 0.7), 0.6), "detector");
+        told += bins.matches.len() + coords.matches.len() + detector.matches.len();
+    }
+    assert!(told > 40, "only {told} boxes were told");
 }
 
 #[test]

@@ -35,7 +35,7 @@ struct Scripted<F> {
 
 impl<F: FnMut(&Batch) + Send> Grounder for Scripted<F> {
     fn limits(&self) -> Limits {
-        Limits { max_batch: self.max_batch, canvas: Size::new(64, 64) }
+        Limits { max_batch: self.max_batch, canvases: Size::new(64, 64).into() }
     }
 
     fn describe(&self) -> ModelInfo {

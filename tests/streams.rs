@@ -108,7 +108,7 @@ impl Slow {
 
 impl Grounder for Slow {
     fn limits(&self) -> Limits {
-        Limits { max_batch: self.batch, canvas: Size::new(64, 64) }
+        Limits { max_batch: self.batch, canvases: Size::new(64, 64).into() }
     }
 
     fn describe(&self) -> ModelInfo {
@@ -266,7 +266,7 @@ fn overload_lasts() -> Duration {
 /// Frames a second that the model can do with all these queries, on a machine that does nothing else.
 fn capacity(model: &mut dyn Grounder, set: &QuerySet) -> f64 {
     let ledger = Arc::new(Ledger::default());
-    let size = model.limits().canvas;
+    let size = model.limits().canvases.usual();
     let (mut done, began) = (0, Instant::now());
     while done < 3 || began.elapsed() < Duration::from_secs(1) {
         let noise: Vec<u8> = (0..size.area() * 3).map(|i| u8::try_from((i * 31 + done * 17) % 251).unwrap()).collect();
@@ -342,7 +342,7 @@ fn of_more_questions_than_there_is_time_for_the_least_valuable_are_shed_and_all_
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/heads/street.png");
     let image = image::open(file).unwrap().to_rgb8();
     let street = Rgb::new(Size::new(image.width(), image.height()), image.into_raw()).unwrap();
-    let (mut stills, ledger) = (ingest::Stills::new(model.limits().canvas), Arc::default());
+    let (mut stills, ledger) = (ingest::Stills::new(model.limits().canvases), Arc::default());
     let (view, canvas, full) = stills.place(&street).unwrap();
     let (mut told, mut frames) = (BTreeMap::<String, (u64, u64)>::new(), 0);
     let began = Instant::now();

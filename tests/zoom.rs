@@ -67,7 +67,7 @@ fn search(dataset: &Dataset, method: Method, passes: usize, on_the_move: bool) -
 fn search_with(dataset: &Dataset, method: Method, zoom: ZoomConfig, on_the_move: bool) -> Tally {
     let folders = [PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models")];
     let mut model = ground::load(&ModelConfig { zoom, ..ModelConfig::default() }, &folders).unwrap();
-    let (mut stills, ledger, mut tally) = (Stills::new(model.limits().canvas), Arc::default(), Tally::default());
+    let (mut stills, ledger, mut tally) = (Stills::new(model.limits().canvases), Arc::default(), Tally::default());
     let phrase = &dataset.entries[0].phrases[0].text;
     let query = Arc::new(Query { method, ..(*query(phrase)).clone() });
     for (at, entry) in dataset.entries.iter().enumerate() {

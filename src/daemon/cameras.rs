@@ -263,7 +263,7 @@ mod tests {
     #[tokio::test]
     async fn a_camera_that_is_changed_or_comes_back_goes_on_counting() {
         let options = supervisor::Options {
-            canvas: SIZE,
+            canvases: SIZE.into(),
             policy: Policy::Latest,
             restart: Restart::Forever,
             ready: Arc::default(),

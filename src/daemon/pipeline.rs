@@ -96,7 +96,7 @@ impl Pipeline {
         let ready = Arc::new(Notify::new());
         let policy = if plan.every_frame { Policy::Every { capacity: EVERY_FRAME_QUEUE } } else { Policy::Latest };
         let options = Options {
-            canvas: limits.canvas,
+            canvases: limits.canvases,
             policy,
             restart: if plan.finite { Restart::Once } else { Restart::Forever },
             ready: Arc::clone(&ready),

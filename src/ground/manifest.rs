@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::types::{Method, Size};
+use crate::types::{Canvases, Method, Size};
 
 mod heads;
 mod json;
@@ -222,6 +222,7 @@ impl Manifest {
             counts.push(("input.width", self.input.width as usize, 8192));
             counts.push(("input.height", self.input.height as usize, 8192));
         }
+        counts.extend(self.input.shapes.iter().flatten().map(|side| ("input.shapes", *side as usize, 8192)));
         if self.input.fit == Fit::Letterbox {
             counts.push(("limits.regions", self.limits.regions, 4096));
             counts.push(("limits.query_tokens", self.limits.query_tokens, 4096));
@@ -276,7 +277,7 @@ impl Manifest {
         Ok(())
     }
 
-    /// The canvas frames must be scaled to. A model that takes pictures of any size gets the full one; its canvas, of
+    /// The usual canvas. A model that takes pictures of any size gets the full one; its canvas, of
     /// the shape most cameras have, is what the daemon itself looks at.
     pub fn canvas(&self) -> Size {
         if self.input.fit != Fit::Patches {
@@ -286,6 +287,11 @@ impl Manifest {
         let step = (most / (16 * 9)).isqrt().max(2) & !1;
         let side = |n: u64| u32::try_from(step * n).unwrap_or(u32::MAX);
         Size::new(side(16), side(9))
+    }
+
+    /// The canvases frames may be scaled to.
+    pub fn canvases(&self) -> Canvases {
+        Canvases::new(self.canvas(), self.input.shapes.iter().map(|[width, height]| Size::new(*width, *height)))
     }
 
     /// Where the only file with `role` lies; `None` if there is none or more than one.

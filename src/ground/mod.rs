@@ -11,7 +11,7 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::types::{Answer, Batch, Followed, Method, Pulse, Query, Size, Work, published};
+use crate::types::{Answer, Batch, Canvases, Followed, Method, Pulse, Query, Work, published};
 
 pub mod ask;
 pub mod bare;
@@ -105,12 +105,12 @@ impl Provider {
 }
 
 /// What a model can take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Most frames in one batch.
     pub max_batch: usize,
-    /// The canvas frames must be scaled to.
-    pub canvas: Size,
+    /// The canvases frames may be scaled to.
+    pub canvases: Canvases,
 }
 
 /// Which model is loaded, and on what it runs.

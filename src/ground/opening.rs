@@ -47,7 +47,7 @@ pub(super) fn load(config: &ModelConfig, folders: &[PathBuf], most: usize) -> Re
         library: opening.runtime.library().to_owned(),
         runtime: opening.runtime.version(),
     };
-    let limits = Limits { max_batch: manifest.limits.max_batch.max(at_once), canvas: manifest.canvas() };
+    let limits = Limits { max_batch: manifest.limits.max_batch.max(at_once), canvases: manifest.canvases() };
     Ok(meter.grounder(Box::new(Router::new(model, info, limits, spare))))
 }
 
@@ -134,7 +134,7 @@ impl Opening {
                 let mut model = Nano::open(manifest, &mut open)?;
                 model.warm_up()?;
                 let (bars, zoom) = (bars(manifest)?, zoom.another());
-                let model = Together { model, bars, canvas: manifest.canvas(), zoom };
+                let model = Together { model, bars, canvases: manifest.canvases(), zoom };
                 Ok(Opened::one(model, manifest.methods.clone()))
             }
             qwen::QWEN2 | qwen::QWEN2_5 | qwen::QWEN3 => {

@@ -24,7 +24,7 @@ use super::{
     },
 };
 use crate::types::{
-    Answer, Batch, CameraId, Followed, Frame, Match, Method, Query, ScoreKind, Size, Status, Via, Work,
+    Answer, Batch, CameraId, Canvases, Followed, Frame, Match, Method, Query, ScoreKind, Size, Status, Via, Work,
 };
 
 /// A model behind the methods it can do.
@@ -62,21 +62,20 @@ pub(super) trait Able: Send {
 pub(super) struct Together<M> {
     pub(super) model: M,
     pub(super) bars: Bars,
-    /// The only canvas the model takes.
-    pub(super) canvas: Size,
+    /// The canvases the model takes.
+    pub(super) canvases: Canvases,
     pub(super) zoom: Zoom,
 }
 
 impl<M> Together<M> {
     /// Whether the model can take a frame, or why not.
     pub(super) fn takes(&self, frame: &Frame) -> Result<(), String> {
-        match (self.canvas, frame.canvas.size) {
-            (want, got) if got == want => Ok(()),
-            (want, got) => Err(format!(
-                "the model takes pictures of {}x{}, this one is {}x{}",
-                want.width, want.height, got.width, got.height
-            )),
+        let got = frame.canvas.size;
+        if self.canvases.iter().any(|canvas| canvas == got) {
+            return Ok(());
         }
+        let takes: Vec<_> = self.canvases.iter().map(|Size { width, height }| format!("{width}x{height}")).collect();
+        Err(format!("the model takes pictures of {}, this one is {}x{}", takes.join(", "), got.width, got.height))
     }
 }
 
@@ -278,7 +277,7 @@ impl Router {
 
 impl Grounder for Router {
     fn limits(&self) -> Limits {
-        self.limits
+        self.limits.clone()
     }
 
     fn describe(&self) -> ModelInfo {
@@ -313,7 +312,7 @@ impl Grounder for Router {
         Some(meter.grounder(Box::new(Self {
             model,
             info: self.info.clone(),
-            limits: self.limits,
+            limits: self.limits.clone(),
             id: Arc::clone(&self.id),
             check: Arc::clone(&self.check),
             desk: self.desk.as_ref().map(Desk::another),

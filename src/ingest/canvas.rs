@@ -1,6 +1,6 @@
 //! Decoded picture -> model canvas, and crops from the full-size picture.
 //!
-//! The converters are told where the picture goes (`Letterbox::fit`) instead of leaving the borders to an element: the
+//! The converters are told where the picture goes (`Canvases::view`) instead of leaving the borders to an element: the
 //! stock scaler rounds borders its own way, and then boxes would be off by a pixel.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +9,7 @@ use gstreamer as gst;
 use gstreamer_video::{self as gst_video, VideoFrameExt as _, video_frame::Readable};
 
 use super::planes::Planes;
-use crate::types::{BBox, Canvas, FullFrame, Letterbox, Rgb, Size};
+use crate::types::{BBox, Canvas, Canvases, FullFrame, Letterbox, Rgb, Size};
 
 /// How a picture lies on its canvas, the canvas, and the picture itself.
 pub(super) type Placed = (Letterbox, Canvas, Arc<dyn FullFrame>);
@@ -20,7 +20,7 @@ const POOL: usize = 6;
 /// Puts one stream's pictures on canvases, to be painted when somebody looks; follows changes of size and format. Once it
 /// has warmed up no picture costs memory that was not there before.
 pub(super) struct Painter {
-    canvas: Size,
+    canvases: Canvases,
     stream: Option<Arc<Stream>>,
 }
 
@@ -55,8 +55,8 @@ struct General {
 }
 
 impl Painter {
-    pub(super) fn new(canvas: Size) -> Self {
-        Self { canvas, stream: None }
+    pub(super) fn new(canvases: impl Into<Canvases>) -> Self {
+        Self { canvases: canvases.into(), stream: None }
     }
 
     /// Puts `sample` on a canvas. What could go wrong when it is painted goes wrong now; errors are for people.
@@ -66,7 +66,7 @@ impl Painter {
         };
         let stream = match &self.stream {
             Some(stream) if stream.caps.as_ref() == caps => stream,
-            _ => self.stream.insert(Arc::new(Stream::new(caps, self.canvas)?)),
+            _ => self.stream.insert(Arc::new(Stream::new(caps, &self.canvases)?)),
         };
         let picture = Arc::new(Full(readable(buffer, &stream.info)?));
         Planes::check(&picture.0)?;
@@ -89,11 +89,11 @@ fn blank(pool: &mut Vec<Arc<[u8]>>, size: Size) -> Arc<[u8]> {
 }
 
 impl Stream {
-    fn new(caps: &gst::CapsRef, canvas: Size) -> Result<Self, String> {
+    fn new(caps: &gst::CapsRef, canvases: &Canvases) -> Result<Self, String> {
         let info = gst_video::VideoInfo::from_caps(caps)
             .map_err(|_| format!("the decoder gave {caps}, which is not raw video in system memory"))?;
         let source = Size::new(info.width(), info.height());
-        let view = Letterbox::fit(source, pixel_aspect(&info), canvas);
+        let view = canvases.view(source, pixel_aspect(&info));
         let way = match Planes::new(&info, view) {
             Some(planes) => Way::Quick(Box::new(planes)),
             None => Way::General(General::new(&info, view)?),

@@ -17,7 +17,7 @@ use super::{
     pace::{Due, Pace},
     slot::{Flow, Policy, Slot},
 };
-use crate::types::{CameraId, Canvas, Capture, Frame, FullFrame, Ledger, Letterbox, Size};
+use crate::types::{CameraId, Canvas, Canvases, Capture, Frame, FullFrame, Ledger, Letterbox};
 
 /// What all cameras count from, and how many there have been: their beats are spread by it.
 static SHARED_START: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -51,7 +51,7 @@ pub struct Outlet {
 /// What stays the same across connections.
 struct CameraOutlet {
     id: CameraId,
-    canvas: Size,
+    canvases: Canvases,
     policy: Policy,
     pace: Pace,
     /// Threads for a software decoder; 0 leaves it to the decoder.
@@ -80,7 +80,7 @@ impl Outlet {
     /// The outlet of camera `id`, whose frames go to `slot` and are accounted in `ledger`.
     pub fn new(
         id: CameraId,
-        canvas: Size,
+        canvases: impl Into<Canvases>,
         policy: Policy,
         fps: Option<f32>,
         (slot, ledger): (Arc<Slot>, Arc<Ledger>),
@@ -89,7 +89,8 @@ impl Outlet {
         let live = !matches!(policy, Policy::Every { .. });
         let pace = Pace::new(fps, live.then(|| CAMERAS.fetch_add(1, SeqCst)));
         let attempts = Arc::default();
-        let camera = CameraOutlet { id, canvas, policy, pace, decoder_threads: 0, slot, ledger, attempts };
+        let canvases = canvases.into();
+        let camera = CameraOutlet { id, canvases, policy, pace, decoder_threads: 0, slot, ledger, attempts };
         Self { camera: Arc::new(camera), run: Arc::new(Run::new()) }
     }
 
@@ -99,7 +100,7 @@ impl Outlet {
         let old = &self.camera;
         let camera = CameraOutlet {
             id: old.id.clone(),
-            canvas: old.canvas,
+            canvases: old.canvases.clone(),
             policy: old.policy,
             pace: old.pace,
             decoder_threads,
@@ -132,9 +133,9 @@ impl Outlet {
         &self.camera.id
     }
 
-    /// Size of the pictures to offer.
-    pub fn canvas(&self) -> Size {
-        self.camera.canvas
+    /// What the pictures to offer are laid on.
+    pub fn canvases(&self) -> &Canvases {
+        &self.camera.canvases
     }
 
     /// Whether no picture may be lost, so that the source must wait for us rather than for the clock.

@@ -69,7 +69,7 @@ struct GstSource {
 fn start(config: CameraConfig, pipelines: Option<&Path>, outlet: &Outlet, attempt: Arc<()>) -> Result<GstSource, End> {
     let open = |e: super::IngestError| End::new(RestartReason::Open, e.to_string());
     super::init().map_err(open)?;
-    let template = Template::choose(&config, pipelines, outlet.canvas()).map_err(open)?;
+    let template = Template::choose(&config, pipelines, outlet.canvases().usual()).map_err(open)?;
     let (sender, mut end) = oneshot::channel();
     let facts = Arc::new(Facts::new(sender));
     let pipeline = pipeline::build(&config, &template, outlet, &facts)?;

@@ -5,15 +5,15 @@ use gstreamer as gst;
 use gstreamer_video as gst_video;
 
 use super::canvas::{Painter, Placed};
-use crate::types::{Rgb, Size};
+use crate::types::{Canvases, Rgb, Size};
 
-/// Paints pictures on canvases of one size. GStreamer must have been started, by [`super::init`].
+/// Paints pictures on canvases. GStreamer must have been started, by [`super::init`].
 pub struct Stills(Painter);
 
 impl Stills {
-    /// For canvases of that size.
-    pub fn new(canvas: Size) -> Self {
-        Self(Painter::new(canvas))
+    /// For the canvases of a model.
+    pub fn new(canvases: impl Into<Canvases>) -> Self {
+        Self(Painter::new(canvases))
     }
 
     /// How `picture` lies on its canvas, the canvas, and the picture for crops. Errors are for people.

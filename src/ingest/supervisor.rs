@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     backoff::Backoff,
-    types::{Ledger, Size},
+    types::{Canvases, Ledger},
 };
 
 /// First wait before trying again; it doubles up to [`RestartReason::longest_wait`], or is that at once for what
@@ -43,8 +43,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// What is common to the cameras of one daemon.
 #[derive(Clone)]
 pub struct Options {
-    /// Size of the model's canvas.
-    pub canvas: Size,
+    /// The model's canvases.
+    pub canvases: Canvases,
     /// What happens to frames nobody has taken yet.
     pub policy: Policy,
     /// What happens when a source ends.
@@ -86,7 +86,7 @@ struct Shared {
 pub fn start(config: CameraConfig, options: &Options, opener: Arc<dyn Opener>, ledger: Arc<Ledger>) -> Camera {
     let slot = Arc::new(Slot::new(options.policy, Arc::clone(&options.ready)));
     let account = (Arc::clone(&slot), Arc::clone(&ledger));
-    let outlet = Outlet::new(config.id.clone(), options.canvas, options.policy, config.fps, account)
+    let outlet = Outlet::new(config.id.clone(), options.canvases.clone(), options.policy, config.fps, account)
         .with_decoder_threads(options.decoder_threads);
     let span = info_span!("camera", camera = %config.id);
     let shared = Arc::new(Shared { config, slot, ledger, restarts: Restarts::default(), ended: Mutex::default() });

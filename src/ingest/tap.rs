@@ -34,7 +34,7 @@ impl Tap {
         Self {
             outlet: outlet.clone(),
             facts: Arc::clone(facts),
-            painter: Painter::new(outlet.canvas()),
+            painter: Painter::new(outlet.canvases().clone()),
             caps: None,
             paced: sink.property::<bool>("sync"),
             live,

@@ -4,6 +4,7 @@
 //! on its own against these types alone.
 
 pub mod batch;
+pub mod canvases;
 pub mod event;
 pub mod followed;
 pub mod frame;
@@ -19,6 +20,7 @@ pub mod underway;
 pub mod work;
 
 pub use batch::{Batch, Job};
+pub use canvases::Canvases;
 pub use event::{Best, EventKind, TrackEvent};
 pub use followed::Followed;
 pub use frame::{Canvas, Capture, Clock, Frame, FullFrame, Rgb};

@@ -165,7 +165,7 @@ impl Source for Hung {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_camera_whose_teardown_hangs_is_left_behind() {
     let options = ingest::Options {
-        canvas: CANVAS,
+        canvases: CANVAS.into(),
         policy: Policy::Latest,
         restart: Restart::Forever,
         ready: Arc::default(),

@@ -77,8 +77,14 @@ pub(crate) struct Rig {
 impl Rig {
     pub(crate) fn new(config: CameraConfig, policy: Policy, restart: Restart) -> Self {
         let ready = Arc::new(Notify::new());
-        let options =
-            Options { canvas: CANVAS, policy, restart, ready: Arc::clone(&ready), pipelines: None, decoder_threads: 1 };
+        let options = Options {
+            canvases: CANVAS.into(),
+            policy,
+            restart,
+            ready: Arc::clone(&ready),
+            pipelines: None,
+            decoder_threads: 1,
+        };
         Self { camera: ingest::start(config, &options, Arc::new(GstOpener), Arc::default()), ready }
     }
 

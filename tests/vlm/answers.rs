@@ -42,7 +42,7 @@ fn a_folder_on_disk_answers_frames_in_source_pixels() {
             "paligemma" => Size::new(42, 42),
             _ => Size::new(128, 72),
         };
-        assert_eq!(grounder.limits(), Limits { max_batch: 4, canvas });
+        assert_eq!(grounder.limits(), Limits { max_batch: 4, canvases: canvas.into() });
         let shown = reference.resized(reference.case("ties"), 0);
         let tokens = reference.tokens(reference.case("ties"));
         let expected = expected(family, dir.path(), &tokens, shown.size);

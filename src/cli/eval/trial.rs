@@ -55,7 +55,7 @@ type Question = (Arc<str>, Method, Option<u32>, usize);
 
 impl Trial {
     pub(super) fn new(grounder: Box<dyn Grounder>) -> Self {
-        let stills = Stills::new(grounder.limits().canvas);
+        let stills = Stills::new(grounder.limits().canvases);
         Self { grounder, stills, ledger: Arc::default(), queries: HashMap::new() }
     }
 

@@ -14,6 +14,9 @@ pub struct Input {
     /// Height in pixels, unless the model takes any.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub height: u32,
+    /// Widths and heights of other canvases that it takes, for pictures that are larger on them; with `letterbox`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shapes: Vec<[u32; 2]>,
     /// How a picture is laid on the model's image.
     pub fit: Fit,
     /// Side of a patch in pixels; with `patches`.

@@ -2,15 +2,18 @@
 //!
 //! `B` frames, `P` pairs of a frame and a query, every first axis free:
 //!
-//! - `vision`: `pixels` u8 `[B,H,W,3]` -> `boxes` f32 `[B,K,4]` (fractions of the canvas), `objectness` f32 `[B,K]`,
-//!   `regions` f32 `[B,K,D]`; for `detector` also `cells` f32 `[B,C,N]` and `places` f32 `[B,4,N]`, what is known of
-//!   each cell of the maps and the box it would have
+//! - `vision`: `pixels` u8 `[B,H,W,3]` -> `boxes` f32 `[B,K,4]`, `objectness` f32 `[B,K]`, `regions` f32 `[B,K,D]`; for
+//!   `detector` also `cells` f32 `[B,C,N]` and `places` f32 `[B,4,N]`, what is known of each cell of the maps and the box it
+//!   would have, and `beside` i64 `[2,N]`, the cell above each and the one below
 //! - `text`: `ids` i64 `[Q,L]` -> `text` f32 `[Q,L,D]`
 //! - `select`: `regions`, `boxes`, `objectness`, `text`, `ids` -> `match` f32 `[P,K]`, a probability a region; for `zoom`
 //!   also `none` f32 `[P]`, the probability that nothing is meant; for `coords` and `bins` also `states` f32 `[P,K,D]`, the
 //!   regions after they met the words
-//! - `detect`: `cells`, `places`, `text`, `ids` -> `boxes` f32 `[P,M,4]`, `scores` f32 `[P,M]`, the best cells
+//! - `detect`: `cells`, `places`, `beside`, `text`, `ids` -> `boxes` f32 `[P,M,4]`, `scores` f32 `[P,M]`, the best cells
 //! - `write`: see [`write`]
+//!
+//! Boxes and places are in fractions of the model's frame ([`look::Place`]), which the usual canvas fills. Where the model takes
+//! canvases of several shapes, `H`, `W` and `N` are free.
 //!
 //! The manifest's methods say which files and outputs there have to be.
 
@@ -19,7 +22,7 @@ use std::{collections::HashMap, fs, sync::Arc};
 use super::{Open, numbers, open_role, unfit, words::Words};
 use crate::{
     ground::{
-        GroundError, Keep,
+        GroundError, Keep as _,
         codec::{
             RawBox,
             nano::{Answers, Form},
@@ -28,16 +31,20 @@ use crate::{
         manifest::Manifest,
         methods::{
             retrieve::{Pair, Proposals, Proposer, Selection, Selector, TextCheck},
-            together::{AllRound, Cells},
+            together::{self, AllRound},
         },
     },
-    types::{Method, Rgb, Size},
+    types::{Canvases, Method, Rgb, Size},
 };
 
-mod keep;
+mod detect;
+mod look;
 mod texts;
 mod write;
 
+use detect::Detect;
+pub use look::Seen;
+use look::{Cells, Looked, Place};
 use texts::{Text, Texts};
 use write::Write;
 
@@ -61,37 +68,25 @@ pub struct Nano {
     texts: Texts,
     methods: Vec<Method>,
     sizes: Sizes,
-    /// The batch of canvases; kept, so that frames are copied into memory that is already there.
-    pixels: Tensor,
+    /// A batch of canvases; kept, so that frames are copied into memory that is already there.
+    pixels: Vec<u8>,
 }
 
 /// The numbers all graphs share.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Sizes {
-    canvas: Size,
+    canvases: Canvases,
     regions: usize,
     tokens: usize,
     width: usize,
 }
 
-/// The graph of `detector`.
-struct Detect {
-    graph: Box<dyn Engine>,
-    /// Numbers a cell has.
-    channels: usize,
-    /// Cells on a canvas.
-    cells: usize,
-    /// Cells that come back.
-    each: usize,
-}
-
-/// What is carried from the pixels to the words.
+/// What is known of some regions once the words were read.
 #[derive(Debug)]
-pub struct Seen {
+pub struct Met {
     regions: Vec<f32>,
-    /// Empty unless the model can do `detector`; so are the places.
-    cells: Vec<f32>,
-    places: Vec<f32>,
+    /// Where the canvas of each pair lies.
+    places: Vec<Place>,
 }
 
 impl Nano {
@@ -106,10 +101,10 @@ impl Nano {
         let [vision, text, select] = ["vision", "text", "select"].map(|role| open_role(manifest, role, open));
         let (vision, text, select) = (vision?, text?, select?);
         let (regions, tokens) = (manifest.limits.regions, manifest.limits.query_tokens);
-        let sizes = Sizes { canvas: manifest.canvas(), regions, tokens, width: width(vision.as_ref()) };
-        check(vision.as_ref(), text.as_ref(), select.as_ref(), sizes)?;
+        let sizes = Sizes { canvases: manifest.canvases(), regions, tokens, width: width(vision.as_ref()) };
+        check(vision.as_ref(), text.as_ref(), select.as_ref(), &sizes)?;
         let detect = if does(&[Method::Detector]) {
-            Some(Detect::open(vision.as_ref(), open_role(manifest, "detect", open)?, sizes)?)
+            Some(Detect::open(vision.as_ref(), open_role(manifest, "detect", open)?, &sizes)?)
         } else {
             None
         };
@@ -122,7 +117,6 @@ impl Nano {
             None
         };
         let vocabulary = manifest.dir.join(&manifest.tokens.vocabulary);
-        let (height, across) = (sizes.canvas.height as usize, sizes.canvas.width as usize);
         Ok(Self {
             vision,
             text,
@@ -133,18 +127,23 @@ impl Nano {
             texts: Texts::default(),
             methods: manifest.methods.clone(),
             sizes,
-            pixels: Tensor { shape: vec![0, height, across, 3], data: Data::U8(vec![]) },
+            pixels: Vec::new(),
         })
     }
 
-    /// Asks one word of a black picture, by every method: what would fail on the first frame fails now, and the first
-    /// frame is not the slow one.
+    /// Asks one word of a black picture on each canvas, by every method: what would fail on the first frame fails now, and
+    /// the first frame is not the slow one.
     pub fn warm_up(&mut self) -> Result<(), GroundError> {
         let word = self.words.example().to_owned();
-        let canvas = self.sizes.canvas;
-        let black = Rgb { size: canvas, data: vec![0; canvas.area() * 3].into() };
-        let proposals = self.propose(&[&black])?;
-        let pairs = [Pair { canvas: 0, text: &word }];
+        for size in self.sizes.canvases.clone().iter() {
+            self.try_out(&Rgb { size, data: vec![0; size.area() * 3].into() }, &word)?;
+        }
+        Ok(())
+    }
+
+    fn try_out(&mut self, canvas: &Rgb, word: &str) -> Result<(), GroundError> {
+        let proposals = self.propose(&[canvas])?;
+        let pairs = [Pair { canvas: 0, text: word }];
         let selection = self.select(&proposals, &pairs)?;
         if self.detect.is_some() {
             self.detect(&proposals, &pairs)?;
@@ -186,14 +185,20 @@ impl Nano {
         &mut self,
         proposals: &Proposals<Seen>,
         pairs: &[Pair<'_>],
-        selection: &mut Selection<Vec<f32>>,
+        selection: &mut Selection<Met>,
     ) -> Result<(), GroundError> {
         let Sizes { regions: k, width: d, .. } = self.sizes;
         let p = pairs.len();
         let (text, ids) = self.said(pairs)?;
+        let places: Vec<_> = pairs.iter().map(|pair| proposals.features.canvases[pair.canvas].place).collect();
+        let on_frame = |(pair, place): (&Pair<'_>, &Place)| {
+            let boxes = &proposals.boxes[pair.canvas * k..(pair.canvas + 1) * k];
+            boxes.iter().flat_map(|corners| place.to_frame(*corners)).collect::<Vec<_>>()
+        };
+        let boxes = pairs.iter().zip(&places).flat_map(on_frame).collect();
         let inputs = [
             ("regions", &f32s(&[p, k, d], rows(&proposals.features.regions, k * d, pairs))),
-            ("boxes", &f32s(&[p, k, 4], rows(proposals.boxes.as_flattened(), k * 4, pairs))),
+            ("boxes", &f32s(&[p, k, 4], boxes)),
             ("objectness", &f32s(&[p, k], rows(&proposals.objectness, k, pairs))),
             ("text", &text),
             ("ids", &ids),
@@ -203,34 +208,10 @@ impl Nano {
         selection.scores.extend(sound(self.select.as_ref(), "match", take("match", &[p, k])?)?);
         selection.none.extend(sound(self.select.as_ref(), "none", take("none", &[p])?)?);
         if self.write.is_some() {
-            selection.states.extend(take("states", &[p, k, d])?);
+            selection.states.regions.extend(take("states", &[p, k, d])?);
         }
+        selection.states.places.extend(places);
         Ok(())
-    }
-}
-
-impl Detect {
-    fn open(vision: &dyn Engine, graph: Box<dyn Engine>, sizes: Sizes) -> Result<Self, GroundError> {
-        let axis = |ports: &[Port], name: &str, at: usize| {
-            let port = ports.iter().find(|port| port.name == name);
-            port.and_then(|port| port.shape.get(at).copied().flatten()).ok_or_else(|| EngineError::Ports {
-                file: graph.file().to_owned(),
-                what: "ports",
-                expected: format!("{name} with an axis {at} of fixed length"),
-                found: port.map_or("nothing of that name".to_owned(), ToString::to_string),
-            })
-        };
-        let (channels, cells) = (axis(graph.inputs(), "cells", 1)?, axis(graph.inputs(), "cells", 2)?);
-        let each = axis(graph.outputs(), "scores", 1)?;
-        let port = |name, shape: [Option<usize>; 3]| Port::new(name, Element::F32, &shape);
-        let looked = [port("cells", [None, Some(channels), Some(cells)]), port("places", [None, Some(4), Some(cells)])];
-        needs(vision, &looked)?;
-        let [words, ids] = said(sizes);
-        let [cell, place] = looked;
-        let given =
-            [port("boxes", [None, Some(each), Some(4)]), Port::new("scores", Element::F32, &[None, Some(each)])];
-        engine::check_ports(graph.as_ref(), &[cell, place, words, ids], &given)?;
-        Ok(Self { graph, channels, cells, each })
     }
 }
 
@@ -250,22 +231,23 @@ fn width(vision: &dyn Engine) -> usize {
 }
 
 /// Words as graphs take them.
-fn said(Sizes { tokens, width, .. }: Sizes) -> [Port; 2] {
-    let words = Port::new("text", Element::F32, &[None, Some(tokens), Some(width)]);
-    [words, Port::new("ids", Element::I64, &[None, Some(tokens)])]
+fn said(Sizes { tokens, width, .. }: &Sizes) -> [Port; 2] {
+    let words = Port::new("text", Element::F32, &[None, Some(*tokens), Some(*width)]);
+    [words, Port::new("ids", Element::I64, &[None, Some(*tokens)])]
 }
 
 /// Checks the graphs that every method needs against the manifest's numbers and one another.
-fn check(vision: &dyn Engine, text: &dyn Engine, select: &dyn Engine, sizes: Sizes) -> Result<(), EngineError> {
-    let Sizes { canvas, regions, width, .. } = sizes;
-    let (height, across) = (Some(canvas.height as usize), Some(canvas.width as usize));
-    let (k, d) = (Some(regions), Some(width));
+fn check(vision: &dyn Engine, text: &dyn Engine, select: &dyn Engine, sizes: &Sizes) -> Result<(), EngineError> {
+    let Sizes { canvases, regions, width, .. } = sizes;
+    let usual = canvases.usual();
+    let side = |length: u32| (canvases.iter().count() == 1).then_some(length as usize);
+    let (k, d) = (Some(*regions), Some(*width));
     let f32s = |name, shape: &[Option<usize>]| Port::new(name, Element::F32, shape);
     let (boxes, objectness) = (f32s("boxes", &[None, k, Some(4)]), f32s("objectness", &[None, k]));
     let region = f32s("regions", &[None, k, d]);
-    let pixels = Port::new("pixels", Element::U8, &[None, height, across, Some(3)]);
+    let pixels = Port::new("pixels", Element::U8, &[None, side(usual.height), side(usual.width), Some(3)]);
     engine::check_ports(vision, &[pixels], &[boxes.clone(), objectness.clone(), region.clone()])?;
-    if width == 0 {
+    if *width == 0 {
         let (expected, found) = ("regions of a fixed width".to_owned(), "of a free one".to_owned());
         return Err(EngineError::Ports { file: vision.file().to_owned(), what: "outputs", expected, found });
     }
@@ -291,9 +273,14 @@ fn rows(all: &[f32], each: usize, pairs: &[Pair<'_>]) -> Vec<f32> {
 
 /// Takes one output of a known shape.
 fn take(graph: &dyn Engine, outputs: &mut Outputs, name: &str, shape: &[usize]) -> Result<Vec<f32>, EngineError> {
-    let found = outputs.take(name).filter(|tensor| tensor.shape == shape).and_then(Tensor::into_f32);
-    found.ok_or_else(|| {
-        let reason = format!("it gave no `{name}` of f32{shape:?}");
+    let tensor = outputs.take(name).filter(|tensor| tensor.shape == shape);
+    found(graph, &format!("`{name}` of f32{shape:?}"), tensor.and_then(Tensor::into_f32))
+}
+
+/// What was given, or an error that nothing is there that is `called` so.
+fn found<T>(graph: &dyn Engine, called: &str, given: Option<T>) -> Result<T, EngineError> {
+    given.ok_or_else(|| {
+        let reason = format!("it gave no {called}");
         EngineError::Run { file: graph.file().to_owned(), reason }
     })
 }
@@ -310,22 +297,43 @@ impl Proposer for Nano {
     fn propose(&mut self, canvases: &[&Rgb]) -> Result<Proposals<Seen>, GroundError> {
         // Single pictures are looked at where they are, side by side where the engine can.
         if canvases.len() == 1 || self.vision.lanes() > 1 {
-            let shape = [vec![1], self.pixels.shape[1..].to_vec()].concat();
-            let shown = |canvas: &&Rgb| Tensor { shape: shape.clone(), data: Data::Shared(Arc::clone(&canvas.data)) };
+            let shown =
+                |canvas: &&Rgb| Tensor { shape: shape(1, canvas.size), data: Data::Shared(Arc::clone(&canvas.data)) };
             let shown: Vec<_> = canvases.iter().map(shown).collect();
             let runs: Vec<_> = shown.iter().map(|pixels| vec![("pixels", pixels)]).collect();
-            let seen = self.vision.run_each(&runs)?.into_iter().map(|outputs| self.proposals(outputs, 1));
+            let seen = self.vision.run_each(&runs)?.into_iter().zip(canvases);
+            let seen = seen.map(|(outputs, canvas)| self.proposals(outputs, 1, canvas.size));
             return Ok(joined(seen.collect::<Result<Vec<_>, _>>()?));
         }
-        self.pixels.shape[0] = canvases.len();
-        if let Data::U8(bytes) = &mut self.pixels.data {
-            bytes.clear();
-            for canvas in canvases {
-                bytes.extend_from_slice(&canvas.data);
+        let mut seen: Vec<Option<Proposals<Seen>>> = canvases.iter().map(|_| None).collect();
+        while let Some(first) = seen.iter().position(Option::is_none) {
+            let alike: Vec<_> =
+                (first..canvases.len()).filter(|at| canvases[*at].size == canvases[first].size).collect();
+            let looked = self.look(&alike.iter().map(|at| canvases[*at]).collect::<Vec<_>>())?;
+            if alike.len() == canvases.len() {
+                return Ok(looked);
+            }
+            for (i, at) in alike.into_iter().enumerate() {
+                seen[at] = Some(one_of(&looked, i));
             }
         }
-        let outputs = self.vision.run(&[("pixels", &self.pixels)])?;
-        self.proposals(outputs, canvases.len())
+        Ok(joined(seen.into_iter().flatten().collect()))
+    }
+}
+
+/// The shape of some canvases as `vision` takes them.
+fn shape(count: usize, size: Size) -> Vec<usize> {
+    vec![count, size.height as usize, size.width as usize, 3]
+}
+
+/// What is known of the canvas numbered `at`.
+fn one_of(all: &Proposals<Seen>, at: usize) -> Proposals<Seen> {
+    let (from, to) = (at * all.each, (at + 1) * all.each);
+    Proposals {
+        each: all.each,
+        boxes: all.boxes[from..to].to_vec(),
+        objectness: all.objectness[from..to].to_vec(),
+        features: all.features.part(from, to, all.boxes.len()),
     }
 }
 
@@ -344,26 +352,61 @@ fn joined(mut seen: Vec<Proposals<Seen>>) -> Proposals<Seen> {
 }
 
 impl Nano {
-    /// What `vision` says of `b` canvases.
-    fn proposals(&self, mut outputs: Outputs, b: usize) -> Result<Proposals<Seen>, GroundError> {
+    /// Looks at canvases of one size in one run.
+    fn look(&mut self, canvases: &[&Rgb]) -> Result<Proposals<Seen>, GroundError> {
+        let size = canvases.first().map_or(self.sizes.canvases.usual(), |canvas| canvas.size);
+        let mut bytes = std::mem::take(&mut self.pixels);
+        bytes.clear();
+        for canvas in canvases {
+            bytes.extend_from_slice(&canvas.data);
+        }
+        let pixels = Tensor { shape: shape(canvases.len(), size), data: Data::U8(bytes) };
+        let outputs = self.vision.run(&[("pixels", &pixels)]);
+        if let Data::U8(bytes) = pixels.data {
+            self.pixels = bytes;
+        }
+        self.proposals(outputs?, canvases.len(), size)
+    }
+
+    /// What `vision` says of `b` canvases of one size.
+    fn proposals(&self, mut outputs: Outputs, b: usize, size: Size) -> Result<Proposals<Seen>, GroundError> {
         let Sizes { regions: k, width: d, .. } = self.sizes;
-        let mut take = |name: &str, shape: &[usize]| take(self.vision.as_ref(), &mut outputs, name, shape);
-        let boxes = take("boxes", &[b, k, 4])?;
-        let objectness = sound(self.vision.as_ref(), "objectness", take("objectness", &[b, k])?)?;
-        let regions = take("regions", &[b, k, d])?;
-        let (cells, places) = match &self.detect {
-            Some(Detect { channels, cells, .. }) => {
-                (take("cells", &[b, *channels, *cells])?, take("places", &[b, 4, *cells])?)
-            }
-            None => (Vec::new(), Vec::new()),
+        let graph = self.vision.as_ref();
+        let boxes = take(graph, &mut outputs, "boxes", &[b, k, 4])?;
+        let objectness = sound(graph, "objectness", take(graph, &mut outputs, "objectness", &[b, k])?)?;
+        let regions = take(graph, &mut outputs, "regions", &[b, k, d])?;
+        let place = Place::new(size, self.sizes.canvases.usual());
+        let cells = self.cells(&mut outputs, b)?;
+        let canvases = cells.into_iter().map(|cells| Looked { place, cells: Arc::new(cells) }).collect();
+        let boxes = boxes.as_chunks().0.iter().map(|corners| place.to_canvas(*corners)).collect();
+        Ok(Proposals { each: k, boxes, objectness, features: Seen { regions, canvases } })
+    }
+
+    /// The cells of `b` canvases.
+    fn cells(&self, outputs: &mut Outputs, b: usize) -> Result<Vec<Cells>, GroundError> {
+        let Some(detect) = &self.detect else { return Ok((0..b).map(|_| Cells::default()).collect()) };
+        let graph = self.vision.as_ref();
+        let features = outputs.take("cells").filter(|t| t.shape.len() == 3 && t.shape[..2] == [b, detect.channels]);
+        let n = features.as_ref().map_or(0, |t| t.shape[2]);
+        let called = format!("`cells` of f32[{b},{},?]", detect.channels);
+        let features = found(graph, &called, features.and_then(Tensor::into_f32))?;
+        let places = take(graph, outputs, "places", &[b, 4, n])?;
+        let beside = if detect.told {
+            let beside = outputs.take("beside").filter(|tensor| tensor.shape == [2, n]);
+            found(graph, &format!("`beside` of i64[2,{n}]"), beside.and_then(Tensor::into_i64))?
+        } else {
+            Vec::new()
         };
-        let (boxes, _) = boxes.as_chunks();
-        Ok(Proposals { each: k, boxes: boxes.to_vec(), objectness, features: Seen { regions, cells, places } })
+        if b == 1 {
+            return Ok(vec![Cells { features, places, beside }]);
+        }
+        let rows = features.chunks(features.len().div_ceil(b).max(1)).zip(places.chunks((4 * n).max(1)));
+        Ok(rows.map(|(f, p)| Cells { features: f.to_vec(), places: p.to_vec(), beside: beside.clone() }).collect())
     }
 }
 
 impl Selector for Nano {
-    type States = Vec<f32>;
+    type States = Met;
 
     fn checker(&self) -> TextCheck {
         let words = Arc::clone(&self.words);
@@ -374,8 +417,9 @@ impl Selector for Nano {
         self.words.means_one(text)
     }
 
-    fn select(&mut self, proposals: &Proposals<Seen>, pairs: &[Pair<'_>]) -> Result<Selection<Vec<f32>>, GroundError> {
-        let mut selection = Selection { scores: Vec::new(), none: Vec::new(), states: Vec::new() };
+    fn select(&mut self, proposals: &Proposals<Seen>, pairs: &[Pair<'_>]) -> Result<Selection<Met>, GroundError> {
+        let states = Met { regions: Vec::new(), places: Vec::new() };
+        let mut selection = Selection { scores: Vec::new(), none: Vec::new(), states };
         for some in pairs.chunks(MAX_PAIRS) {
             self.select_some(proposals, some, &mut selection)?;
         }
@@ -388,34 +432,32 @@ impl AllRound for Nano {
         self.write.as_ref().map_or(0, Write::written)
     }
 
-    fn detect(&mut self, proposals: &Proposals<Seen>, pairs: &[Pair<'_>]) -> Result<Cells, GroundError> {
+    fn detect(&mut self, proposals: &Proposals<Seen>, pairs: &[Pair<'_>]) -> Result<together::Cells, GroundError> {
         let each = self.detect.as_ref().map_or(0, |detect| detect.each);
-        let mut found = Cells { each, boxes: Vec::new(), scores: Vec::new() };
-        for some in pairs.chunks(MAX_PAIRS) {
-            let (text, ids) = self.said(some)?;
-            let Some(Detect { graph, channels, cells, .. }) = &mut self.detect else {
-                return Err(self.cannot(Method::Detector));
-            };
-            let p = some.len();
-            let inputs = [
-                ("cells", &f32s(&[p, *channels, *cells], rows(&proposals.features.cells, *channels * *cells, some))),
-                ("places", &f32s(&[p, 4, *cells], rows(&proposals.features.places, 4 * *cells, some))),
-                ("text", &text),
-                ("ids", &ids),
-            ];
-            let wanted: [(&str, &[usize]); 2] = [("boxes", &[p, each, 4]), ("scores", &[p, each])];
-            let [boxes, scores] = engine::run_f32(graph.as_mut(), &inputs, wanted)?;
-            found.boxes.extend(boxes.as_chunks().0);
-            found.scores.extend(sound(graph.as_ref(), "scores", scores)?);
+        let looked = |at: &usize| &proposals.features.canvases[pairs[*at].canvas];
+        // Canvases of one size have equally many cells.
+        let mut order: Vec<usize> = (0..pairs.len()).collect();
+        order.sort_by_key(|at| (looked(at).place.size.width, looked(at).place.size.height));
+        let mut found =
+            together::Cells { each, boxes: vec![[0.0; 4]; pairs.len() * each], scores: vec![0.0; pairs.len() * each] };
+        let alike = order.chunk_by(|a, b| looked(a).place.size == looked(b).place.size);
+        for some in alike.flat_map(|alike| alike.chunks(MAX_PAIRS)) {
+            let (text, ids) = self.said(&some.iter().map(|at| pairs[*at]).collect::<Vec<_>>())?;
+            let Some(detect) = &mut self.detect else { return Err(self.cannot(Method::Detector)) };
+            let (boxes, scores) = detect.run(&some.iter().map(looked).collect::<Vec<_>>(), (&text, &ids))?;
+            let rows = boxes.as_chunks().0.chunks(each).zip(scores.chunks(each));
+            for (at, (boxes, scores)) in some.iter().zip(rows) {
+                let (place, own) = (looked(at).place, at * each..(at + 1) * each);
+                for (to, corners) in found.boxes[own.clone()].iter_mut().zip(boxes) {
+                    *to = place.to_canvas(*corners);
+                }
+                found.scores[own].copy_from_slice(scores);
+            }
         }
         Ok(found)
     }
 
-    fn write(
-        &mut self,
-        selection: &Selection<Vec<f32>>,
-        pairs: &[(usize, Form)],
-    ) -> Result<Vec<Vec<RawBox>>, GroundError> {
+    fn write(&mut self, selection: &Selection<Met>, pairs: &[(usize, Form)]) -> Result<Vec<Vec<RawBox>>, GroundError> {
         let Sizes { regions: k, width: d, .. } = self.sizes;
         let mut found = Vec::with_capacity(pairs.len());
         for some in pairs.chunks(MAX_PAIRS) {
@@ -424,7 +466,14 @@ impl AllRound for Nano {
                 some.iter().flat_map(|(at, _)| &all[at * each..(at + 1) * each]).copied().collect()
             };
             let forms: Vec<_> = some.iter().map(|(_, form)| *form).collect();
-            found.extend(write.run(of(&selection.states, k * d), of(&selection.scores, k), &forms)?);
+            let mut written = write.run(of(&selection.states.regions, k * d), of(&selection.scores, k), &forms)?;
+            for ((at, _), boxes) in some.iter().zip(&mut written) {
+                let place = selection.states.places[*at];
+                for one in boxes {
+                    one.fractions = place.to_canvas(one.fractions);
+                }
+            }
+            found.extend(written);
         }
         Ok(found)
     }

@@ -78,7 +78,7 @@ fn router(model: impl Able + 'static) -> Router {
         library: PathBuf::new(),
         runtime: String::new(),
     };
-    Router::new(Box::new(model), info, Limits { max_batch: 1, canvas: SIZE }, Vec::new())
+    Router::new(Box::new(model), info, Limits { max_batch: 1, canvases: SIZE.into() }, Vec::new())
 }
 
 #[test]

@@ -8,14 +8,14 @@ use tokio::time::sleep_until;
 use super::*;
 use crate::{
     ingest::{BoxFuture, Flow, Picture},
-    types::{CameraId, Capture, Clock, Letterbox, Rgb},
+    types::{CameraId, Capture, Clock, Letterbox, Rgb, Size},
 };
 
 const SIZE: Size = Size { width: 1, height: 1 };
 
 fn options(restart: Restart) -> Options {
     Options {
-        canvas: SIZE,
+        canvases: SIZE.into(),
         policy: Policy::Latest,
         restart,
         ready: Arc::default(),

@@ -2,7 +2,7 @@
 
     pip install onnx==1.23.2 onnxruntime numpy && python tests/data/nano_tiny/make.py
 
-The canvas is 16x8 and carries the answer itself. Row k of the canvas is cell k, in the first two pixels:
+The canvas is 16x8, or 12x10, and carries the answer itself. Row k of the canvas is cell k, in the first two pixels:
 (R,G,B),(R,G,B) = (x1, y1, x2), (y2, objectness, brightness), each divided by 255. The first four cells are the regions.
 
     bright, light   brightness          dark    1 - brightness
@@ -25,6 +25,7 @@ from onnx import TensorProto as T, helper as h, numpy_helper
 
 HERE = pathlib.Path(__file__).parent
 WIDTH, HEIGHT, K, L, D, CELLS, BEST = 16, 8, 4, 5, 4, 8, 5
+OTHER = 12, 10  # another canvas, on which the cells are told in the same way
 HEADS, HEAD, LAYERS, LONGEST, MOST = 2, 4, 2, 140, 10
 VOCABULARY = {"<pad>": 0, "<unk>": 1, "bright": 2, "light": 2, "dark": 3, "the": 4, "a": 4, "left": 5, "sure": 6}
 ANSWERS = ["<pad>", "<coords>", "<bins>", "<box>", "<end>", *"0123456789", *(f"<bin_{i}>" for i in range(256))]
@@ -79,7 +80,7 @@ def vision():
         "middle": ints(1), "last": ints(2),
     }
     save(
-        "vision", nodes, [tensor("pixels", T.UINT8, "batch", HEIGHT, WIDTH, 3)],
+        "vision", nodes, [tensor("pixels", T.UINT8, "batch", "height", "width", 3)],
         [tensor("boxes", T.FLOAT, "batch", K, 4), tensor("objectness", T.FLOAT, "batch", K),
          tensor("regions", T.FLOAT, "batch", K, D), tensor("cells", T.FLOAT, "batch", D, CELLS),
          tensor("places", T.FLOAT, "batch", 4, CELLS)], constants,
@@ -228,7 +229,7 @@ def manifest():
     lines = [
         'name = "tiny"', 'version = "2"', 'family = "nano"', 'methods = ["retrieve", "detector", "coords", "bins", "zoom"]',
         'licence = "Apache-2.0"', 'provenance = "made by make.py: worked out from the pixels, or random"', "", "[input]",
-        f"width = {WIDTH}", f"height = {HEIGHT}", 'fit = "letterbox"', "", "[limits]", f"regions = {K}",
+        f"width = {WIDTH}", f"height = {HEIGHT}", f"shapes = [{list(OTHER)}]", 'fit = "letterbox"', "", "[limits]", f"regions = {K}",
         f"query_tokens = {L}", "max_batch = 8", "", "[scores]", "objectness = 0.30", "match = 0.50", "nms_iou = 0.60",
         "detector = 0.70", "", "[tokens]", 'vocabulary = "vocab.json"',
     ]

@@ -182,7 +182,8 @@ def test_overlapping_candidates_give_way_to_the_better_one():
     places = torch.zeros(1, 4, spec.CELLS)
     for cell, (score, box) in zip((10, 700, 1900), zip((0.5, 0.9, 0.4), boxes)):
         cells[0, cell], places[0, :, cell] = score, box
-    found, where, score = vision.choose(cells, places)
+    maps = [torch.zeros(1, 1, *grid) for grid in spec.GRIDS]
+    found, where, score = vision.choose(cells, places, vision.beside(maps))
     assert found[0, :2].tolist() == [700, 1900] and score[0, 2:].max() == 0
     assert torch.equal(where[0, 0], boxes[1])
 

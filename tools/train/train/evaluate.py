@@ -12,7 +12,7 @@ from . import compose, samples
 from .language import OFFERED, SelectGraph
 from .phrases import Query, of_class
 from .samples import Frame, place
-from .spec import HEIGHT, WIDTH
+from .spec import HEIGHT, SHAPES, WIDTH
 from .teacher import iou
 from .vocab import CLASS, CLASSES, COLOUR
 
@@ -58,12 +58,34 @@ def suppress(boxes, scores, bar=0.0):
     return np.array(kept, int), scores[kept]
 
 
+def inside(picture, canvas):
+    """Left, top, width and height of a picture (width, height) that lies in the middle of a canvas, as large as it can."""
+    (w, h), (across, down) = picture, canvas
+    scale = min(across / w, down / h)
+    iw, ih = max(1, round(w * scale)), max(1, round(h * scale))
+    return (across - iw) // 2, (down - ih) // 2, iw, ih
+
+
 def letterboxed(frame, rng):
-    canvas = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    h, w = frame.image.shape[:2]
-    place(frame, rng, (0, 0, w, h), (0, 0, WIDTH, HEIGHT), canvas, (cv2.INTER_LINEAR,))
-    frame.image = canvas
+    """Its boxes on the usual canvas, where phrases are made; its picture on the one that shows it largest, as the daemon does."""
+    picture, (h, w) = frame.image, frame.image.shape[:2]
+    place(frame, rng, (0, 0, w, h), (0, 0, WIDTH, HEIGHT), np.zeros((HEIGHT, WIDTH, 3), np.uint8), (cv2.INTER_LINEAR,))
+    canvases = ((WIDTH, HEIGHT), *SHAPES)
+    canvas = max(canvases, key=lambda canvas: np.prod(inside((w, h), canvas)[2:]))
+    left, top, iw, ih = inside((w, h), canvas)
+    frame.image = np.zeros((*canvas[::-1], 3), np.uint8)
+    frame.image[top:top + ih, left:left + iw] = cv2.resize(picture, (iw, ih), interpolation=cv2.INTER_LINEAR)
+    frame.view = np.array([canvas, (left, top), (iw, ih), inside((w, h), (WIDTH, HEIGHT))[:2], inside((w, h), (WIDTH, HEIGHT))[2:]], np.float32)
     return frame
+
+
+def on_usual(boxes, view):
+    """Boxes in fractions of the model's frame, in pixels of the usual canvas."""
+    canvas, corner, size, usual_corner, usual_size = (np.tile(v, 2) for v in view)
+    share = canvas / CANVAS
+    share /= share.max()
+    pixels = ((boxes - 0.5) / share + 0.5) * canvas
+    return (pixels - corner) / size * usual_size + usual_corner
 
 
 def real_frames(work, every=3):
@@ -140,7 +162,7 @@ def answers(model, frames):
     recall, collected = defaultdict(lambda: [0, 0]), []
     for group, frame, zoom in frames:
         seen = runner.look(frame.image)
-        boxes, objectness = seen[0][0].numpy() * CANVAS, seen[1][0].numpy()
+        boxes, objectness = on_usual(seen[0][0].numpy(), frame.view), seen[1][0].numpy()
         sides = (frame.boxes[:, 2:] - frame.boxes[:, :2]).min(1, initial=1e9) * zoom
         wanted = frame.boxes[sides > LARGE_ENOUGH] if len(frame.boxes) else frame.boxes
         if len(wanted):

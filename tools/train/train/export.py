@@ -12,7 +12,7 @@ from . import spec, vocab
 from .language import WRITE_LAYERS, DetectGraph, SelectGraph
 from .model import Nano
 
-VERSION = "0.6.0"
+VERSION = "0.7.0"
 GRAPHS = ("vision", "text", "select", "detect", "write")
 METHODS = ["retrieve", "detector", "coords", "bins", "zoom"]
 TOLERANCE = 2e-3
@@ -24,26 +24,29 @@ def new_model():
     return Nano(vocab.SIZE, len(vocab.CLASSES), len(vocab.COLOURS))
 
 
-def examples(batch, generator):
+def examples(batch, generator, shape=(spec.WIDTH, spec.HEIGHT)):
     """Inputs of every graph. Two frames at least: a batch of one would be baked in as a constant."""
-    pixels = torch.randint(0, 256, (batch, spec.HEIGHT, spec.WIDTH, 3), dtype=torch.uint8, generator=generator)
+    pixels = torch.randint(0, 256, (batch, *shape[::-1], 3), dtype=torch.uint8, generator=generator)
     ids = torch.randint(2, vocab.SIZE, (batch, spec.TOKENS), generator=generator)
     ids[:, 5:] = spec.PAD
     return pixels, ids
 
 
-def graphs(model, batch, generator, written=3):
-    """(name, module, inputs by name, output names, axes that vary beside the first) for every file."""
-    pixels, ids = examples(batch, generator)
+def graphs(model, batch, generator, written=3, shape=(spec.WIDTH, spec.HEIGHT)):
+    """(name, module, inputs by name, output names, axes that vary) beside the first for every file."""
+    pixels, ids = examples(batch, generator, shape)
     with torch.no_grad():
-        boxes, objectness, regions, cells, places = model.vision(pixels)
+        boxes, objectness, regions, cells, places, beside = model.vision(pixels)
         text = model.text(ids)
         match, _, states = SelectGraph(model.select)(regions, boxes, objectness, text, ids)
-    yield "vision", model.vision, {"pixels": pixels}, ["boxes", "objectness", "regions", "cells", "places"], {}
+    looked = {"cells": {2: "cells"}, "places": {2: "cells"}, "beside": {1: "cells"}}
+    outputs = ["boxes", "objectness", "regions", "cells", "places", "beside"]
+    yield "vision", model.vision, {"pixels": pixels}, outputs, {"pixels": {1: "height", 2: "width"}, **looked}
     yield "text", model.text, {"ids": ids}, ["text"], {}
     pairs = {"regions": regions, "boxes": boxes, "objectness": objectness, "text": text, "ids": ids}
     yield "select", SelectGraph(model.select), pairs, ["match", "none", "states"], {}
-    yield "detect", DetectGraph(model.detect), {"cells": cells, "places": places, "text": text, "ids": ids}, ["boxes", "scores"], {}
+    read = {"cells": cells, "places": places, "beside": beside, "text": text, "ids": ids}
+    yield "detect", DetectGraph(model.detect), read, ["boxes", "scores"], looked
     tokens = torch.randint(0, len(spec.ANSWERS), (batch, 2), generator=generator)
     past = torch.randn(batch, 2 * WRITE_LAYERS, spec.HEADS, written, spec.DIM // spec.HEADS, generator=generator)
     said = {"states": states, "shown": match, "tokens": tokens, "past": past}
@@ -58,7 +61,7 @@ def export_graphs(model, folder):
             torch.onnx.export(
                 module.eval(), tuple(inputs.values()), folder / f"{name}.onnx", opset_version=spec.OPSET,
                 input_names=list(inputs), output_names=outputs, dynamo=False,
-                dynamic_axes={key: {0: "batch", **axes.get(key, {})} for key in (*inputs, *outputs)},
+                dynamic_axes={key: {**({} if key == "beside" else {0: "batch"}), **axes.get(key, {})} for key in (*inputs, *outputs)},
             )
 
 
@@ -85,11 +88,12 @@ def worst(outputs, got, want):
 
 
 def check_graphs(model, folder):
-    """Largest difference per graph between torch and ONNX Runtime, at batch sizes other than the traced one."""
+    """Largest difference per graph between torch and ONNX Runtime, at batch sizes and shapes other than the traced ones."""
     differences = {}
-    for batch, written in ((1, 0), (3, 7)):
-        generator = torch.Generator().manual_seed(batch)
-        for name, module, inputs, outputs, _ in graphs(model, batch, generator, written):
+    tried = [(1, 0, (spec.WIDTH, spec.HEIGHT)), (3, 7, (spec.WIDTH, spec.HEIGHT)), *((1, 2, shape) for shape in spec.SHAPES)]
+    for seed, (batch, written, shape) in enumerate(tried):
+        generator = torch.Generator().manual_seed(seed)
+        for name, module, inputs, outputs, _ in graphs(model, batch, generator, written, shape):
             with torch.no_grad():
                 want = module(*inputs.values())
             want = want if isinstance(want, tuple) else (want,)
@@ -105,7 +109,8 @@ def manifest(folder, provenance, scores, name="nano"):
     lines = [
         f'name = "{name}"', f'version = "{VERSION}"', 'family = "nano"', f"methods = {json.dumps(METHODS)}",
         'licence = "Apache-2.0"', f'provenance = "{provenance}"', "",
-        "[input]", f"width = {spec.WIDTH}", f"height = {spec.HEIGHT}", 'fit = "letterbox"        # centred, black', "",
+        "[input]", f"width = {spec.WIDTH}", f"height = {spec.HEIGHT}",
+        f"shapes = {json.dumps(spec.SHAPES)}   # for pictures that are larger there", 'fit = "letterbox"        # centred, black', "",
         "[limits]", f"regions = {spec.REGIONS}", f"query_tokens = {spec.TOKENS}", "max_batch = 16", "",
         "[scores]",
         f"objectness = {scores['objectness']:.2f}        # regions below are not offered",

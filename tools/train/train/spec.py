@@ -1,6 +1,7 @@
 """The numbers that the exported graphs, the trainer and the daemon agree on."""
 
-WIDTH, HEIGHT = 512, 288      # canvas the source frame is letterboxed into
+WIDTH, HEIGHT = 512, 288      # canvas the source frame is letterboxed into, in training and mostly
+SHAPES = ((576, 256), (448, 320), (416, 352), (384, 384), (352, 416), (320, 448), (288, 512))  # others, for pictures that fill them better: whole cells of 32, as many pixels
 STRIDES = (8, 16, 32, 64)     # of the maps that carry objectness, boxes and classes
 GRIDS = tuple((-(-HEIGHT // s), -(-WIDTH // s)) for s in STRIDES)  # rows, columns
 CELLS = sum(h * w for h, w in GRIDS)

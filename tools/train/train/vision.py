@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .blocks import box_features, half_precision
-from .spec import DIM, GRIDS, HEIGHT, MAPS, REGIONS, STRIDES, WIDTH
+from .spec import DIM, HEIGHT, MAPS, REGIONS, STRIDES, WIDTH
 from .vocab import CLASSES
 
 CHANNELS = (16, 32, 64, 128, 192)  # at strides 2, 4, 8, 16, 32
@@ -84,23 +84,41 @@ class Proposals(nn.Module):
         nn.init.constant_(self.head.bias, -4.0)
         with torch.no_grad():
             self.head.bias[1:5] = 0.7
-        centres, scales = [], []
-        for stride, (rows, columns) in zip(STRIDES, GRIDS):
-            ys, xs = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-            centres.append((torch.stack([xs, ys]).reshape(2, -1).float() + 0.5) * stride)
-            scales.append(torch.full((1, rows * columns), float(stride)))
-        self.register_buffer("centres", torch.cat(centres, 1).contiguous(), persistent=False)
-        self.register_buffer("scales", torch.cat(scales, 1).contiguous(), persistent=False)
-        self.register_buffer("canvas", torch.tensor([WIDTH, HEIGHT] * 2).float().reshape(4, 1), persistent=False)
 
     def forward(self, maps):
-        """Objectness logits [B,N], boxes [B,4,N] (xyxy, 0..1, unclipped) and class logits [B,classes,N] for every cell."""
+        """Objectness logits [B,N], boxes [B,4,N] (xyxy, fractions of the canvas, unclipped) and class logits [B,classes,N] for every cell."""
         with half_precision(self.training):
             raw = torch.cat([self.head(self.tower(m)).flatten(2) for m in maps], 2)
         raw = raw.float()
-        sides = raw[:, 1:5].clamp(-4.0, 3.0).exp() * self.scales
-        boxes = torch.cat([self.centres - sides[:, :2], self.centres + sides[:, 2:]], 1) / self.canvas
+        centres, strides = cells(maps)
+        sides = raw[:, 1:5].clamp(-4.0, 3.0).exp() * strides
+        boxes = torch.cat([centres - sides[:, :2], centres + sides[:, 2:]], 1) / torch.cat([canvas(maps)] * 2)[:, None]
         return raw[:, 0], boxes, raw[:, 5:]
+
+
+def cells(maps):
+    """Centres [2,N] and strides [1,N], in pixels, of the cells of all maps."""
+    centres, strides = [], []
+    for stride, m in zip(STRIDES, maps):
+        steps = lambda axis: (torch.arange(m.shape[axis], device=m.device).float() + 0.5) * stride
+        ys, xs = torch.meshgrid(steps(2), steps(3), indexing="ij")
+        centres.append(torch.stack([xs, ys]).flatten(1))
+        strides.append(torch.full_like(centres[-1][:1], float(stride)))
+    return torch.cat(centres, 1), torch.cat(strides, 1)
+
+
+def canvas(maps):
+    """Width and height of the canvas in pixels, [2]: whole cells of the third map."""
+    one = maps[2].new_full((1,), float(STRIDES[2]))
+    return torch.cat([one * maps[2].shape[3], one * maps[2].shape[2]])
+
+
+def on_frame(boxes, maps):
+    """Boxes [B,K,4] in fractions of the canvas, in fractions of the frame: the usual canvas, on which this one lies centred and as
+    large as it can. Whatever shape a canvas has, places mean what they meant in training."""
+    share = canvas(maps) / canvas(maps).new_tensor([WIDTH, HEIGHT])
+    share = torch.cat([share / share.max()] * 2)
+    return (boxes - 0.5) * share + 0.5
 
 
 def overlap(boxes):
@@ -112,23 +130,33 @@ def overlap(boxes):
     return inter / (area.unsqueeze(2) + area.unsqueeze(1) - inter + 1e-9)
 
 
-def peaks(objectness):
+def beside(maps):
+    """Of every cell the one above it on the same map and the one below, [2,N]; itself where there is none."""
+    above, below, start = [], [], 0
+    for m in maps:
+        rows, columns = m.shape[2:]
+        index = torch.arange(rows * columns, device=m.device)
+        row = torch.div(index, columns, rounding_mode="floor")
+        above.append(start + index - columns * (row > 0).long())
+        below.append(start + index + columns * (row < rows - 1).long())
+        start = start + rows * columns
+    return torch.stack([torch.cat(above), torch.cat(below)])
+
+
+def peaks(objectness, beside):
     """Objectness of the cells that no neighbour above or below on the same map outdoes; 0 elsewhere. Neighbours to the left and
     right are not asked: people stand side by side, and of a street camera's lost a third less are lost so."""
-    parts = []
-    for part, (rows, columns) in zip(objectness.split([h * w for h, w in GRIDS], 1), GRIDS):
-        grid = part.reshape(-1, 1, rows, columns)
-        parts.append((grid * (grid >= F.max_pool2d(grid, (3, 1), 1, (1, 0))).to(grid.dtype)).flatten(1))
-    return torch.cat(parts, 1)
+    least = torch.maximum(objectness[:, beside[0]], objectness[:, beside[1]])
+    return objectness * (objectness >= least).to(objectness.dtype)
 
 
-def choose(objectness, boxes, count=REGIONS, candidates=CANDIDATES):
+def choose(objectness, boxes, beside, count=REGIONS, candidates=CANDIDATES):
     """The best cells that no better candidate covers: (cell [B,K], boxes [B,K,4], objectness [B,K], 0 in a slot left over).
 
     Suppression in one step, without the loop of greedy NMS (YOLACT's "Fast NMS", Bolya et al. 2019): a candidate gives way
     to any better one, even if that one gives way itself. Its shape is fixed, so a batch exports cleanly.
     """
-    score, cell = peaks(objectness).topk(candidates, 1)
+    score, cell = peaks(objectness, beside).topk(candidates, 1)
     where = boxes.gather(2, cell.unsqueeze(1).expand(-1, 4, -1)).transpose(1, 2).clamp(0.0, 1.0)
     better = torch.ones(candidates, candidates, device=score.device).triu(1)
     covered = (overlap(where) * better).amax(1) > APART
@@ -199,15 +227,18 @@ class Vision(nn.Module):
         return stages, maps, F.conv2d(image, self.shrink, stride=SHRUNK)
 
     def look(self, pixels):
-        """Everything before the region tokens, as the second part of training caches it."""
+        """Everything before the region tokens, as the second part of training caches it; the chosen boxes in fractions of the canvas."""
         _, maps, small = self.encode(pixels)
         heat, boxes, kinds = self.proposals(maps)
-        cells, chosen, objectness = choose(heat.sigmoid(), boxes)
+        cells, chosen, objectness = choose(heat.sigmoid(), boxes, beside(maps))
         seen = self.regions.gather(maps, small, kinds, cells, chosen)
         return maps, heat, boxes, kinds, chosen, objectness, seen
 
     def forward(self, pixels):
-        """boxes [B,K,4], objectness [B,K], regions [B,K,D], cells [B,C,N], places [B,4,N]."""
+        """boxes [B,K,4], objectness [B,K], regions [B,K,D], cells [B,C,N], places [B,4,N], beside [2,N]; boxes and places in fractions
+        of the frame (`on_frame`)."""
         maps, _, places, _, chosen, objectness, seen = self.look(pixels)
         cells = torch.cat([m.flatten(2) for m in maps], 2)
-        return chosen, objectness, self.regions(*seen, chosen), cells, places
+        chosen = on_frame(chosen, maps)
+        places = on_frame(places.transpose(1, 2), maps).transpose(1, 2)
+        return chosen, objectness, self.regions(*seen, chosen), cells, places, beside(maps)

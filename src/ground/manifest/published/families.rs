@@ -221,6 +221,7 @@ fn normalised(source: &Source) -> Result<Input, ManifestError> {
     Ok(Input {
         width: 0,
         height: 0,
+        shapes: Vec::new(),
         fit: Fit::Stretch,
         patch: None,
         merge: None,

@@ -1,0 +1,77 @@
+//! The graph of `detector`: `cells`, `places`, `beside`, `text`, `ids` -> `boxes` f32 `[P,M,4]`, `scores` f32 `[P,M]`.
+
+use super::{Sizes, f32s, look::Looked, needs, said, sound};
+use crate::ground::{
+    GroundError,
+    engine::{self, Data, Element, Engine, EngineError, Port, Tensor},
+};
+
+/// The opened graph.
+pub(super) struct Detect {
+    graph: Box<dyn Engine>,
+    /// Numbers a cell has.
+    pub(super) channels: usize,
+    /// Cells on a canvas, where all canvases have equally many.
+    cells: Option<usize>,
+    /// Whether it is told which cells lie above one another; a graph for canvases of one size knows.
+    pub(super) told: bool,
+    /// Cells that come back.
+    pub(super) each: usize,
+}
+
+impl Detect {
+    /// Checks the graph against `vision`'s and the model's numbers.
+    pub(super) fn open(vision: &dyn Engine, graph: Box<dyn Engine>, sizes: &Sizes) -> Result<Self, GroundError> {
+        let port = |ports: &[Port], name: &str| ports.iter().find(|port| port.name == name).cloned();
+        let fixed = |port: Option<Port>, name: &str, at: usize| {
+            port.as_ref().and_then(|port| port.shape.get(at).copied().flatten()).ok_or_else(|| EngineError::Ports {
+                file: graph.file().to_owned(),
+                what: "ports",
+                expected: format!("{name} with an axis {at} of fixed length"),
+                found: port.map_or("nothing of that name".to_owned(), |port| port.to_string()),
+            })
+        };
+        let cells = port(graph.inputs(), "cells");
+        let count = cells.as_ref().and_then(|port| port.shape.get(2).copied().flatten());
+        let channels = fixed(cells, "cells", 1)?;
+        let each = fixed(port(graph.outputs(), "scores"), "scores", 1)?;
+        let told = port(graph.inputs(), "beside").is_some();
+        let free = |name, shape: &[Option<usize>]| Port::new(name, Element::F32, shape);
+        let mut looked = vec![free("cells", &[None, Some(channels), count]), free("places", &[None, Some(4), count])];
+        if told {
+            looked.push(Port::new("beside", Element::I64, &[Some(2), count]));
+        }
+        needs(vision, &looked)?;
+        let given = [free("boxes", &[None, Some(each), Some(4)]), free("scores", &[None, Some(each)])];
+        looked.extend(said(sizes));
+        engine::check_ports(graph.as_ref(), &looked, &given)?;
+        Ok(Self { graph, channels, cells: count, told, each })
+    }
+
+    /// How many cells there are, where `vision` gave so many numbers of them.
+    pub(super) fn count(&self, numbers: usize) -> usize {
+        self.cells.unwrap_or(numbers / self.channels.max(1))
+    }
+
+    /// The best cells of each of some canvases of one size, and their scores, by the words of each.
+    pub(super) fn run(
+        &mut self,
+        looked: &[&Looked],
+        (text, ids): (&Tensor, &Tensor),
+    ) -> Result<(Vec<f32>, Vec<f32>), GroundError> {
+        let (p, each) = (looked.len(), self.each);
+        let n = looked.first().map_or(0, |one| self.count(one.cells.features.len()));
+        let rows = |of: fn(&Looked) -> &[f32]| looked.iter().flat_map(|one| of(one)).copied().collect();
+        let cells = f32s(&[p, self.channels, n], rows(|one| &one.cells.features));
+        let places = f32s(&[p, 4, n], rows(|one| &one.cells.places));
+        let beside = looked.first().map(|one| one.cells.beside.clone()).unwrap_or_default();
+        let beside = Tensor { shape: vec![2, n], data: Data::I64(beside) };
+        let mut inputs = vec![("cells", &cells), ("places", &places), ("text", text), ("ids", ids)];
+        if self.told {
+            inputs.push(("beside", &beside));
+        }
+        let wanted: [(&str, &[usize]); 2] = [("boxes", &[p, each, 4]), ("scores", &[p, each])];
+        let [boxes, scores] = engine::run_f32(self.graph.as_mut(), &inputs, wanted)?;
+        Ok((boxes, sound(self.graph.as_ref(), "scores", scores)?))
+    }
+}
