@@ -189,7 +189,7 @@ fn on_a_canvas_of_another_shape_boxes_lie_where_they_do_on_the_models_frame() {
         boxes
     };
     let cases = cases();
-    let methods = [Method::Bins, Method::Coords, Method::Detector];
+    let methods = [Method::Bins, Method::Coords, Method::Detector, Method::Retrieve];
     // Beside frames on the usual canvas, in one batch: each is told about its own.
     let jobs = cases.iter().step_by(3).flat_map(|case| {
         let other = frame_of("cam0", &ledger, (view, painted_on(OTHER, &case.cells)), None);
@@ -199,8 +199,15 @@ fn on_a_canvas_of_another_shape_boxes_lie_where_they_do_on_the_models_frame() {
     let jobs: Vec<_> = jobs.collect();
     let answers: Vec<_> = jobs.chunks(8).flat_map(|jobs| model.ground(&batch(jobs.to_vec())).unwrap()).collect();
     let mut told = 0;
-    for (case, answers) in cases.iter().step_by(3).zip(answers.iter().step_by(2)) {
-        let [bins, coords, detector] = &answers[..] else { panic!("three answers") };
+    for (case, answers) in cases.iter().step_by(3).zip(answers.chunks(2)) {
+        let [other, usual] = answers else { panic!("two frames") };
+        near(&found(&usual[0]), &self::expected(&case.bins.boxes, 0.5), "bins on the usual canvas");
+        near(&found(&usual[2]), &suppressed(&self::expected(&case.detector, 0.7), 0.6), "detector on the usual canvas");
+        let [bins, coords, detector, retrieve] = &other[..] else { panic!("four answers") };
+        let corners = |cell: &Cell| [cell[0], cell[1], cell[2], cell[3]].map(|v| f32::from(v) / 255.0);
+        let offered = case.cells[..4].iter().zip(&case.matching).filter(|(cell, _)| cell[4] >= 77);
+        let regions: Vec<_> = offered.map(|(cell, score)| (corners(cell), *score)).collect();
+        near(&found(retrieve), &suppressed(&expected(&regions, 0.5), 0.6), "retrieve");
         near(&found(bins), &expected(&case.bins.boxes, 0.5), "bins");
         near(&found(coords), &expected(&case.coords.boxes, 0.5), "coords");
         near(&found(detector), &suppressed(&expected(&case.detector, 0.7), 0.6), "detector");

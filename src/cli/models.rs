@@ -63,9 +63,10 @@ fn none_in(folders: &[PathBuf]) -> String {
 
 fn info(name: &Path) -> Result<(), Failure> {
     let m = find(name)?;
+    let canvases: Vec<_> = m.canvases().iter().map(|size| format!("{}x{}", size.width, size.height)).collect();
     let mut text = format!(
         "name        {}\nversion     {}\nfamily      {}\nmethods     {}\nhash        {}\nlicence     {}\nprovenance  {}\n\
-         canvas      {}x{} ({})\nfolder      {}\n",
+         canvas      {} ({})\nfolder      {}\n",
         m.name,
         m.version,
         m.family,
@@ -73,8 +74,7 @@ fn info(name: &Path) -> Result<(), Failure> {
         m.hash8(),
         m.licence,
         m.provenance,
-        m.canvas().width,
-        m.canvas().height,
+        canvases.join(", "),
         m.input.fit.name(),
         m.dir.display()
     );

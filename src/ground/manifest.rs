@@ -186,6 +186,9 @@ impl Manifest {
                 return complain(key, &format!("is {value}; should be 0 to 1"));
             }
         }
+        if !self.input.shapes.is_empty() && self.input.fit != Fit::Letterbox {
+            return complain("input.shapes", "has a use with fit = \"letterbox\" only; take it out");
+        }
         self.files.iter().enumerate().try_for_each(|(i, file)| self.check_file(i, file))?;
         let names = self.head.is_some() && self.tokens.vocabulary.as_os_str().is_empty();
         if !names && !self.files.iter().any(|f| f.path == self.tokens.vocabulary) {

@@ -117,6 +117,7 @@ impl Opening {
     /// Opens a model whose files are run with so much, but for the one that sees every picture.
     fn open(&mut self, compute: Compute, meter: &Meter) -> Result<Opened, GroundError> {
         let Self { manifest, folders, runtime, compute: whole, zoom, sees, files } = self;
+        let first = sees.is_none();
         let mut open = |file: &Path| {
             if !seeing::is_file(manifest, file) {
                 files.insert(file.to_owned());
@@ -132,7 +133,7 @@ impl Opening {
         match manifest.family.as_str() {
             nano::FAMILY => {
                 let mut model = Nano::open(manifest, &mut open)?;
-                model.warm_up()?;
+                model.warm_up(first)?;
                 let (bars, zoom) = (bars(manifest)?, zoom.another());
                 let model = Together { model, bars, canvases: manifest.canvases(), zoom };
                 Ok(Opened::one(model, manifest.methods.clone()))

@@ -94,8 +94,7 @@ pub(super) fn manifest(config: &ModelConfig, folders: &[PathBuf]) -> Result<Mani
         return Err(GroundError::Unfit { manifest: manifest.path(), reason });
     }
     manifest.input.rect &= config.provider == Provider::Cpu;
-    if config.provider == Provider::Tensorrt {
-        // It compiles the graph for the sizes that it has seen, and anew for each other.
+    if config.provider != Provider::Cpu {
         manifest.input.shapes.clear();
     }
     Ok(manifest)

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! answer = (<coords> | <bins>) { <box> place } <end>
-//! place  = 12 digits                        x1 y1 x2 y2 in thousandths of the canvas, three digits each
-//!        | <bin_a> <bin_b> <bin_c> <bin_d>  x1 y1 x2 y2, each (bin + 0.5) / 256 of the canvas
+//! place  = 12 digits                        x1 y1 x2 y2 in thousandths of the model's frame, three digits each
+//!        | <bin_a> <bin_b> <bin_c> <bin_d>  x1 y1 x2 y2, each (bin + 0.5) / 256 of the frame
 //! ```
 //!
 //! (`tools/train/train/losses.py`, `spell` and `sentence`.) The reader says which tokens may come next, so that the
@@ -14,7 +14,7 @@ use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use super::{RawBox, checked, quantised};
 
-/// Location tokens on either side of the canvas.
+/// Location tokens on either side of the frame.
 pub const BINS: usize = 256;
 
 /// Digits of a coordinate.
@@ -99,7 +99,7 @@ impl Answers {
         self.begin[usize::from(form == Form::Bins)]
     }
 
-    /// The tokens after `<box>` that stand for a box in fractions of the canvas.
+    /// The tokens after `<box>` that stand for a box in fractions of the frame.
     pub fn spell(&self, form: Form, fractions: [f32; 4]) -> Vec<usize> {
         match form {
             Form::Coords => {

@@ -1,6 +1,6 @@
 //! The nano family: small graphs that share one look at the picture.
 //!
-//! `B` frames, `P` pairs of a frame and a query, every first axis free:
+//! `B` frames, `P` pairs of a frame and a query, both free:
 //!
 //! - `vision`: `pixels` u8 `[B,H,W,3]` -> `boxes` f32 `[B,K,4]`, `objectness` f32 `[B,K]`, `regions` f32 `[B,K,D]`; for
 //!   `detector` also `cells` f32 `[B,C,N]` and `places` f32 `[B,4,N]`, what is known of each cell of the maps and the box it
@@ -12,7 +12,7 @@
 //! - `detect`: `cells`, `places`, `beside`, `text`, `ids` -> `boxes` f32 `[P,M,4]`, `scores` f32 `[P,M]`, the best cells
 //! - `write`: see [`write`]
 //!
-//! Boxes and places are in fractions of the model's frame ([`look::Place`]), which the usual canvas fills. Where the model takes
+//! Boxes and places are in fractions of the model's frame ([`look::OnFrame`]), which the usual canvas fills. Where the model takes
 //! canvases of several shapes, `H`, `W` and `N` are free.
 //!
 //! The manifest's methods say which files and outputs there have to be.
@@ -44,7 +44,7 @@ mod write;
 
 use detect::Detect;
 pub use look::Seen;
-use look::{Cells, Looked, Place};
+use look::{Grid, Looked, OnFrame};
 use texts::{Text, Texts};
 use write::Write;
 
@@ -86,7 +86,7 @@ struct Sizes {
 pub struct Met {
     regions: Vec<f32>,
     /// Where the canvas of each pair lies.
-    places: Vec<Place>,
+    places: Vec<OnFrame>,
 }
 
 impl Nano {
@@ -131,25 +131,25 @@ impl Nano {
         })
     }
 
-    /// Asks one word of a black picture on each canvas, by every method: what would fail on the first frame fails now, and
-    /// the first frame is not the slow one.
-    pub fn warm_up(&mut self) -> Result<(), GroundError> {
+    /// Asks one word of a black picture, by every method: what would fail on the first frame fails now, and the first frame is
+    /// not the slow one. Unless others have done so before, it looks at one on `each` canvas.
+    pub fn warm_up(&mut self, each: bool) -> Result<(), GroundError> {
         let word = self.words.example().to_owned();
-        for size in self.sizes.canvases.clone().iter() {
-            self.try_out(&Rgb { size, data: vec![0; size.area() * 3].into() }, &word)?;
-        }
-        Ok(())
-    }
-
-    fn try_out(&mut self, canvas: &Rgb, word: &str) -> Result<(), GroundError> {
-        let proposals = self.propose(&[canvas])?;
-        let pairs = [Pair { canvas: 0, text: word }];
-        let selection = self.select(&proposals, &pairs)?;
-        if self.detect.is_some() {
-            self.detect(&proposals, &pairs)?;
-        }
-        if self.write.is_some() {
-            self.write(&selection, &[(0, Form::Coords), (0, Form::Bins)])?;
+        let canvases = self.sizes.canvases.clone();
+        for size in canvases.iter().take(if each { usize::MAX } else { 1 }) {
+            let black = Rgb { size, data: vec![0; size.area() * 3].into() };
+            let proposals = self.propose(&[&black])?;
+            let pairs = [Pair { canvas: 0, text: &word }];
+            if self.detect.is_some() {
+                self.detect(&proposals, &pairs)?;
+            }
+            if size != canvases.usual() {
+                continue;
+            }
+            let selection = self.select(&proposals, &pairs)?;
+            if self.write.is_some() {
+                self.write(&selection, &[(0, Form::Coords), (0, Form::Bins)])?;
+            }
         }
         Ok(())
     }
@@ -191,7 +191,7 @@ impl Nano {
         let p = pairs.len();
         let (text, ids) = self.said(pairs)?;
         let places: Vec<_> = pairs.iter().map(|pair| proposals.features.canvases[pair.canvas].place).collect();
-        let on_frame = |(pair, place): (&Pair<'_>, &Place)| {
+        let on_frame = |(pair, place): (&Pair<'_>, &OnFrame)| {
             let boxes = &proposals.boxes[pair.canvas * k..(pair.canvas + 1) * k];
             boxes.iter().flat_map(|corners| place.to_frame(*corners)).collect::<Vec<_>>()
         };
@@ -375,7 +375,7 @@ impl Nano {
         let boxes = take(graph, &mut outputs, "boxes", &[b, k, 4])?;
         let objectness = sound(graph, "objectness", take(graph, &mut outputs, "objectness", &[b, k])?)?;
         let regions = take(graph, &mut outputs, "regions", &[b, k, d])?;
-        let place = Place::new(size, self.sizes.canvases.usual());
+        let place = OnFrame::new(size, self.sizes.canvases.usual());
         let cells = self.cells(&mut outputs, b)?;
         let canvases = cells.into_iter().map(|cells| Looked { place, cells: Arc::new(cells) }).collect();
         let boxes = boxes.as_chunks().0.iter().map(|corners| place.to_canvas(*corners)).collect();
@@ -383,12 +383,13 @@ impl Nano {
     }
 
     /// The cells of `b` canvases.
-    fn cells(&self, outputs: &mut Outputs, b: usize) -> Result<Vec<Cells>, GroundError> {
-        let Some(detect) = &self.detect else { return Ok((0..b).map(|_| Cells::default()).collect()) };
+    fn cells(&self, outputs: &mut Outputs, b: usize) -> Result<Vec<Grid>, GroundError> {
+        let Some(detect) = &self.detect else { return Ok((0..b).map(|_| Grid::default()).collect()) };
         let graph = self.vision.as_ref();
         let features = outputs.take("cells").filter(|t| t.shape.len() == 3 && t.shape[..2] == [b, detect.channels]);
+        let features = features.filter(|t| detect.cells.is_none_or(|cells| t.shape[2] == cells));
         let n = features.as_ref().map_or(0, |t| t.shape[2]);
-        let called = format!("`cells` of f32[{b},{},?]", detect.channels);
+        let called = format!("`cells` as {} takes them", detect.graph.file().display());
         let features = found(graph, &called, features.and_then(Tensor::into_f32))?;
         let places = take(graph, outputs, "places", &[b, 4, n])?;
         let beside = if detect.told {
@@ -398,10 +399,10 @@ impl Nano {
             Vec::new()
         };
         if b == 1 {
-            return Ok(vec![Cells { features, places, beside }]);
+            return Ok(vec![Grid { features, places, beside }]);
         }
         let rows = features.chunks(features.len().div_ceil(b).max(1)).zip(places.chunks((4 * n).max(1)));
-        Ok(rows.map(|(f, p)| Cells { features: f.to_vec(), places: p.to_vec(), beside: beside.clone() }).collect())
+        Ok(rows.map(|(f, p)| Grid { features: f.to_vec(), places: p.to_vec(), beside: beside.clone() }).collect())
     }
 }
 

@@ -64,7 +64,7 @@ pub fn union(a: &Corners, b: &Corners) -> Corners {
     [a[0].min(b[0]), a[1].min(b[1]), a[2].max(b[2]), a[3].max(b[3])]
 }
 
-/// The part of the picture that a model with a fixed canvas is shown of an area: the area with `margin` on each side,
+/// The part of the picture that a model with a canvas is shown of an area: the area with `margin` on each side,
 /// at least `least` pixels wide where the picture is, and of the canvas' shape where the picture allows, so that none of
 /// the canvas is wasted on borders. It is moved, not cut, at the picture's edges. `None` for an empty picture.
 pub fn framed(area: &BBox, picture: Size, canvas: Size, margin: f32, least: f32) -> Option<BBox> {

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from train import colour, compose, distil, export, language, losses, phrases, restore, samples, spec, targets, teacher, vision, vocab, wild  # noqa: E402
+from train import colour, compose, distil, evaluate, export, language, losses, phrases, restore, samples, spec, targets, teacher, vision, vocab, wild  # noqa: E402
 from train.render import cast, pen  # noqa: E402
 
 
@@ -263,3 +263,30 @@ def test_wrong_colour_is_declared_absent(pool):
         np.zeros((1, 3, 11), np.float32), set(range(len(vocab.CLASSES))), False, np.ones(1, bool))
     assert (phrases.coloured(scene, vocab.COLOUR["blue"], 0) == 0).all()
     assert (phrases.coloured(scene, vocab.COLOUR["red"], 0) == 1).all()
+
+
+@pytest.mark.parametrize("shape", [(spec.WIDTH, spec.HEIGHT), *spec.SHAPES])
+def test_cells_know_their_neighbours_above_and_below_on_every_canvas(shape):
+    torch.manual_seed(0)
+    maps = [torch.rand(2, 1, -(-shape[1] // s), -(-shape[0] // s)) for s in spec.STRIDES]
+    kept = [m * (m >= torch.nn.functional.max_pool2d(m, (3, 1), 1, (1, 0))) for m in maps]
+    flat = lambda ms: torch.cat([m.flatten(1) for m in ms], 1)
+    assert torch.equal(vision.peaks(flat(maps), vision.beside(maps)), flat(kept))
+    centres, strides = vision.cells(maps)
+    assert centres.amax(1).tolist() <= [shape[0] + 32, shape[1] + 32] and vision.canvas(maps).tolist() == list(shape)
+    assert centres[:, 1].tolist() == [12.0, 4.0] and strides.unique().tolist() == list(spec.STRIDES)
+
+
+def test_a_square_canvas_lies_in_the_middle_of_the_frame_and_boxes_come_back():
+    maps = [torch.zeros(1, 1, 384 // s, 384 // s) for s in spec.STRIDES]
+    assert vision.on_frame(torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]), maps)[0, 0].tolist() == [0.21875, 0.0, 0.78125, 1.0]
+    frame = samples.Frame.bare(np.zeros((300, 400, 3), np.uint8), [])
+    frame.boxes = np.array([[40.0, 30.0, 200.0, 150.0]], np.float32)
+    frame.classes, frame.colours, frame.shares, frame.drawn = np.zeros(1, int), np.zeros((1, 3), int), np.zeros((1, 3, 11)), np.zeros(1, bool)
+    evaluate.letterboxed(frame, np.random.default_rng(0))
+    assert frame.image.shape == (320, 448, 3)
+    left, top, iw, ih = evaluate.inside((400, 300), (448, 320))
+    on_canvas = np.array([[left + iw * 0.1, top + ih * 0.1, left + iw * 0.5, top + ih * 0.5]])
+    maps = [torch.zeros(1, 1, -(-320 // s), -(-448 // s)) for s in spec.STRIDES]
+    on_frame = vision.on_frame(torch.tensor(on_canvas / [448, 320, 448, 320], dtype=torch.float32)[None], maps)[0].numpy()
+    assert np.abs(evaluate.on_usual(on_frame, frame.view) - frame.boxes).max() < 0.6

@@ -33,7 +33,7 @@ def examples(batch, generator, shape=(spec.WIDTH, spec.HEIGHT)):
 
 
 def graphs(model, batch, generator, written=3, shape=(spec.WIDTH, spec.HEIGHT)):
-    """(name, module, inputs by name, output names, axes that vary) beside the first for every file."""
+    """(name, module, inputs by name, output names, axes that vary beside the first) for every file."""
     pixels, ids = examples(batch, generator, shape)
     with torch.no_grad():
         boxes, objectness, regions, cells, places, beside = model.vision(pixels)

@@ -14,7 +14,7 @@ OPSET = 17
 
 PAD, UNK = 0, 1
 
-BINS = 256                    # location tokens along either side of the canvas
-DIGITS = 3                    # a coordinate as text: thousandths of the canvas
+BINS = 256                    # location tokens along either side of the frame
+DIGITS = 3                    # a coordinate as text: thousandths of the frame
 ANSWERS = ("<pad>", "<coords>", "<bins>", "<box>", "<end>", *"0123456789", *(f"<bin_{i}>" for i in range(BINS)))
 ANSWER = {name: i for i, name in enumerate(ANSWERS)}

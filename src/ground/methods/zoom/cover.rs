@@ -1,6 +1,6 @@
 //! Which crops to look at, of all that might show something known, if there is no time for all. Pure.
 
-use super::look::SMALL;
+use super::look::{SMALL, span};
 use crate::{
     ground::zoom::memory::Seed,
     types::{BBox, Size},
@@ -43,7 +43,7 @@ pub(super) fn clarity(crop: &BBox, seed: &Seed, canvas: Size, picture: Size) -> 
     if !shows(crop, seed, picture) {
         return 0.0;
     }
-    let share = seed.bbox.width().max(seed.bbox.height()) / coarseness(crop, canvas) / canvas.height as f32;
+    let share = seed.bbox.width().max(seed.bbox.height()) / coarseness(crop, canvas) / span(canvas);
     (share / SMALL).min(1.0)
 }
 

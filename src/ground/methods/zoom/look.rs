@@ -24,6 +24,12 @@ const SAME: f32 = 0.4;
 /// Beyond this share it is too near to be known for what it is.
 const TOO_NEAR: f32 = 0.75;
 
+/// What lengths on a canvas are measured by, in its pixels: the height of one of 16:9 that has as many. A thing is as easily seen on
+/// a tall canvas as on a wide one.
+pub(super) fn span(canvas: Size) -> f32 {
+    (canvas.area() as f32).sqrt() * 0.75
+}
+
 /// What one look told.
 #[derive(Debug)]
 pub(super) struct Look {
@@ -70,11 +76,11 @@ impl Look {
         self.share(bbox) < SMALL
     }
 
-    /// The longer side of a box, in shares of the canvas' height.
+    /// The longer side of a box, in shares of [`span`].
     fn share(&self, bbox: &BBox) -> f32 {
         let [x1, y1, x2, y2] = self.placed.to_canvas(bbox);
         let (width, height) = ((x2 - x1) * self.canvas.width as f32, (y2 - y1) * self.canvas.height as f32);
-        width.max(height) / self.canvas.height as f32
+        width.max(height) / span(self.canvas)
     }
 
     /// What it counts for when looks disagree about a box: the more, the better it shows a thing of that size.

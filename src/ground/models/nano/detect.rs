@@ -8,11 +8,11 @@ use crate::ground::{
 
 /// The opened graph.
 pub(super) struct Detect {
-    graph: Box<dyn Engine>,
+    pub(super) graph: Box<dyn Engine>,
     /// Numbers a cell has.
     pub(super) channels: usize,
     /// Cells on a canvas, where all canvases have equally many.
-    cells: Option<usize>,
+    pub(super) cells: Option<usize>,
     /// Whether it is told which cells lie above one another; a graph for canvases of one size knows.
     pub(super) told: bool,
     /// Cells that come back.
@@ -48,11 +48,6 @@ impl Detect {
         Ok(Self { graph, channels, cells: count, told, each })
     }
 
-    /// How many cells there are, where `vision` gave so many numbers of them.
-    pub(super) fn count(&self, numbers: usize) -> usize {
-        self.cells.unwrap_or(numbers / self.channels.max(1))
-    }
-
     /// The best cells of each of some canvases of one size, and their scores, by the words of each.
     pub(super) fn run(
         &mut self,
@@ -60,7 +55,7 @@ impl Detect {
         (text, ids): (&Tensor, &Tensor),
     ) -> Result<(Vec<f32>, Vec<f32>), GroundError> {
         let (p, each) = (looked.len(), self.each);
-        let n = looked.first().map_or(0, |one| self.count(one.cells.features.len()));
+        let n = looked.first().map_or(0, |one| one.cells.places.len() / 4);
         let rows = |of: fn(&Looked) -> &[f32]| looked.iter().flat_map(|one| of(one)).copied().collect();
         let cells = f32s(&[p, self.channels, n], rows(|one| &one.cells.features));
         let places = f32s(&[p, 4, n], rows(|one| &one.cells.places));

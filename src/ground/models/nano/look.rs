@@ -16,13 +16,13 @@ pub struct Seen {
 /// What is known of one canvas.
 #[derive(Debug, Clone)]
 pub(super) struct Looked {
-    pub(super) place: Place,
-    pub(super) cells: Arc<Cells>,
+    pub(super) place: OnFrame,
+    pub(super) cells: Arc<Grid>,
 }
 
 /// The cells of a canvas, for `detector`; nothing where the model cannot do that.
 #[derive(Debug, Default)]
-pub(super) struct Cells {
+pub(super) struct Grid {
     /// What is known of each, `[C,N]`.
     pub(super) features: Vec<f32>,
     /// The box each would have, `[4,N]`.
@@ -35,14 +35,14 @@ pub(super) struct Cells {
 /// usual canvas; a canvas of another shape lies in the middle of it, as large as it can. So places, shapes and distances
 /// mean to the words what they meant in training, whatever canvas a picture is laid on.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Place {
+pub(super) struct OnFrame {
     /// The canvas.
     pub(super) size: Size,
     /// Its sides in fractions of the frame's.
     share: [f32; 2],
 }
 
-impl Place {
+impl OnFrame {
     pub(super) fn new(size: Size, usual: Size) -> Self {
         let [across, down] = [size.width as f32 / usual.width as f32, size.height as f32 / usual.height as f32];
         let longer = across.max(down);
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn looks_come_apart_and_together_again() {
         // Two canvases of two regions with three features each.
-        let looked = |side: u32| Looked { place: Place::new(Size::new(side, side), USUAL), cells: Arc::default() };
+        let looked = |side: u32| Looked { place: OnFrame::new(Size::new(side, side), USUAL), cells: Arc::default() };
         let both = Seen { regions: (0..12u8).map(f32::from).collect(), canvases: vec![looked(32), looked(64)] };
         let parts = [both.part(0, 2, 4), both.part(2, 4, 4)];
         assert_eq!(parts[1].regions, [6.0, 7.0, 8.0, 9.0, 10.0, 11.0]);
@@ -121,18 +121,18 @@ mod tests {
     #[test]
     #[expect(clippy::float_cmp, reason = "exact by construction")]
     fn another_canvas_lies_in_the_middle_of_the_frame() {
-        let square = Place::new(Size::new(384, 384), USUAL);
+        let square = OnFrame::new(Size::new(384, 384), USUAL);
         assert_eq!(square.to_frame([0.0, 0.0, 1.0, 1.0]), [0.21875, 0.0, 0.78125, 1.0]);
-        let flat = Place::new(Size::new(1024, 288), USUAL);
+        let flat = OnFrame::new(Size::new(1024, 288), USUAL);
         assert_eq!(flat.to_frame([0.0, 0.0, 1.0, 0.5]), [0.0, 0.25, 1.0, 0.5]);
-        let usual = Place::new(USUAL, USUAL);
+        let usual = OnFrame::new(USUAL, USUAL);
         assert_eq!(usual.to_canvas([0.1, 0.2, 0.3, 0.7]), [0.1, 0.2, 0.3, 0.7]);
     }
 
     proptest! {
         #[test]
         fn places_survive_the_round_trip(w in 32u32..2000, h in 32u32..2000, corners in prop::array::uniform4(0.0f32..1.0)) {
-            let place = Place::new(Size::new(w, h), USUAL);
+            let place = OnFrame::new(Size::new(w, h), USUAL);
             for (was, is) in corners.iter().zip(place.to_canvas(place.to_frame(corners))) {
                 prop_assert!((was - is).abs() < 1e-4);
             }

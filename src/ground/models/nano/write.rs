@@ -88,7 +88,7 @@ impl Write {
         self.written
     }
 
-    /// Writes one answer for each form; `states` and `shown` have a row each. Boxes are in fractions of the canvas.
+    /// Writes one answer for each form; `states` and `shown` have a row each. Boxes are in fractions of the model's frame.
     pub(super) fn run(
         &mut self,
         states: Vec<f32>,
