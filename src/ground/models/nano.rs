@@ -305,36 +305,18 @@ impl Proposer for Nano {
             let seen = seen.map(|(outputs, canvas)| self.proposals(outputs, 1, canvas.size));
             return Ok(joined(seen.collect::<Result<Vec<_>, _>>()?));
         }
-        let mut seen: Vec<Option<Proposals<Seen>>> = canvases.iter().map(|_| None).collect();
-        while let Some(first) = seen.iter().position(Option::is_none) {
-            let alike: Vec<_> =
-                (first..canvases.len()).filter(|at| canvases[*at].size == canvases[first].size).collect();
-            let looked = self.look(&alike.iter().map(|at| canvases[*at]).collect::<Vec<_>>())?;
-            if alike.len() == canvases.len() {
-                return Ok(looked);
-            }
-            for (i, at) in alike.into_iter().enumerate() {
-                seen[at] = Some(one_of(&looked, i));
-            }
+        if canvases.iter().all(|canvas| canvas.size == canvases[0].size) {
+            return self.look(canvases);
         }
-        Ok(joined(seen.into_iter().flatten().collect()))
+        // Only a CPU is given several sizes; batches are for GPUs.
+        let seen = canvases.iter().map(|canvas| self.look(&[canvas]));
+        Ok(joined(seen.collect::<Result<Vec<_>, _>>()?))
     }
 }
 
 /// The shape of some canvases as `vision` takes them.
 fn shape(count: usize, size: Size) -> Vec<usize> {
     vec![count, size.height as usize, size.width as usize, 3]
-}
-
-/// What is known of the canvas numbered `at`.
-fn one_of(all: &Proposals<Seen>, at: usize) -> Proposals<Seen> {
-    let (from, to) = (at * all.each, (at + 1) * all.each);
-    Proposals {
-        each: all.each,
-        boxes: all.boxes[from..to].to_vec(),
-        objectness: all.objectness[from..to].to_vec(),
-        features: all.features.part(from, to, all.boxes.len()),
-    }
 }
 
 /// What is known of some canvases, one after the other.
@@ -446,7 +428,7 @@ impl AllRound for Nano {
             let (text, ids) = self.said(&some.iter().map(|at| pairs[*at]).collect::<Vec<_>>())?;
             let Some(detect) = &mut self.detect else { return Err(self.cannot(Method::Detector)) };
             let (boxes, scores) = detect.run(&some.iter().map(looked).collect::<Vec<_>>(), (&text, &ids))?;
-            let rows = boxes.as_chunks().0.chunks(each).zip(scores.chunks(each));
+            let rows = boxes.as_chunks().0.chunks(each.max(1)).zip(scores.chunks(each.max(1)));
             for (at, (boxes, scores)) in some.iter().zip(rows) {
                 let (place, own) = (looked(at).place, at * each..(at + 1) * each);
                 for (to, corners) in found.boxes[own.clone()].iter_mut().zip(boxes) {
