@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use groundd::{
     ground::{
+        self, ModelConfig,
         engine::{
             Engine, EngineError, Input, Kept, Mixed, Outputs, Part, Port, Tensor,
             local::{Compute, Local, Runtime},
@@ -21,7 +22,7 @@ use groundd::{
         },
         models::nano::Nano,
     },
-    types::{BBox, Job, Ledger, Letterbox, Method, Query, QueryId, Rgb, ScoreKind, Size},
+    types::{BBox, Job, Ledger, Letterbox, Method, Query, QueryId, Rgb, ScoreKind, Size, Status},
 };
 use serde::Deserialize;
 
@@ -214,6 +215,50 @@ fn on_a_canvas_of_another_shape_boxes_lie_where_they_do_on_the_models_frame() {
         told += bins.matches.len() + coords.matches.len() + detector.matches.len();
     }
     assert!(told > 40, "only {told} boxes were told");
+}
+
+#[test]
+fn more_detail_is_a_larger_canvas_and_the_same_places() {
+    let ledger = Arc::new(Ledger::default());
+    let config = ModelConfig { detail: 4.0, ..config(&folder()) };
+    let mut model = ground::load(&config, &[]).unwrap_or_else(|e| panic!("{e}"));
+    let canvases = model.limits().canvases;
+    assert_eq!(canvases.iter().collect::<Vec<_>>(), [Size::new(32, 16), Size::new(24, 20)]);
+    let view = canvases.view(Size::new(32, 16), 1.0);
+    let cases = cases();
+    let mut told = 0;
+    for case in cases.iter().step_by(3) {
+        let methods = [Method::Bins, Method::Coords, Method::Detector];
+        let queries = methods.map(|method| asking(&case.text, method, None)).to_vec();
+        let frame = frame_of("cam0", &ledger, (view, painted_on(view.canvas, &case.cells)), None);
+        let answers = model.ground(&batch(vec![Job { frame, queries }])).unwrap().remove(0);
+        near(&found(&answers[0]), &expected(&case.bins.boxes, 0.5), "bins");
+        near(&found(&answers[1]), &expected(&case.coords.boxes, 0.5), "coords");
+        near(&found(&answers[2]), &suppressed(&expected(&case.detector, 0.7), 0.6), "detector");
+        told += answers.iter().map(|answer| answer.matches.len()).sum::<usize>();
+    }
+    assert!(told > 30, "only {told} boxes were told");
+    // A picture for the canvas that is usual without it is one for another model.
+    let frame = frame(&ledger, painted(&cases[0].cells));
+    let queries = vec![asking(&cases[0].text, Method::Retrieve, None)];
+    let refused = model.ground(&batch(vec![Job { frame, queries }])).unwrap().remove(0).remove(0);
+    assert!(matches!(&refused.status, Status::Error(why) if why.contains("32x16, 24x20")), "{:?}", refused.status);
+}
+
+#[test]
+fn detail_that_cannot_be_had_is_refused_with_what_can() {
+    for (folder, detail, remedy) in [
+        (folder(), 0.2, "model.detail, --detail): 0.2 should be 0.25 to 4"),
+        (folder(), 4.5, "should be 0.25 to 4"),
+        (folder(), f32::NAN, "NaN should be"),
+        (tiny(), 2.0, "model.toml: detail (model.detail, --detail): 2 is for models that list `shapes`"),
+    ] {
+        let config = ModelConfig { detail, ..config(&folder) };
+        let error = ground::load(&config, &[]).map(|model| model.describe()).unwrap_err().to_string();
+        assert!(error.contains(remedy), "{error}");
+    }
+    let usual = ModelConfig { detail: 1.0, ..config(&tiny()) };
+    assert_eq!(ground::load(&usual, &[]).unwrap().limits(), load(&tiny()).limits());
 }
 
 #[test]

@@ -123,6 +123,9 @@ pub(super) struct Watch {
     /// Matches below this score, 0 to 1, are not reported; default is the model's own
     #[arg(long, value_name = "SCORE", value_parser = score)]
     pub(super) threshold: Option<f32>,
+    /// How many times the model's usual number of pixels to look at, 0.25 to 4: more for small things, less for less work
+    #[arg(long, default_value_t = 1.0, value_name = "N")]
+    pub(super) detail: f32,
     /// CPU threads for the model; 0 is one a core
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub(super) threads: usize,
@@ -194,7 +197,8 @@ ann_id may be a list; an empty one or -1 says that nothing is there. A pickle is
 
 Images, JPEG or PNG, are looked for beside the file, in images/, and where COCO keeps them; --images names another folder.
 
-acc and IoU go by the best-scoring box where one thing is there; F1 by all boxes at IoU 0.5 (F1+: of phrases for several things); \
+acc and IoU go by the best-scoring box that is reported where one thing is there (RefCOCO's figures are of the best one whatever its \
+score: --threshold 0); F1 by all boxes at IoU 0.5 (F1+: of phrases for several things); \
 miss is silence where nothing is there; AP and AP50 are COCO's. For AP, models with thresholds are asked a second time, for every \
 box they could give; of words that mean one thing, as in `largest car`, that is the best one alone, so that their recall and AP say \
 whether it is right. A phrase that the model cannot be asked counts as wrong; a search that ran out of passes counts by what it said, \
@@ -246,6 +250,9 @@ pub(super) struct Eval {
     /// Draw the best and the worst answers of each method into this folder
     #[arg(long, value_name = "DIR")]
     pub(super) examples: Option<PathBuf>,
+    /// How many times the model's usual number of pixels to look at, 0.25 to 4: more for small things, less for less work
+    #[arg(long, default_value_t = 1.0, value_name = "N")]
+    pub(super) detail: f32,
     /// CPU threads for the model; 0 is one a core
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub(super) threads: usize,
@@ -284,6 +291,9 @@ pub(super) struct Bench {
     /// A model's name, or a folder with a model.toml
     #[arg(long, default_value = "nano", value_name = "DIR|NAME")]
     pub(super) model: PathBuf,
+    /// How many times the model's usual number of pixels to look at, 0.25 to 4: more for small things, less for less work
+    #[arg(long, default_value_t = 1.0, value_name = "N")]
+    pub(super) detail: f32,
     /// CPU threads for the model; 0 is one a core
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub(super) threads: usize,

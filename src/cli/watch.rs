@@ -61,6 +61,7 @@ fn load(args: &args::Watch) -> Result<Box<dyn Grounder>, Failure> {
         path: args.model.clone(),
         provider: args.provider,
         threads: args.threads,
+        detail: args.detail,
         ..ModelConfig::default()
     };
     if args.every_frame {

@@ -25,8 +25,8 @@ pub enum Case {
 pub struct Answer<'a> {
     /// The boxes, as they are reported.
     pub boxes: &'a [Scored],
-    /// Whether it had looked everywhere. A search that spent its passes before that counts by what it said, like any other;
-    /// how many of them there were is told beside the figures.
+    /// Whether it had found something, or looked everywhere. A search that spent its passes before that counts by its silence, like
+    /// any other; how many of them there were is told beside the figures.
     pub finished: bool,
 }
 
@@ -44,7 +44,7 @@ pub struct Verdict {
     pub case: Case,
     /// Whether the model answered at all; where it refused, everything is missed and silence is no merit.
     pub answered: bool,
-    /// Whether it had looked everywhere by then, as far as it answered.
+    /// Whether it had found something or looked everywhere, as far as it answered.
     pub finished: bool,
     /// Things found.
     pub hits: usize,
@@ -97,7 +97,7 @@ pub struct Tally {
     pub things: usize,
     /// Phrases the model refused.
     pub refused: usize,
-    /// Phrases it answered before it had looked everywhere.
+    /// Phrases it was silent about before it had looked everywhere.
     pub unfinished: usize,
     one: usize,
     one_right: usize,

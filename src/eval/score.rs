@@ -38,7 +38,7 @@ pub struct Figures {
     pub for_nothing: usize,
     /// Phrases that the model could not be asked; they count as wrong.
     pub refused: usize,
-    /// Phrases whose search ended before it had looked everywhere; they count by what was said, and silence is an answer.
+    /// Phrases whose search ended before it had found anything or looked everywhere; its silence counts as an answer.
     pub unfinished: usize,
     /// Of the phrases for one, the share whose best-scoring box has an IoU of 0.5 or more.
     pub accuracy: Option<f64>,

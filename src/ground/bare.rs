@@ -39,7 +39,7 @@ impl Bare {
         let manifest = seeing::manifest(config, folders)?;
         let (runtime, file, compute) = parts(config, &manifest)?;
         let seeing = Seeing::as_published(&runtime, &file);
-        Self::opened(&manifest, seeing, compute, manifest.canvas())
+        Self::opened(&manifest, seeing, compute, manifest.canvases().usual())
     }
 
     /// Opens it as the daemon does where that shows it less than the whole canvas of pictures of this size; `None` where it does not.

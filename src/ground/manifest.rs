@@ -71,6 +71,9 @@ pub struct Manifest {
     /// The folder it was read from.
     #[serde(skip)]
     pub dir: PathBuf,
+    /// How many times the pixels of its canvases pictures get; the usual ones unless configured.
+    #[serde(skip)]
+    pub detail: Option<f32>,
 }
 
 /// Why a model's folder cannot be used.
@@ -280,7 +283,7 @@ impl Manifest {
         Ok(())
     }
 
-    /// The usual canvas. A model that takes pictures of any size gets the full one; its canvas, of
+    /// The usual canvas, without more or less detail. A model that takes pictures of any size gets the full one; its canvas, of
     /// the shape most cameras have, is what the daemon itself looks at.
     pub fn canvas(&self) -> Size {
         if self.input.fit != Fit::Patches {
@@ -294,7 +297,12 @@ impl Manifest {
 
     /// The canvases frames may be scaled to.
     pub fn canvases(&self) -> Canvases {
-        Canvases::new(self.canvas(), self.input.shapes.iter().map(|[width, height]| Size::new(*width, *height)))
+        let shapes = self.input.shapes.iter().map(|[width, height]| Size::new(*width, *height));
+        let canvases = Canvases::new(self.canvas(), shapes);
+        match self.detail {
+            Some(detail) => canvases.with_detail(detail),
+            None => canvases,
+        }
     }
 
     /// Where the only file with `role` lies; `None` if there is none or more than one.

@@ -52,6 +52,8 @@ pub struct ModelConfig {
     pub device: u32,
     /// CPU threads for one pass; 0 is one a core.
     pub threads: usize,
+    /// How many times the model's usual number of pixels it looks at, 0.25 to 4; the work grows alike.
+    pub detail: f32,
     /// The ONNX Runtime shared library; unset looks at `ORT_DYLIB_PATH`, then at the `.runtime` folder.
     pub library: Option<PathBuf>,
     /// How the choice of a model that is shown regions is read; unset is as its manifest says.
@@ -67,6 +69,7 @@ impl Default for ModelConfig {
             provider: Provider::Cpu,
             device: 0,
             threads: 0,
+            detail: 1.0,
             library: None,
             selection: None,
             zoom: ZoomConfig::default(),

@@ -34,8 +34,16 @@ use crate::types::Method;
 pub(super) fn load(config: &ModelConfig, folders: &[PathBuf], most: usize) -> Result<Box<dyn Grounder>, GroundError> {
     let mut opening = Opening::new(config, folders)?;
     let meter = Meter::default();
-    let Opened { model, methods, at_once, other } = opening.open(opening.compute, &meter)?;
+    let first = opening.open(opening.compute, &meter)?;
     let spare = opening.more(most);
+    // Until others were opened beside it, the first had all threads.
+    let first = if spare.is_empty() {
+        first
+    } else {
+        drop(first);
+        opening.open(opening.compute.part(0, opening.at_once()), &meter)?
+    };
+    let Opened { model, methods, at_once, other } = first;
     let manifest = &opening.manifest;
     let info = ModelInfo {
         name: manifest.name.clone(),
@@ -81,7 +89,7 @@ impl Opening {
         let runtime = Runtime::load(&library_path(config)?)?;
         let compute = Compute { provider: config.provider, device: config.device, threads: config.threads };
         Ok(Self {
-            zoom: Zoom::new(config.zoom, manifest.limits.max_batch),
+            zoom: Zoom::new(config.zoom, manifest.limits.max_batch).with_detail(config.detail),
             manifest,
             folders: folders.to_owned(),
             runtime,
@@ -94,12 +102,12 @@ impl Opening {
     /// More models beside the first, of which there are then at most `most`: one a thread, where a thread alone looks at a picture as
     /// well as all do, and as far as the memory allows it. Where one cannot be opened there are fewer, and the log says why.
     fn more(&mut self, most: usize) -> Vec<Built> {
-        let at_once = self.sees.as_ref().map_or(1, Lanes::at_once);
+        let at_once = self.at_once();
         let copies = self.compute.copies(self.files.iter().map(PathBuf::as_path));
         let mut more = Vec::new();
-        for _ in 1..most.min(at_once).min(copies) {
+        for index in 1..most.min(at_once).min(copies) {
             let meter = Meter::default();
-            match self.open(self.compute.each_of(at_once), &meter) {
+            match self.open(self.compute.part(index, at_once), &meter) {
                 Ok(Opened { model, .. }) => more.push(Built { model, meter }),
                 Err(error) => {
                     let reason = chain(&error);
@@ -112,6 +120,11 @@ impl Opening {
             }
         }
         more
+    }
+
+    /// How many pictures are looked at at once.
+    fn at_once(&self) -> usize {
+        self.sees.as_ref().map_or(1, Lanes::at_once)
     }
 
     /// Opens a model whose files are run with so much, but for the one that sees every picture.
@@ -168,7 +181,7 @@ impl Opening {
 fn lanes(runtime: &Runtime, manifest: &Manifest, file: &Path, compute: Compute) -> Result<Lanes<Local>, EngineError> {
     let (seeing, together) = Seeing::first(runtime, manifest, file, compute)?;
     let count = compute.lanes(file);
-    let alone = (0..count).map(|_| seeing.open(compute.each_of(count)));
+    let alone = (0..count).map(|index| seeing.open(compute.part(index, count)));
     Ok(Lanes::new(together, alone.collect::<Result<_, _>>()?))
 }
 

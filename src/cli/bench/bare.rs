@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::stop::Stop;
 use crate::{
     cli::{Exit, Failure},
-    ground::{ModelConfig, bare as engine},
+    ground::{ModelConfig, Provider, bare as engine},
     http::process::Usage,
     ingest::bare::Bare as Clip,
     types::{Rgb, Size},
@@ -39,6 +39,8 @@ pub(super) struct Bare {
     /// cooling allows, so that each costs more. What this machine could do at most goes by it. Where the daemon opens the file
     /// once, for it is large or a device computes, it is `engine_shown_ms`.
     pub(super) engine_busy_ms: f64,
+    /// Whether a device computes, one pass after the other: what it could do at most goes by the wall clock then.
+    pub(super) on_device: bool,
     /// Decoding, on one thread of the decoder.
     pub(super) decode_ms: f64,
     /// Scaling to the model's canvas and conversion to RGB.
@@ -56,6 +58,11 @@ impl Bare {
         self.engine_shown_ms + self.decode_ms * decoded
     }
 
+    /// Pictures a second that could be analysed, where `left_ms` milliseconds of the processor are left for that each second.
+    pub(super) fn possible(&self, left_ms: f64) -> f64 {
+        if self.on_device { 1e3 / self.engine_wall_ms } else { left_ms / self.engine_busy_ms }
+    }
+
     /// The mean of several, of which there is at least one.
     pub(super) fn mean(all: &[Self]) -> Self {
         let of = |part: fn(&Self) -> f64| all.iter().map(part).sum::<f64>() / all.len().max(1) as f64;
@@ -64,6 +71,7 @@ impl Bare {
             engine_wall_ms: of(|bare| bare.engine_wall_ms),
             engine_shown_ms: of(|bare| bare.engine_shown_ms),
             engine_busy_ms: of(|bare| bare.engine_busy_ms),
+            on_device: all.iter().any(|bare| bare.on_device),
             decode_ms: of(|bare| bare.decode_ms),
             scale_ms: of(|bare| bare.scale_ms),
         }
@@ -81,6 +89,7 @@ pub(super) struct Yardstick<'a> {
     /// What the daemon opens, to run at once; none where it opens the file once.
     lanes: Vec<engine::Bare>,
     clip: &'a Clip,
+    on_device: bool,
     limit: Duration,
     measured: Vec<Bare>,
 }
@@ -101,7 +110,8 @@ impl<'a> Yardstick<'a> {
         let canvases = clip.canvases(engine.canvas(), PICTURES)?;
         let shown = own.as_ref().map(|own| clip.canvases(own.canvas(), PICTURES)).transpose()?;
         let limit = Duration::from_secs_f64(seconds * SHARE).min(MOST);
-        let mut rule = Self { engine, canvases, own: own.zip(shown), lanes: lanes?, clip, limit, measured: Vec::new() };
+        let (own, lanes, on_device) = (own.zip(shown), lanes?, model.provider != Provider::Cpu);
+        let mut rule = Self { engine, canvases, own, lanes, clip, on_device, limit, measured: Vec::new() };
         rule.measure(stop)?;
         Ok(rule)
     }
@@ -133,7 +143,16 @@ impl<'a> Yardstick<'a> {
         stop.check()?;
         let (both_ms, _) = cost(|| Ok(clip.decode(limit, Some(engine.canvas()))?))?;
         let scale_ms = (both_ms - decode_ms).max(0.0);
-        self.measured.push(Bare { engine_ms, engine_wall_ms, engine_shown_ms, engine_busy_ms, decode_ms, scale_ms });
+        let on_device = self.on_device;
+        self.measured.push(Bare {
+            engine_ms,
+            engine_wall_ms,
+            engine_shown_ms,
+            engine_busy_ms,
+            on_device,
+            decode_ms,
+            scale_ms,
+        });
         Ok(())
     }
 
@@ -189,6 +208,7 @@ mod tests {
         let bare = |ms: f64| Bare {
             engine_ms: ms,
             engine_wall_ms: ms + 1.0,
+            on_device: false,
             engine_shown_ms: ms - 1.0,
             engine_busy_ms: ms + 2.0,
             decode_ms: ms + 3.0,

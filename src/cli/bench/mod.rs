@@ -110,7 +110,13 @@ struct Stage<'a> {
 }
 
 fn model(args: &args::Bench) -> ModelConfig {
-    ModelConfig { path: args.model.clone(), provider: args.provider, threads: args.threads, ..ModelConfig::default() }
+    ModelConfig {
+        path: args.model.clone(),
+        provider: args.provider,
+        threads: args.threads,
+        detail: args.detail,
+        ..ModelConfig::default()
+    }
 }
 
 fn queries(args: &args::Bench) -> Vec<String> {

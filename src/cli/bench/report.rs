@@ -67,7 +67,7 @@ impl Report {
     }
 
     fn text(&self) -> String {
-        let Bare { engine_ms, engine_wall_ms, engine_shown_ms, engine_busy_ms, decode_ms, scale_ms } = &self.bare;
+        let Bare { engine_ms, engine_wall_ms, engine_shown_ms, engine_busy_ms, decode_ms, scale_ms, .. } = &self.bare;
         let [whole, shown] = self.canvases.map(|size| format!("{}x{}", size.width, size.height));
         let (cores, seconds, queries) = (cores(), self.seconds, self.queries.join(", "));
         let (processor, file) = (processor(), self.file.display());
@@ -228,6 +228,7 @@ mod tests {
     const BARE: Bare = Bare {
         engine_ms: 10.0,
         engine_wall_ms: 10.0,
+        on_device: false,
         engine_shown_ms: 7.5,
         engine_busy_ms: 20.0,
         decode_ms: 1.0,

@@ -73,11 +73,12 @@ fn configuration(
 ) -> String {
     let text = |s: &str| toml::Value::String(s.to_owned());
     let mut config = format!(
-        "[model]\npath = {}\nprovider = \"{}\"\nthreads = {}\n[mqtt]\nurl = \"mqtt://127.0.0.1:{mqtt}\"\n\
+        "[model]\npath = {}\nprovider = \"{}\"\nthreads = {}\ndetail = {:?}\n[mqtt]\nurl = \"mqtt://127.0.0.1:{mqtt}\"\n\
          client_id = \"groundd-bench\"\n[ask]\nonce = {once}\n",
         text(&absolute(&model.path)),
         model.provider.name(),
-        model.threads
+        model.threads,
+        model.detail
     );
     for (i, url) in urls.iter().enumerate() {
         config += &format!("[[camera]]\nid = \"{}\"\nuri = {}\n", super::name(i), text(url));
@@ -223,7 +224,7 @@ impl Measured {
         let cpu_ms = self.cpu * 1e3 / analysed;
         let cores = std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
         let left_ms = (cores - rate(self.world_cpu)) * 1e3 - offered * bare.decode_ms;
-        let possible = (left_ms / bare.engine_busy_ms).clamp(1e-9, offered.max(1e-9));
+        let possible = bare.possible(left_ms).clamp(1e-9, offered.max(1e-9));
         Numbers {
             offered_per_s: offered,
             analysed_per_s: rate(self.analysed as f64),
@@ -260,6 +261,7 @@ mod tests {
         Bare {
             engine_ms: 10.0,
             engine_wall_ms: 10.0,
+            on_device: false,
             engine_shown_ms: 8.0,
             engine_busy_ms: 20.0,
             decode_ms: 0.0,

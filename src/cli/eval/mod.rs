@@ -41,6 +41,7 @@ pub(super) fn run(args: &args::Eval) -> Result<(), Failure> {
         path: args.model.clone(),
         provider: args.provider,
         threads: args.threads,
+        detail: args.detail,
         // By passes alone, so that what is found does not depend on how fast this machine is.
         zoom: ZoomConfig {
             passes: args.zoom_passes,
@@ -69,7 +70,7 @@ pub(super) fn run(args: &args::Eval) -> Result<(), Failure> {
         v: 1,
         groundd: env!("CARGO_PKG_VERSION"),
         data: Data::of(&dataset, unreadable),
-        model: Model::of(&info, args.threads),
+        model: Model::of(&info, args.threads, args.detail),
         threshold: args.threshold,
         zoom_passes: (!args.zoom_exhaustive).then_some(args.zoom_passes),
         methods: runs.iter().map(Run::report).collect(),

@@ -186,7 +186,8 @@ mod tests {
     fn report(methods: Vec<MethodReport>) -> Report {
         let data = Data { path: "x".into(), name: "street".into(), style: Style::Coco, images: 9, unreadable: 0 };
         let (id, version, family) = ("nano@01234567".into(), "1".into(), "nano".into());
-        let model = Model { id, version, family, provider: Provider::Cpu, onnx_runtime: "1".into(), threads: 1 };
+        let model =
+            Model { id, version, family, provider: Provider::Cpu, onnx_runtime: "1".into(), threads: 1, detail: 1.0 };
         Report { v: 1, groundd: "0", data, model, threshold: None, zoom_passes: Some(6), methods }
     }
 

@@ -49,6 +49,8 @@ pub(super) struct Model {
     pub(super) onnx_runtime: String,
     /// CPU threads asked for; 0 is one a core.
     pub(super) threads: usize,
+    /// How many times the model's usual number of pixels were looked at.
+    pub(super) detail: f32,
 }
 
 /// One method.
@@ -84,7 +86,7 @@ impl Data {
 }
 
 impl Model {
-    pub(super) fn of(info: &ModelInfo, threads: usize) -> Self {
+    pub(super) fn of(info: &ModelInfo, threads: usize, detail: f32) -> Self {
         Self {
             id: info.id(),
             version: info.version.clone(),
@@ -92,6 +94,7 @@ impl Model {
             provider: info.provider,
             onnx_runtime: info.runtime.clone(),
             threads,
+            detail,
         }
     }
 }

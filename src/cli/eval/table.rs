@@ -146,9 +146,10 @@ fn notes(m: &MethodReport) -> String {
     if m.figures.unfinished > 0 {
         let (method, unfinished, phrases) = (m.method, m.figures.unfinished, m.figures.phrases);
         text += &format!(
-            "{method}: ran out of passes for {unfinished} of {phrases} phrases; what it said until then counts, "
+            "{method}: ran out of passes for {unfinished} of {phrases} phrases before it had found anything; its silence \
+             counts as an answer. "
         );
-        text += "silence as well. --zoom-passes gives more, --zoom-exhaustive all\n";
+        text += "--zoom-passes gives more, --zoom-exhaustive all\n";
     }
     if m.score_kinds.contains(&ScoreKind::None) && m.figures.precision.ap.is_some() {
         text += &format!("{}: gives no scores, so AP goes by the order in which boxes were written\n", m.method);

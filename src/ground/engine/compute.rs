@@ -60,10 +60,11 @@ impl Compute {
         if self.provider == Provider::Cpu && lanes > 1 { lanes } else { 0 }
     }
 
-    /// The part of it that each of so many gets that run at once.
+    /// The part of it that one of so many gets that run at once. Where threads remain, the first have one more.
     #[must_use]
-    pub fn each_of(self, lanes: usize) -> Self {
-        Self { threads: (self.threads() / lanes.max(1)).max(1), ..self }
+    pub fn part(self, index: usize, lanes: usize) -> Self {
+        let (threads, lanes) = (self.threads(), lanes.max(1));
+        Self { threads: (threads / lanes + usize::from(index < threads % lanes)).max(1), ..self }
     }
 
     /// What a session is opened with. With `patterns` the runtime remembers, for every shape of the inputs it has seen, where
@@ -81,19 +82,20 @@ impl Compute {
         set(builder.with_deterministic_compute(true))
     }
 
-    /// The same on the device that computes; `file` is what will be opened, if it is a file.
-    pub(super) fn provided(self, builder: SessionBuilder, file: Option<&Path>) -> Result<SessionBuilder, String> {
-        builder.with_execution_providers(self.providers(file)).map_err(|e| e.to_string())
+    /// The same on the device that computes; `steady` is the file that will be opened, if its inputs have a few shapes.
+    pub(super) fn provided(self, builder: SessionBuilder, steady: Option<&Path>) -> Result<SessionBuilder, String> {
+        builder.with_execution_providers(self.providers(steady)).map_err(|e| e.to_string())
     }
 
-    fn providers(self, file: Option<&Path>) -> Vec<ep::ExecutionProviderDispatch> {
+    fn providers(self, steady: Option<&Path>) -> Vec<ep::ExecutionProviderDispatch> {
         let device = i32::try_from(self.device).unwrap_or(i32::MAX);
         let cuda = || ep::CUDA::default().with_device_id(device).build().error_on_failure();
         match self.provider {
             Provider::Cpu => vec![],
             Provider::Cuda => vec![cuda()],
-            // TensorRT hands what it cannot do to CUDA.
-            Provider::Tensorrt => vec![tensorrt(device, file), cuda()],
+            // TensorRT hands what it cannot do to CUDA. It builds a graph anew, in the midst of a run, for a shape that it has not
+            // seen: of a decoder, whose past grows with each token, with each token.
+            Provider::Tensorrt => steady.map(|file| tensorrt(device, file)).into_iter().chain([cuda()]).collect(),
         }
     }
 
@@ -109,11 +111,11 @@ impl Compute {
     }
 }
 
-fn tensorrt(device: i32, file: Option<&Path>) -> ep::ExecutionProviderDispatch {
+fn tensorrt(device: i32, file: &Path) -> ep::ExecutionProviderDispatch {
     let mut own = ep::TensorRT::default().with_device_id(device);
     // The folder that systemd keeps for a service, as in `StateDirectory=`.
     let state = env::var_os("STATE_DIRECTORY");
-    if let Some(folder) = file.and_then(|file| builds(state.as_deref(), file)) {
+    if let Some(folder) = builds(state.as_deref(), file) {
         let folder = folder.display().to_string();
         own = own.with_engine_cache(true).with_engine_cache_path(&folder);
         own = own.with_timing_cache(true).with_timing_cache_path(&folder);

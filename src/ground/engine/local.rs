@@ -132,7 +132,7 @@ impl Local {
     ) -> Result<Self, EngineError> {
         let failed = |reason: String| EngineError::Open { file: file.to_owned(), reason };
         let builder = compute.options(&runtime.environment, patterns).map_err(failed)?;
-        let builder = compute.provided(builder, Some(file)).map_err(|reason| EngineError::Provider {
+        let builder = compute.provided(builder, patterns.then_some(file)).map_err(|reason| EngineError::Provider {
             provider: compute.provider,
             device: compute.device,
             library: runtime.library.clone(),

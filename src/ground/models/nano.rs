@@ -76,6 +76,8 @@ pub struct Nano {
 #[derive(Debug)]
 struct Sizes {
     canvases: Canvases,
+    /// What boxes are told to the words in fractions of; see [`OnFrame`].
+    frame: Size,
     regions: usize,
     tokens: usize,
     width: usize,
@@ -101,7 +103,8 @@ impl Nano {
         let [vision, text, select] = ["vision", "text", "select"].map(|role| open_role(manifest, role, open));
         let (vision, text, select) = (vision?, text?, select?);
         let (regions, tokens) = (manifest.limits.regions, manifest.limits.query_tokens);
-        let sizes = Sizes { canvases: manifest.canvases(), regions, tokens, width: width(vision.as_ref()) };
+        let (canvases, frame) = (manifest.canvases(), manifest.canvas());
+        let sizes = Sizes { canvases, frame, regions, tokens, width: width(vision.as_ref()) };
         check(vision.as_ref(), text.as_ref(), select.as_ref(), &sizes)?;
         let detect = if does(&[Method::Detector]) {
             Some(Detect::open(vision.as_ref(), open_role(manifest, "detect", open)?, &sizes)?)
@@ -357,7 +360,7 @@ impl Nano {
         let boxes = take(graph, &mut outputs, "boxes", &[b, k, 4])?;
         let objectness = sound(graph, "objectness", take(graph, &mut outputs, "objectness", &[b, k])?)?;
         let regions = take(graph, &mut outputs, "regions", &[b, k, d])?;
-        let place = OnFrame::new(size, self.sizes.canvases.usual());
+        let place = OnFrame::new(size, self.sizes.frame);
         let cells = self.cells(&mut outputs, b)?;
         let canvases = cells.into_iter().map(|cells| Looked { place, cells: Arc::new(cells) }).collect();
         let boxes = boxes.as_chunks().0.iter().map(|corners| place.to_canvas(*corners)).collect();

@@ -88,6 +88,7 @@ pub(super) fn manifest(source: &Source, facts: Facts, files: Vec<File>) -> Resul
         tokens,
         files,
         dir: source.dir.clone(),
+        detail: None,
     })
 }
 

@@ -1,6 +1,6 @@
 //! Which crops to look at, of all that might show something known, if there is no time for all. Pure.
 
-use super::look::{SMALL, span};
+use super::look::{SMALL, Sight};
 use crate::{
     ground::zoom::memory::Seed,
     types::{BBox, Size},
@@ -37,23 +37,22 @@ pub(super) fn coarseness(crop: &BBox, canvas: Size) -> f32 {
     (crop.width() / canvas.width as f32).max(crop.height() / canvas.height as f32)
 }
 
-/// How well a crop shows a seed, 0 to 1: nothing more is gained once it is no longer small on a canvas of size `canvas`,
-/// and nothing at all where it is not shown whole.
-pub(super) fn clarity(crop: &BBox, seed: &Seed, canvas: Size, picture: Size) -> f32 {
+/// How well a crop shows a seed, 0 to 1: nothing more is gained once it is no longer small on the canvas, and nothing at all where it is not shown whole.
+pub(super) fn clarity(crop: &BBox, seed: &Seed, sight: Sight, picture: Size) -> f32 {
     if !shows(crop, seed, picture) {
         return 0.0;
     }
-    let share = seed.bbox.width().max(seed.bbox.height()) / coarseness(crop, canvas) / span(canvas);
+    let share = seed.bbox.width().max(seed.bbox.height()) / coarseness(crop, sight.canvas) / sight.span();
     (share / SMALL).min(1.0)
 }
 
 /// At most `most` of `crops` that together show the seeds as well as they can, those that add more first. Each adds what
 /// it shows better than those before it (a greedy maximum coverage: at least 1 − 1/e of the best there is, Nemhauser,
 /// Wolsey and Fisher 1978).
-pub(super) fn covering(seeds: &[Seed], crops: &[BBox], most: usize, canvas: Size, picture: Size) -> Vec<BBox> {
+pub(super) fn covering(seeds: &[Seed], crops: &[BBox], most: usize, sight: Sight, picture: Size) -> Vec<BBox> {
     // Those that had to wait count for more, so that each has its turn.
     let worth = |seed: &Seed| if seed.missed > 0 { 2.0 } else { 1.0 };
-    let clear = |crop: &BBox| seeds.iter().map(|seed| clarity(crop, seed, canvas, picture)).collect::<Vec<_>>();
+    let clear = |crop: &BBox| seeds.iter().map(|seed| clarity(crop, seed, sight, picture)).collect::<Vec<_>>();
     let clarities: Vec<Vec<f32>> = crops.iter().map(clear).collect();
     let mut best = vec![0.0_f32; seeds.len()];
     let mut shown = Vec::new();
@@ -82,7 +81,7 @@ mod tests {
     use super::*;
 
     const PICTURE: Size = Size { width: 1000, height: 500 };
-    const CANVAS: Size = Size { width: 100, height: 50 };
+    const SIGHT: Sight = Sight { canvas: Size { width: 100, height: 50 }, detail: 1.0 };
 
     fn square(x: f32, y: f32, side: f32) -> BBox {
         BBox::new(x, y, x + side, y + side).unwrap()
@@ -105,7 +104,7 @@ mod tests {
 
     fn cover(seeds: &[Seed], wide: &[BBox], most: usize) -> Vec<BBox> {
         let crops: Vec<_> = seeds.iter().map(around).chain(wide.iter().copied()).collect();
-        covering(seeds, &crops, most, CANVAS, PICTURE)
+        covering(seeds, &crops, most, SIGHT, PICTURE)
     }
 
     #[test]
@@ -135,11 +134,11 @@ mod tests {
 
     #[test]
     fn a_crop_of_another_shape_than_the_canvas_shows_no_more_than_its_longer_side_allows() {
-        let (canvas, picture) = (Size::new(512, 288), Size::new(1080, 1920));
+        let (sight, picture) = (Sight { canvas: Size::new(512, 288), detail: 1.0 }, Size::new(1080, 1920));
         let clear = |crop: [f32; 4]| {
             let [x1, y1, x2, y2] = crop;
             let seed = Seed { bbox: square(500.0, 600.0, 90.0), crop: None, missed: 0 };
-            clarity(&BBox::new(x1, y1, x2, y2).unwrap(), &seed, canvas, picture)
+            clarity(&BBox::new(x1, y1, x2, y2).unwrap(), &seed, sight, picture)
         };
         let near = |a: f32, b: f32| (a - b).abs() < 1e-3;
         // All of the picture's 1920 lines are on the canvas' 288: of 90 there are 13.5, which is 0.047 of them.
@@ -170,7 +169,7 @@ mod tests {
             let shown = cover(&seeds, &wide, most);
             prop_assert!(shown.len() <= most);
             // What each adds to those before it falls from one to the next.
-            let clear = |crop: &BBox, seed: &Seed| clarity(crop, seed, CANVAS, PICTURE);
+            let clear = |crop: &BBox, seed: &Seed| clarity(crop, seed, SIGHT, PICTURE);
             let best = |shown: &[BBox], seed: &Seed| shown.iter().map(|crop| clear(crop, seed)).fold(0.0, f32::max);
             let added = |shown: &[BBox], crop: &BBox| -> f32 {
                 let worth = |seed: &Seed| if seed.missed > 0 { 2.0 } else { 1.0 };

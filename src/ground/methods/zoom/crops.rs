@@ -11,7 +11,7 @@ use std::{collections::HashMap, rc::Rc, time::Instant};
 use super::{
     Stop, Zoom,
     cover::{coarseness, covering, holds, shows},
-    look::{self, Look},
+    look::{self, Look, Sight},
     merge,
 };
 use crate::{
@@ -110,10 +110,11 @@ pub fn answer<M: Selector>(
     let Ask { frame, query } = *ask;
     let bar = Bar { score: query.threshold.unwrap_or(bars.retrieve.score), ..bars.retrieve };
     let Some(whole) = Placed::whole(&frame.view) else { return Ok(Ok(Finds { hits: Vec::new(), complete: true })) };
-    let first = Look::of(whole, root.proposals, root.canvas, &root.scores, root.none, (bar, frame.canvas.size));
+    let sight = Sight { canvas: frame.canvas.size, detail: zoom.detail };
+    let first = Look::of(whole, root.proposals, root.canvas, &root.scores, root.none, (bar, sight));
     let (text, exist, batch, exhaustive) = (query.text.as_str(), bars.exist, zoom.batch, zoom.exhaustive);
     let (seeds, looks) = (zoom.seeds(ask), vec![(whole.crop, first)]);
-    let mut eye = Eye { model, frame, text, bar, exist, batch, exhaustive, seeds: &seeds, looks, crops };
+    let mut eye = Eye { model, frame, sight, text, bar, exist, batch, exhaustive, seeds: &seeds, looks, crops };
     let (now, seen_at, mut meter) = (zoom.now, zoom.seen_at(frame), zoom.meter());
     let trail = zoom.trail(ask);
     if frame.full.is_none() || eye.is_settled(&eye.looks[0].1) {
@@ -143,6 +144,7 @@ pub fn answer<M: Selector>(
 struct Eye<'a, M: Selector> {
     model: &'a mut M,
     frame: &'a Frame,
+    sight: Sight,
     text: &'a str,
     bar: Bar,
     exist: f32,
@@ -174,7 +176,7 @@ impl<M: Selector> Eye<'_, M> {
         let most = meter.left().saturating_sub((meter.left() / 4).max(1)).max(1);
         let (seeds, picture) = (self.seeds, self.frame.source());
         let crops = self.promising(plan.tree());
-        let mut shown = covering(seeds, &crops, most, self.canvas(), picture);
+        let mut shown = covering(seeds, &crops, most, self.sight, picture);
         while !shown.is_empty() {
             let began = now();
             let (count, cost) = meter.afford(shown.len(), |n| self.unknown(&shown[..n]), began);
@@ -206,7 +208,7 @@ impl<M: Selector> Eye<'_, M> {
     }
 
     fn canvas(&self) -> Size {
-        self.frame.canvas.size
+        self.sight.canvas
     }
 
     /// The narrowest crop: narrower ones would only make pixels larger.
@@ -277,7 +279,7 @@ impl<M: Selector> Eye<'_, M> {
             let selection = self.model.select(proposals, &pairs)?;
             let rows = selection.scores.chunks(proposals.each.max(1)).zip(&selection.none);
             for ((crop, one), (scores, none)) in together.iter().zip(rows) {
-                let on = (self.bar, self.canvas());
+                let on = (self.bar, self.sight);
                 let look = Look::of(one.placed, proposals, one.canvas, scores, *none, on);
                 self.looks.push((*crop, look));
             }

@@ -160,6 +160,7 @@ fn no_crop_of_a_tall_picture_is_taken_for_clearer_than_its_height_allows() {
     let eye = Eye {
         model: &mut model,
         frame: &frame,
+        sight: Sight { canvas: Size::new(512, 288), detail: 1.0 },
         text: "car",
         bar: BAR,
         exist: 0.5,

@@ -24,10 +24,20 @@ const SAME: f32 = 0.4;
 /// Beyond this share it is too near to be known for what it is.
 const TOO_NEAR: f32 = 0.75;
 
-/// What lengths on a canvas are measured by, in its pixels: the height of one of 16:9 that has as many. A thing is as easily seen on
-/// a tall canvas as on a wide one.
-pub(super) fn span(canvas: Size) -> f32 {
-    (canvas.area() as f32).sqrt() * 0.75
+/// What a picture is looked at on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sight {
+    pub(super) canvas: Size,
+    /// How many times the model's usual number of pixels it has.
+    pub(super) detail: f32,
+}
+
+impl Sight {
+    /// What lengths on it are measured by, in its pixels: the height of one of 16:9 that has as many as the model's usual one. A thing
+    /// is as easily seen on a tall canvas as on a wide one, and of so many pixels on a large one as on a small one.
+    pub(super) fn span(self) -> f32 {
+        (self.canvas.area() as f32 / self.detail).sqrt() * 0.75
+    }
 }
 
 /// What one look told.
@@ -40,7 +50,7 @@ pub(super) struct Look {
     pub(super) picks: Vec<Pick>,
     /// Whatever may be it.
     faint: Vec<Pick>,
-    canvas: Size,
+    sight: Sight,
 }
 
 impl Look {
@@ -51,14 +61,14 @@ impl Look {
         at: usize,
         scores: &[f32],
         none: f32,
-        (bar, canvas): (Bar, Size),
+        (bar, sight): (Bar, Sight),
     ) -> Self {
         let to_source = |corners| placed.to_source(corners);
         let picks = retrieve::picks(proposals, at, scores, to_source, bar);
         let weak = Bar { objectness: bar.objectness.min(HINT), score: HINT, nms_iou: 1.0, soft: f32::INFINITY };
         let faint = retrieve::picks(proposals, at, scores, to_source, weak);
         let yes = if none.is_nan() { 0.0 } else { 1.0 - none.clamp(0.0, 1.0) };
-        Self { placed, yes, picks, faint, canvas }
+        Self { placed, yes, picks, faint, sight }
     }
 
     /// Small regions that may be it.
@@ -76,11 +86,11 @@ impl Look {
         self.share(bbox) < SMALL
     }
 
-    /// The longer side of a box, in shares of [`span`].
+    /// The longer side of a box, in shares of [`Sight::span`].
     fn share(&self, bbox: &BBox) -> f32 {
         let [x1, y1, x2, y2] = self.placed.to_canvas(bbox);
-        let (width, height) = ((x2 - x1) * self.canvas.width as f32, (y2 - y1) * self.canvas.height as f32);
-        width.max(height) / span(self.canvas)
+        let Size { width, height } = self.sight.canvas;
+        ((x2 - x1) * width as f32).max((y2 - y1) * height as f32) / self.sight.span()
     }
 
     /// What it counts for when looks disagree about a box: the more, the better it shows a thing of that size.
@@ -139,7 +149,10 @@ mod tests {
             0,
             &scores,
             0.0,
-            (Bar { objectness: 0.5, score: 0.5, nms_iou: 0.5, soft: f32::INFINITY }, CANVAS),
+            (
+                Bar { objectness: 0.5, score: 0.5, nms_iou: 0.5, soft: f32::INFINITY },
+                Sight { canvas: CANVAS, detail: 1.0 },
+            ),
         )
     }
 
@@ -149,6 +162,15 @@ mod tests {
 
     const WHOLE: [f32; 4] = [0.0, 0.0, 800.0, 400.0];
     const NEAR: [f32; 4] = [0.0, 0.0, 400.0, 200.0];
+
+    #[test]
+    fn of_so_many_pixels_a_thing_is_as_well_seen_with_more_detail() {
+        let sight = |width, height, detail| Sight { canvas: Size::new(width, height), detail };
+        assert_eq!(sight(512, 288, 1.0).span().round(), 288.0);
+        assert_eq!(sight(1024, 576, 4.0).span(), sight(512, 288, 1.0).span());
+        assert!((sight(736, 416, 2.0).span() - 288.0).abs() < 10.0);
+        assert!((sight(384, 384, 1.0).span() - 288.0).abs() < 1.0);
+    }
 
     #[test]
     fn what_only_one_of_two_good_looks_takes_for_it_falls() {

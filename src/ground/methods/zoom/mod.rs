@@ -68,6 +68,8 @@ pub struct Zoom {
     exhaustive: bool,
     /// Most pictures in one run of the model.
     batch: usize,
+    /// How many times its usual number of pixels the model looks at.
+    detail: f32,
     memory: Memory,
     /// What all that search remember of cameras whose pictures none of them has just now.
     common: Arc<Mutex<Memory>>,
@@ -87,12 +89,19 @@ impl Zoom {
             budget,
             exhaustive: config.exhaustive,
             batch: batch.max(1),
+            detail: 1.0,
             memory: Memory::default(),
             common: Arc::default(),
             followed: Arc::default(),
             stream_start: (config.milliseconds == ZoomConfig::TIMELESS).then(Instant::now),
             now: Instant::now,
         }
+    }
+
+    /// For a model that looks at `detail` times its usual number of pixels.
+    #[must_use]
+    pub fn with_detail(self, detail: f32) -> Self {
+        Self { detail, ..self }
     }
 
     /// Another one, for a model beside this one's. What is remembered of a camera is with the one that has its picture.

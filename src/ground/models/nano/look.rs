@@ -32,7 +32,7 @@ pub(super) struct Grid {
 }
 
 /// Where a canvas lies on the model's frame, in whose fractions its graphs give and take boxes. The frame has the shape of the
-/// usual canvas; a canvas of another shape lies in the middle of it, as large as it can. So places, shapes and distances
+/// usual canvas as the manifest has it; a canvas of another shape lies in the middle of it, as large as it can. So places, shapes and distances
 /// mean to the words what they meant in training, whatever canvas a picture is laid on.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct OnFrame {
@@ -43,8 +43,8 @@ pub(super) struct OnFrame {
 }
 
 impl OnFrame {
-    pub(super) fn new(size: Size, usual: Size) -> Self {
-        let [across, down] = [size.width as f32 / usual.width as f32, size.height as f32 / usual.height as f32];
+    pub(super) fn new(size: Size, frame: Size) -> Self {
+        let [across, down] = [size.width as f32 / frame.width as f32, size.height as f32 / frame.height as f32];
         let longer = across.max(down);
         Self { size, share: [across / longer, down / longer] }
     }
