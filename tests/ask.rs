@@ -61,6 +61,7 @@ fn watch(file: &Path, queries: &[&str], ask: Option<&AskConfig>) -> Watched {
     });
     let plan = Plan {
         every_frame: true,
+        stream_time: true,
         finite: true,
         staleness: Duration::from_secs(1),
         max_batch: 1,

@@ -312,6 +312,7 @@ fn four_times_too_many_frames_are_published_fresh_or_dropped_for_a_reason() {
     };
     let plan = Plan {
         every_frame: false,
+        stream_time: false,
         finite: false,
         staleness: STALENESS,
         max_batch: 0,

@@ -186,6 +186,7 @@ fn queries(texts: &[(&str, Method, i32)]) -> QuerySet {
 fn plan(staleness: Duration, pipelines: &Path) -> Plan {
     Plan {
         every_frame: false,
+        stream_time: false,
         finite: false,
         staleness,
         max_batch: 0,

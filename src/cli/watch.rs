@@ -150,6 +150,7 @@ async fn watch(
     let sinks = Sinks { publisher: publisher.clone(), hub: None, lines: Some(Box::new(print_line)) };
     let plan = Plan {
         every_frame: args.every_frame,
+        stream_time: args.every_frame && cameras.values().all(ingest::is_finite),
         finite: true,
         staleness: Duration::from_millis(args.staleness_ms.unwrap_or(ScheduleConfig::default().staleness_ms)),
         max_batch: 0,

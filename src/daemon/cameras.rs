@@ -93,6 +93,8 @@ impl Cameras {
             old != new
         };
         let strange: Vec<CameraId> = outdated.iter().filter(|id| elsewhere(id)).cloned().collect();
+        // Of those that were ended before.
+        while self.tasks.try_join_next().is_some() {}
         let mut stops = JoinSet::new();
         for id in &outdated {
             if let Some(running) = self.running.remove(id) {

@@ -12,11 +12,14 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::snapshot::{Snapshot, Snapshots};
+use super::{
+    snapshot::{Snapshot, Snapshots},
+    view::{Answered, View},
+};
 use crate::{
     http::Hub,
     publish::{Publisher, Refused, Topics, payload},
-    track::{TrackConfig, Tracker},
+    track::TrackConfig,
     types::{CameraId, DropReason, Followed, Grounding, Pulse, QueryId, QuerySet, Reminder, Status, TrackEvent},
 };
 
@@ -71,32 +74,6 @@ pub(super) struct Numbers {
     tracks: u64,
 }
 
-/// What is known of one camera between its frames.
-struct View {
-    tracker: Tracker,
-    /// Queries that were answered, and in which revision: of others nobody can say that nothing is there.
-    answered: BTreeMap<QueryId, u32>,
-    /// Those that were answered before the camera fell silent: there may be pictures of what they found.
-    before: BTreeMap<QueryId, u32>,
-    /// What the present and count topics say now; `None` of a query that has no more than a snapshot.
-    counts: BTreeMap<QueryId, Option<usize>>,
-    /// How long after its arrival the latest frame was delivered. The camera is silent only if nothing came for so much
-    /// longer: a slow model is no silence.
-    delay: Duration,
-}
-
-impl View {
-    fn new(track: &TrackConfig, last_id: u64) -> Self {
-        Self {
-            tracker: Tracker::starting_after(track.clone(), last_id),
-            answered: BTreeMap::new(),
-            before: BTreeMap::new(),
-            counts: BTreeMap::new(),
-            delay: Duration::ZERO,
-        }
-    }
-}
-
 /// How often tracks are looked at when no frame comes.
 const EXPIRE_EVERY: Duration = Duration::from_millis(500);
 
@@ -126,6 +103,7 @@ impl Delivery {
                         self.clear(&camera, view.counts.keys());
                         self.numbers.entry(camera.clone()).or_default().tracks = view.tracker.last_id();
                     }
+                    snapshots.forget(&camera);
                     removed.insert(camera, Instant::now());
                 }
                 grounding = groundings.recv() => {
@@ -152,7 +130,9 @@ impl Delivery {
                 }
                 () = leave.cancelled() => break,
                 Some(snapshot) = snapshots.made() => {
-                    let wanted = views.get(&snapshot.camera).is_some_and(|v| v.counts.contains_key(&snapshot.query));
+                    let asked = (&snapshot.query, snapshot.rev);
+                    let known = views.get(&snapshot.camera).is_some_and(|v| v.counts.contains_key(&snapshot.query));
+                    let wanted = known && self.runs(asked, &snapshot.camera);
                     if wanted {
                         self.publish(snapshot);
                     }
@@ -175,7 +155,7 @@ impl Delivery {
         written
     }
 
-    fn publish(&self, Snapshot { camera, query, jpeg }: Snapshot) {
+    fn publish(&self, Snapshot { camera, query, jpeg, .. }: Snapshot) {
         if let Some((publisher, topics)) = &self.sinks.publisher {
             publisher.state(topics.snapshot(&camera, &query), jpeg);
         }
@@ -193,15 +173,8 @@ impl Delivery {
     fn expire(&mut self, camera: &CameraId, view: &mut View, now: Instant) {
         let now = now.checked_sub(view.delay).unwrap_or(now);
         let events = view.tracker.expire(now);
-        self.tell(camera, &events);
-        if view.tracker.is_silent(now) {
-            view.before.append(&mut view.answered);
-            for (query, count) in view.counts.iter_mut().filter(|(_, count)| count.is_some()) {
-                *count = None;
-                self.unsay(camera, query);
-            }
-        }
-        self.announce(camera, view, &[]);
+        view.forget(now);
+        self.announce(camera, view, &events);
     }
 
     /// Says now and then that an answer came too late: with a model slower than that nothing is ever published, and nothing
@@ -226,17 +199,20 @@ impl Delivery {
         let now = Instant::now();
         let frame = Arc::clone(&grounding.frame);
         let seen_at = self.stream_start.map_or_else(|| frame.arrived_at(), |start| start + frame.pts);
+        view.fit(frame.source());
         let events = view.tracker.update(&mut grounding.answers, seen_at, frame.capture.at);
         self.followed.set(&frame.camera, view.tracker.predicted(seen_at));
         view.delay = now.saturating_duration_since(seen_at);
-        let answered = grounding.answers.iter().filter(|answer| answer.status == Status::Ok);
-        view.answered.extend(answered.map(|answer| (answer.query.id.clone(), answer.query.rev)));
+        for answer in grounding.answers.iter().filter(|answer| answer.status == Status::Ok) {
+            view.answer(&answer.query, seen_at);
+        }
+        view.forget(seen_at);
         self.announce(&frame.camera, view, &events);
         let age = now.saturating_duration_since(frame.arrived_at());
         let late = self.staleness.filter(|limit| age > *limit);
         let message = late.is_none().then(|| payload::detections(&grounding, &self.epoch, SystemTime::now(), now));
-        // Of queries that were removed while the model was at work nothing else is kept or counted.
-        grounding.answers.retain(|answer| self.runs(&answer.query.id, &frame.camera));
+        // Of queries that were removed or changed while the model was at work nothing else is kept or counted.
+        grounding.answers.retain(|answer| self.runs((&answer.query.id, answer.query.rev), &frame.camera));
         self.count(&grounding);
         let Some(message) = message else {
             self.tell_late(age, late.unwrap_or_default(), now);
@@ -312,15 +288,14 @@ impl Delivery {
     fn announce(&mut self, camera: &CameraId, view: &mut View, events: &[TrackEvent]) {
         self.tell(camera, events);
         let Some((publisher, topics)) = self.sinks.publisher.clone() else { return };
-        let holds =
-            |id: &QueryId, rev: &mut u32| self.queries.borrow().of(id, camera).is_some_and(|query| query.rev == *rev);
+        let holds = |id: &QueryId, answered: &mut Answered| self.runs((id, answered.rev), camera);
         view.answered.retain(holds);
         view.before.retain(holds);
         let mut counts: BTreeMap<QueryId, Option<usize>> =
             view.answered.keys().map(|id| (id.clone(), Some(0))).collect();
         for (query, count) in view.tracker.presence() {
             if let Some(entry) = counts.get_mut(&query) {
-                *entry = Some(count);
+                *entry = view.count(&query, count);
             }
         }
         for id in view.before.keys() {
@@ -329,6 +304,9 @@ impl Delivery {
         self.clear(camera, view.counts.keys().filter(|id| !counts.contains_key(*id)));
         for (query, count) in &counts {
             let before = view.counts.get(query).copied().flatten();
+            if count.is_none() && before.is_some() {
+                self.unsay(camera, query);
+            }
             let Some(count) = count.filter(|count| before != Some(*count)) else { continue };
             publisher.state(topics.count(camera, query), payload::count(count));
             if before.is_none_or(|b| (b > 0) != (count > 0)) {
@@ -338,9 +316,9 @@ impl Delivery {
         view.counts = counts;
     }
 
-    /// Whether a query runs on `camera`.
-    fn runs(&self, query: &QueryId, camera: &CameraId) -> bool {
-        self.queries.borrow().of(query, camera).is_some()
+    /// Whether a query runs on `camera`, in this revision.
+    fn runs(&self, (query, rev): (&QueryId, u32), camera: &CameraId) -> bool {
+        self.queries.borrow().of(query, camera).is_some_and(|query| query.rev == rev)
     }
 
     /// Takes back who is there.

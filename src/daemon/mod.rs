@@ -10,6 +10,7 @@ mod service;
 mod signals;
 mod snapshot;
 mod systemd;
+mod view;
 mod wishes;
 
 pub use deliver::{LineSink, Sinks};

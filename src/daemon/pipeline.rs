@@ -37,6 +37,9 @@ use crate::{
 pub struct Plan {
     /// Keep every frame, in order, rather than the newest.
     pub every_frame: bool,
+    /// Track by the pictures' own time rather than by when they came: for films, which may be read faster or slower than they were
+    /// taken, and have no outages.
+    pub stream_time: bool,
     /// Finite sources end, and the pipeline with the last of them, rather than being opened again.
     pub finite: bool,
     /// Pixels older than this are not published; ignored with `every_frame`.
@@ -142,7 +145,7 @@ impl Pipeline {
             sinks,
             track: plan.track,
             staleness,
-            stream_start: plan.every_frame.then(Instant::now),
+            stream_start: plan.stream_time.then(Instant::now),
             snapshot_every: plan.snapshot_every,
             every_frame: plan.every_frame,
             passing: plan.finite,

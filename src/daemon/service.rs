@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -89,6 +90,7 @@ pub async fn serve(path: &Path, models: Vec<PathBuf>, stop: CancellationToken) -
     let publishing = Pulse::new("publish");
     let topics = publish::topics(&config.mqtt)?;
     let publisher = publish::connect(&config.mqtt, Some(Will::status(&topics)), publishing.clone())?;
+    unsay(&publisher, &topics, &config);
     if config.mqtt.spool_dir.is_none() {
         info!("events wait in memory while the broker is away; `spool_dir` in [mqtt] keeps them across a restart");
     }
@@ -140,6 +142,7 @@ impl Service {
         let snapshot_every = Some(config.mqtt.snapshot_seconds).filter(|s| *s > 0.0).map(Duration::from_secs_f32);
         let plan = Plan {
             every_frame: false,
+            stream_time: false,
             finite: false,
             staleness: Duration::from_millis(config.schedule.staleness_ms),
             max_batch: config.schedule.max_batch,
@@ -217,6 +220,10 @@ impl Service {
 
     fn reloadable(&self, path: &Path) -> Result<Config, ServiceError> {
         let new = Config::load(path)?;
+        // Before cameras are checked: one that needs what is not in force yet is refused.
+        for table in fixed_tables_changed(&self.config, &new) {
+            warn!(table, "this table changed, but takes effect only after a restart");
+        }
         let changed = new.cameras.iter().filter(|(id, camera)| self.config.cameras.get(*id) != Some(*camera));
         for (_, camera) in changed {
             match ingest::check(camera, self.config.pipelines.as_deref()) {
@@ -229,9 +236,6 @@ impl Service {
     }
 
     async fn apply(&mut self, new: Config) {
-        for table in fixed_tables_changed(&self.config, &new) {
-            warn!(table, "this table changed, but takes effect only after a restart");
-        }
         self.wishes.file(&new);
         self.config.cameras = new.cameras;
         self.config.queries = new.queries;
@@ -260,8 +264,9 @@ impl Service {
     /// Makes true what is wanted; what did not change is not touched.
     async fn fulfil(&mut self) {
         let queries = self.revisions.apply(&self.wishes.queries());
-        self.board.tell(&queries, &self.wishes);
+        // First of all: what is told to be gone, and is not counted any more, must not be answered after that.
         self.pipeline.set_queries(queries.without(&self.wishes.paused()));
+        self.board.tell(&queries, &self.wishes);
         self.pipeline.set_cameras(&self.wishes.cameras()).await;
         if self.tidy {
             self.take_back(&queries);
@@ -284,6 +289,19 @@ impl Service {
     }
 }
 
+/// Takes back what an earlier start may have told, and left when it was killed, of what is configured: until the model is loaded and
+/// a camera is there, and for ever if it is not, it would pass for this one's word as soon as this one is `online`.
+fn unsay(publisher: &Publisher, topics: &Topics, config: &Config) {
+    let queries = Revisions::default().apply(&config.queries);
+    for camera in config.cameras.keys() {
+        publisher.state(topics.camera_status(camera), Bytes::new());
+        for query in queries.iter().filter(|query| query.covers(camera)) {
+            publisher.state(topics.present(camera, &query.id), Bytes::new());
+            publisher.state(topics.count(camera, &query.id), Bytes::new());
+        }
+    }
+}
+
 /// Waits for a signal to stop, or `stop`.
 async fn ended_early(signals: &mut Signals, stop: &CancellationToken) {
     tokio::select! {
@@ -295,8 +313,13 @@ async fn ended_early(signals: &mut Signals, stop: &CancellationToken) {
 /// Resolves when all that the broker keeps for us must have come.
 async fn settled(mut connection: watch::Receiver<Connection>) {
     // An error means that the publisher is gone; then there is nothing to take back either.
-    drop(connection.wait_for(|connection| connection.up).await);
-    tokio::time::sleep(SETTLED).await;
+    while connection.wait_for(|connection| connection.up).await.is_ok() {
+        tokio::select! {
+            () = tokio::time::sleep(SETTLED) => return,
+            // A connection that broke so soon may not have brought all.
+            _ = connection.wait_for(|connection| !connection.up) => {}
+        }
+    }
 }
 
 /// Tables that a reload cannot change, where they differ.

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tracing::warn;
 
 use crate::types::{BBox, CameraId, Frame, Grounding, QueryId, Rgb, Size};
@@ -21,11 +21,15 @@ const LONGEST: f32 = 640.0;
 const QUALITY: u8 = 85;
 /// Snapshots that are made and wait to be published.
 const MADE: usize = 16;
+/// Snapshots that are made at a time; while there are so many, no other is begun.
+const MAKING: usize = 4;
 
 /// A picture of the best match.
 pub(super) struct Snapshot {
     pub(super) camera: CameraId,
     pub(super) query: QueryId,
+    /// The query's revision that was asked.
+    pub(super) rev: u32,
     pub(super) jpeg: Bytes,
 }
 
@@ -33,7 +37,10 @@ pub(super) struct Snapshot {
 pub(super) struct Snapshots {
     /// `None` is never.
     every: Option<Duration>,
-    last: HashMap<(CameraId, QueryId), Instant>,
+    /// And of which revision of the query.
+    last: HashMap<(CameraId, QueryId), (u32, Instant)>,
+    /// How many may be in the making: each holds a picture of full size.
+    making: Arc<Semaphore>,
     done: mpsc::Sender<Snapshot>,
     made: mpsc::Receiver<Snapshot>,
 }
@@ -41,7 +48,7 @@ pub(super) struct Snapshots {
 impl Snapshots {
     pub(super) fn new(every: Option<Duration>) -> Self {
         let (done, made) = mpsc::channel(MADE);
-        Self { every, last: HashMap::new(), done, made }
+        Self { every, last: HashMap::new(), making: Arc::new(Semaphore::new(MAKING)), done, made }
     }
 
     /// Begins to make a snapshot of the best match of each query whose last one is old enough.
@@ -49,18 +56,22 @@ impl Snapshots {
         let Some(every) = self.every else { return };
         for answer in &grounding.answers {
             let Some(best) = answer.matches.first() else { continue };
-            let (frame, query) = (Arc::clone(&grounding.frame), answer.query.id.clone());
-            if !self.due(&frame.camera, &query, every) {
+            let (frame, query, rev) = (Arc::clone(&grounding.frame), answer.query.id.clone(), answer.query.rev);
+            let Ok(permit) = Arc::clone(&self.making).try_acquire_owned() else { return };
+            if !self.due(&frame.camera, &query, rev, every) {
                 continue;
             }
             let (bbox, done) = (best.bbox, self.done.clone());
-            tokio::task::spawn_blocking(move || match jpeg(&frame, &bbox) {
-                Ok(jpeg) => {
-                    let snapshot = Snapshot { camera: frame.camera.clone(), query, jpeg: jpeg.into() };
-                    // Nobody takes it any more at the end.
-                    done.blocking_send(snapshot).ok();
+            tokio::task::spawn_blocking(move || {
+                match jpeg(&frame, &bbox) {
+                    Ok(jpeg) => {
+                        let snapshot = Snapshot { camera: frame.camera.clone(), query, rev, jpeg: jpeg.into() };
+                        // Nobody takes it any more at the end.
+                        done.blocking_send(snapshot).ok();
+                    }
+                    Err(error) => warn!(camera = %frame.camera, %error, "no snapshot"),
                 }
-                Err(error) => warn!(camera = %frame.camera, %error, "no snapshot"),
+                drop(permit);
             });
         }
     }
@@ -70,12 +81,19 @@ impl Snapshots {
         self.made.recv().await
     }
 
-    fn due(&mut self, camera: &CameraId, query: &QueryId, every: Duration) -> bool {
+    /// A camera is gone: the first match of one of its name has a picture at once.
+    pub(super) fn forget(&mut self, camera: &CameraId) {
+        self.last.retain(|(of, _), _| of != camera);
+    }
+
+    /// Another revision asks for something else, of which there is no picture yet.
+    fn due(&mut self, camera: &CameraId, query: &QueryId, rev: u32, every: Duration) -> bool {
         let now = Instant::now();
         let key = (camera.clone(), query.clone());
-        let due = self.last.get(&key).is_none_or(|at| now.saturating_duration_since(*at) >= every);
+        let is_new = |(of, at): &(u32, Instant)| *of == rev && now.saturating_duration_since(*at) < every;
+        let due = !self.last.get(&key).is_some_and(is_new);
         if due {
-            self.last.insert(key, now);
+            self.last.insert(key, (rev, now));
         }
         due
     }
@@ -190,13 +208,13 @@ mod tests {
         let [gate, yard] = ["gate", "yard"].map(|id| CameraId::new(id).unwrap());
         let [car, dog] = ["car", "dog"].map(|id| QueryId::new(id).unwrap());
         let (long, short) = (Duration::from_mins(10), Duration::from_millis(20));
-        assert!(snapshots.due(&gate, &car, long));
-        assert!(!snapshots.due(&gate, &car, long));
-        assert!(snapshots.due(&gate, &dog, long) && snapshots.due(&yard, &car, long), "each has its own");
+        assert!(snapshots.due(&gate, &car, 1, long));
+        assert!(!snapshots.due(&gate, &car, 1, long));
+        assert!(snapshots.due(&gate, &dog, 1, long) && snapshots.due(&yard, &car, 1, long), "each has its own");
         std::thread::sleep(short);
         // What was not due does not put off what is.
-        assert!(!snapshots.due(&gate, &car, long));
-        assert!(snapshots.due(&gate, &car, short));
+        assert!(!snapshots.due(&gate, &car, 1, long));
+        assert!(snapshots.due(&gate, &car, 1, short));
     }
 
     fn grounding(boxes: &[[f32; 4]]) -> Grounding {

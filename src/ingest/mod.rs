@@ -49,7 +49,7 @@ pub use self::{
     outlet::{Outlet, Picture},
     rtsp_server::{RtspServer, RtspServerOptions},
     slot::{Flow, Policy, Slot},
-    source::GstOpener,
+    source::{GstOpener, is_finite},
     status::{CameraStatus, End, RestartReason, Restarts, State},
     still::Stills,
     supervisor::{Camera, Options, Restart, start},

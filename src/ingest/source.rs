@@ -191,7 +191,7 @@ pub(super) async fn off_thread<T: Send + 'static>(
 }
 
 /// Whether a camera of this kind ends by itself and may be played again.
-pub(super) fn is_finite(config: &CameraConfig) -> bool {
+pub fn is_finite(config: &CameraConfig) -> bool {
     matches!(Kind::of(config), Ok(Kind::File))
 }
 

@@ -10,7 +10,7 @@ use crate::types::{BBox, Best, EventKind, Match, Query, TrackEvent};
 
 /// A query that is shed says nothing about its objects, but after this many times the time without frames that makes a
 /// camera silent nobody should believe in them any more.
-const SHED_PATIENCE: u32 = 4;
+pub(super) const SHED_PATIENCE: u32 = 4;
 
 /// See the module.
 #[derive(Debug)]
@@ -55,6 +55,14 @@ impl Link {
         if found.score > best || (best.is_nan() && !found.score.is_nan()) {
             self.best = Best { found: found.clone(), at: captured };
         }
+    }
+
+    /// See [`super::Tracker::rescale`].
+    pub(super) fn rescale(&mut self, by: [f32; 2]) {
+        self.bbox = self.bbox.scaled(by);
+        let best = &mut self.best.found;
+        best.bbox = best.bbox.scaled(by);
+        best.via.crop = best.via.crop.map(|crop| crop.scaled(by));
     }
 
     /// What there is to tell now that it was seen.

@@ -52,6 +52,11 @@ impl Axis {
             c: self.c - gain_v * self.b,
         }
     }
+
+    fn scaled(self, by: f64) -> Self {
+        let Self { x, v, a, b, c } = self;
+        Self { x: x * by, v: v * by, a: a * by * by, b: b * by * by, c: c * by * by }
+    }
 }
 
 /// A side's length and its variance.
@@ -62,6 +67,10 @@ struct Side {
 }
 
 impl Side {
+    fn scaled(self, by: f64) -> Self {
+        Self { length: self.length * by, variance: self.variance * by * by }
+    }
+
     fn corrected(self, measured: f64, dt: f64, size: f64) -> Self {
         let variance = self.variance + (GROWTH * size).powi(2) * dt;
         let gain = variance / (variance + (MEASURED * size).powi(2));
@@ -112,6 +121,14 @@ impl Motion {
         self.width = self.width.corrected(bbox.width().into(), dt, size);
         self.height = self.height.corrected(bbox.height().into(), dt, size);
         (self.last, self.at) = (bbox, self.at.max(now));
+    }
+
+    /// See [`super::Tracker::rescale`].
+    pub(super) fn rescale(&mut self, by: [f32; 2]) {
+        let [across, down] = by.map(f64::from);
+        (self.x, self.y) = (self.x.scaled(across), self.y.scaled(down));
+        (self.width, self.height) = (self.width.scaled(across), self.height.scaled(down));
+        self.last = self.last.scaled(by);
     }
 
     /// Seconds since it was last seen.

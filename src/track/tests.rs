@@ -74,7 +74,7 @@ impl Bench {
     }
 
     fn count(&self, id: &str) -> Option<usize> {
-        self.tracker.presence().find(|(q, _)| q.as_str() == id).map(|(_, n)| n)
+        self.tracker.presence().find(|(q, _)| q.as_str() == id).and_then(|(_, n)| n)
     }
 }
 
@@ -88,7 +88,7 @@ const BOX: [f32; 4] = [100.0, 100.0, 160.0, 220.0];
 fn an_object_is_new_then_updated_then_ended() {
     let (mut bench, q) = (Bench::new(), query("q"));
     assert!(bench.update(0, &mut [ok(&q, vec![found(BOX, 0.6)])]).is_empty());
-    assert_eq!(bench.count("q"), Some(0));
+    assert_eq!(bench.count("q"), None, "nobody was told of it, and nobody may say that nothing is there");
     let new = bench.update(500, &mut [ok(&q, vec![found(BOX, 0.9)])]);
     assert_eq!(kinds(&new), [(EventKind::New, 1, "q")]);
     assert_eq!((new[0].frames, new[0].best.found.score), (2, 0.9));
@@ -391,4 +391,33 @@ fn a_flood_of_boxes_is_bounded() {
     // One query: there are as many predictions as tracks.
     assert_eq!((most, bench.tracker.predicted(bench.start).len()), (MAX_OBJECTS, MAX_TRACKS));
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+}
+
+#[test]
+fn an_outage_is_not_taken_for_the_cameras_pace_and_a_slower_pace_is_learned_with_its_second_frame() {
+    let (mut bench, q) = (Bench::new(), query("q"));
+    for ms in [0, 500, 1000, 61_000] {
+        bench.update(ms, &mut [ok(&q, vec![])]);
+    }
+    let silent = |bench: &Bench, ms: u64| bench.tracker.is_silent(bench.start + Duration::from_millis(ms));
+    assert!(!silent(&bench, 62_900) && silent(&bench, 63_100), "it was at two frames a second");
+    bench.update(71_000, &mut [ok(&q, vec![])]);
+    bench.update(81_000, &mut [ok(&q, vec![])]);
+    assert!(!silent(&bench, 95_000) && silent(&bench, 101_100), "it is at one in ten seconds");
+}
+
+#[test]
+fn what_stands_still_is_the_same_when_the_camera_sends_other_pixels() {
+    let (mut bench, q) = (Bench::new(), query("q"));
+    let before = [300.0, 300.0, 480.0, 660.0];
+    for ms in [0, 100, 200] {
+        bench.update(ms, &mut [ok(&q, vec![found(before, 0.9)])]);
+    }
+    bench.tracker.rescale([1.0 / 3.0, 0.5]);
+    let mut answers = [ok(&q, vec![found([100.0, 150.0, 160.0, 330.0], 0.8)])];
+    assert!(bench.update(300, &mut answers).is_empty());
+    assert_eq!((answers[0].matches[0].track, bench.count("q")), (Some(1), Some(1)));
+    let end = bench.update(2500, &mut [ok(&q, vec![])]);
+    assert_eq!(kinds(&end), [(EventKind::End, 1, "q")]);
+    assert_eq!((end[0].bbox.corners()[0], end[0].best.found.bbox.corners()[0]), (100.0, 100.0));
 }

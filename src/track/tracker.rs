@@ -16,7 +16,12 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::{TrackConfig, assign::assign, link::Link, motion::Motion};
+use super::{
+    TrackConfig,
+    assign::assign,
+    link::{Link, SHED_PATIENCE},
+    motion::Motion,
+};
 use crate::types::{Answer, BBox, EventKind, Match, Query, QueryId, ScoreKind, Status, TrackEvent};
 
 /// Boxes of different queries that overlap this much are one object.
@@ -53,8 +58,10 @@ pub struct Tracker {
     /// The queries of the latest frame.
     queries: Vec<QueryId>,
     updated: Option<Instant>,
-    /// From the frame before the latest one to the latest.
+    /// From one frame to the next, as it was last.
     gap: Duration,
+    /// The latest frame came later than that lets expect: an outage, unless the next one does, too.
+    late: bool,
 }
 
 #[derive(Debug)]
@@ -99,6 +106,7 @@ impl Tracker {
             queries: Vec::new(),
             updated: None,
             gap: Duration::ZERO,
+            late: false,
         }
     }
 
@@ -115,7 +123,8 @@ impl Tracker {
     pub fn update(&mut self, answers: &mut [Answer], now: Instant, captured: SystemTime) -> Vec<TrackEvent> {
         let before = self.updated.unwrap_or(now);
         let now = before.max(now);
-        (self.updated, self.gap) = (Some(now), (now - before).min(LONGEST_GAP));
+        self.updated = Some(now);
+        self.pace(now - before);
         self.asleep.retain(|asleep| now.saturating_duration_since(asleep.seen_at) <= RETURN);
         let mut events = self.drop_queries(answers);
         let objects = objects(answers);
@@ -164,18 +173,45 @@ impl Tracker {
         self.updated.is_none_or(|at| now.saturating_duration_since(at) > self.quiet())
     }
 
+    /// Whether what was last answered about the picture of `at` says nothing of now: a query may be shed, or fail, on every
+    /// picture since. As long as that, links outlive it.
+    pub fn is_outdated(&self, at: Instant, now: Instant) -> bool {
+        now.saturating_duration_since(at) > self.quiet().saturating_mul(SHED_PATIENCE)
+    }
+
+    /// Learns how often frames come. One that is late tells of an outage, two of a camera that has become slow.
+    fn pace(&mut self, gap: Duration) {
+        self.late = !self.gap.is_zero() && gap > self.quiet() && !self.late;
+        if !self.late {
+            self.gap = gap.min(LONGEST_GAP);
+        }
+    }
+
     /// How long nothing may come. Where frames come more rarely than objects are lost, their absence says nothing until one is
     /// overdue.
     fn quiet(&self) -> Duration {
         seconds(self.config.lost_seconds).max(self.gap * 2)
     }
 
-    /// How many objects answer each query of the latest frame now, none included.
-    pub fn presence(&self) -> impl Iterator<Item = (QueryId, usize)> {
+    /// How many objects answer each query of the latest frame now, none included; `None` where there may be a first one, which was not
+    /// matched often enough to be told of.
+    pub fn presence(&self) -> impl Iterator<Item = (QueryId, Option<usize>)> {
         self.queries.iter().map(|id| {
-            let open = |track: &&Track| track.links.get(id).is_some_and(|link| link.announced);
-            (id.clone(), self.tracks.iter().filter(open).count())
+            let links = || self.tracks.iter().filter_map(|track| track.links.get(id));
+            let told = links().filter(|link| link.announced).count();
+            (id.clone(), (told > 0 || links().next().is_none()).then_some(told))
         })
+    }
+
+    /// The picture has other pixels from now on: one of the old ones is so many of the new, across and down.
+    pub fn rescale(&mut self, by: [f32; 2]) {
+        for track in &mut self.tracks {
+            track.motion.rescale(by);
+            track.links.values_mut().for_each(|link| link.rescale(by));
+        }
+        for asleep in &mut self.asleep {
+            asleep.bbox = asleep.bbox.scaled(by);
+        }
     }
 
     /// Where every object should be at `now`, once for each query it answers.

@@ -70,6 +70,13 @@ impl BBox {
         Self::new(self.x1.clamp(0.0, w), self.y1.clamp(0.0, h), self.x2.clamp(0.0, w), self.y2.clamp(0.0, h))
     }
 
+    /// The same in other pixels, of which so many make one of these, across and down; itself if that is no box.
+    #[must_use]
+    pub fn scaled(&self, [across, down]: [f32; 2]) -> Self {
+        let scaled = Self::new(self.x1 * across, self.y1 * down, self.x2 * across, self.y2 * down);
+        scaled.unwrap_or(*self)
+    }
+
     /// The smallest box that holds both.
     #[must_use]
     pub fn hull(&self, other: &Self) -> Self {

@@ -127,7 +127,7 @@ proptest! {
                 prop_assert_eq!(ids.len(), answer.matches.len());
             }
             let present: BTreeMap<String, usize> =
-                bench.tracker.presence().map(|(id, n)| (id.to_string(), n)).collect();
+                bench.tracker.presence().map(|(id, n)| (id.to_string(), n.unwrap_or(0))).collect();
             for (id, n) in &present {
                 prop_assert_eq!(open.keys().filter(|(_, q)| q == id).count(), *n);
             }
