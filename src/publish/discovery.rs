@@ -30,6 +30,9 @@ pub fn withdraw(topics: &Topics, prefix: &str, camera: &CameraId, query: &QueryI
         .collect()
 }
 
+/// An empty payload says that nobody knows. Home Assistant ignores it, and takes this word for it.
+const UNKNOWN_IF_EMPTY: &str = "{{ value or 'None' }}";
+
 struct Entity {
     component: &'static str,
     /// Unique among this daemon's entities of one component.
@@ -56,6 +59,7 @@ fn entities(topics: &Topics, camera: &CameraId, query: &QueryId) -> [Entity; 3] 
                 "state_topic": topics.present(camera, query),
                 "payload_on": "ON",
                 "payload_off": "OFF",
+                "value_template": UNKNOWN_IF_EMPTY,
                 "device_class": "occupancy",
             }),
         ),
@@ -65,6 +69,7 @@ fn entities(topics: &Topics, camera: &CameraId, query: &QueryId) -> [Entity; 3] 
             " count",
             json!({
                 "state_topic": topics.count(camera, query),
+                "value_template": UNKNOWN_IF_EMPTY,
                 "state_class": "measurement",
                 "icon": "mdi:counter",
             }),

@@ -1,22 +1,28 @@
 //! Which topics the broker keeps a value of ours under, remembered across restarts: what the next start no longer sets can
 //! be taken back then, where it would stay for ever otherwise.
 //!
-//! A file of lines, `+topic` and `-topic`; it is read, and written anew, at the start, or gone on with where there is no
-//! room for that. It may be behind after a crash: then a topic stays, or is cleared twice, and no more than that.
+//! A file of lines, `+topic` and `-topic`; it is read, and written anew, at the start and when most of its lines say nothing
+//! any more, or gone on with where there is no room for that. It may be behind after a crash: then a topic stays, or is cleared twice, and no more than that.
 
 use std::{
     collections::BTreeSet,
     fs,
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 const FILE: &str = "topics";
 
+/// So many lines more than there are topics, at least, are worth being written anew.
+const SLACK: usize = 1000;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Kept {
+    dir: PathBuf,
     file: fs::File,
+    /// Lines that were added since the file was written anew.
+    added: usize,
     /// The last line was not written to its end.
     torn: bool,
     topics: BTreeSet<String>,
@@ -39,7 +45,7 @@ impl Kept {
                 _ => {}
             }
         }
-        let (file, torn) = match write(dir, &path, &topics) {
+        let (file, torn) = match write(dir, &topics) {
             Ok(file) => (file, false),
             // The old one says the same in more lines. Without it, what counts is why there is no new one.
             Err(error) => {
@@ -47,13 +53,24 @@ impl Kept {
                 (old, !text.is_empty() && !text.ends_with('\n'))
             }
         };
-        Ok((Self { file, torn, topics: topics.clone() }, topics))
+        Ok((Self { dir: dir.to_owned(), file, added: 0, torn, topics: topics.clone() }, topics))
     }
 
     /// The broker will keep a value under `topic`, or none any more.
     pub(super) fn note(&mut self, topic: &str, value: bool) -> io::Result<()> {
         let news = if value { self.topics.insert(topic.to_owned()) } else { self.topics.remove(topic) };
-        if news { self.add(&format!("{}{topic}\n", if value { '+' } else { '-' })) } else { Ok(()) }
+        if !news {
+            return Ok(());
+        }
+        self.add(&format!("{}{topic}\n", if value { '+' } else { '-' }))?;
+        if self.added > SLACK + 4 * self.topics.len() {
+            // Where there is no room for that, the old one says the same.
+            self.added = 0;
+            if let Ok(file) = write(&self.dir, &self.topics) {
+                self.file = file;
+            }
+        }
+        Ok(())
     }
 
     fn add(&mut self, line: &str) -> io::Result<()> {
@@ -62,16 +79,16 @@ impl Kept {
         }
         self.torn = true;
         self.file.write_all(line.as_bytes())?;
-        self.torn = false;
+        (self.torn, self.added) = (false, self.added + 1);
         Ok(())
     }
 }
 
-/// Puts a list of just `topics` in the place of the one at `path`.
-fn write(dir: &Path, path: &Path, topics: &BTreeSet<String>) -> io::Result<fs::File> {
+/// Puts a list of just `topics` in the place of the one in `dir`.
+fn write(dir: &Path, topics: &BTreeSet<String>) -> io::Result<fs::File> {
     let mut fresh = tempfile::NamedTempFile::new_in(dir)?;
     topics.iter().try_for_each(|topic| writeln!(fresh, "+{topic}"))?;
-    fresh.persist(path).map_err(|error| error.error)
+    fresh.persist(dir.join(FILE)).map_err(|error| error.error)
 }
 
 #[cfg(test)]
@@ -99,10 +116,23 @@ mod tests {
         let path = dir.path().join(FILE);
         fs::write(&path, "+a\n+tor").unwrap();
         let file = fs::OpenOptions::new().append(true).open(&path).unwrap();
-        let mut kept = Kept { file, torn: true, topics: BTreeSet::new() };
+        let mut kept = Kept { dir: dir.path().to_owned(), file, added: 0, torn: true, topics: BTreeSet::new() };
         kept.note("b", true).unwrap();
         kept.note("c", true).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "+a\n+tor\n+b\n+c\n");
+    }
+
+    #[test]
+    fn a_topic_that_comes_and_goes_for_ever_does_not_fill_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut kept, _) = Kept::open(dir.path()).unwrap();
+        kept.note("stays", true).unwrap();
+        for _ in 0..5000 {
+            kept.note("comes/and/goes", true).unwrap();
+            kept.note("comes/and/goes", false).unwrap();
+        }
+        assert!(fs::read(dir.path().join(FILE)).unwrap().len() < 25_000);
+        assert_eq!(Kept::open(dir.path()).unwrap().1.into_iter().collect::<Vec<_>>(), ["stays"]);
     }
 
     #[test]

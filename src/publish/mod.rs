@@ -250,7 +250,7 @@ pub fn connect(config: &MqttConfig, will: Option<Will>, pulse: Pulse) -> Result<
     let (inbox, topics) = (Arc::<Inbox>::default(), topics(config)?);
     let listen = config.control.filters(&topics);
     let dial = Mqtt { settings, will: will.clone(), listen, inbox: Arc::clone(&inbox) };
-    let task = Task { shared: Arc::clone(&shared), dial, will, pulse, broker, ack_timeout };
+    let task = Task { shared: Arc::clone(&shared), dial, will, pulse, broker, ack_timeout, too_large: usize::MAX };
     let task = Mutex::new(Some(runtime.spawn(task.run())));
     let control = config.control.clone();
     Ok(Publisher { inner: Arc::new(Inner { shared, inbox, control, topics, expiry, task }) })

@@ -33,6 +33,15 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Receipt(pub oneshot::Receiver<Verdict>);
 
+impl Receipt {
+    /// Of a message that is not sent at all.
+    pub fn refused(why: String) -> Self {
+        let (verdict, receipt) = oneshot::channel();
+        drop(verdict.send(Verdict::Refused(why)));
+        Self(receipt)
+    }
+}
+
 /// A future in a box.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 

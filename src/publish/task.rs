@@ -27,6 +27,9 @@ const SHORT: Duration = Duration::from_secs(2);
 const EVICTIONS: u32 = 3;
 /// Messages under suspicion, at most.
 const SUSPECTS: usize = 16;
+/// A message of so many bytes that breaks connections does so by its size: mosquitto's `message_size_limit` is not told to
+/// clients, and its answer to what exceeds it is none that the protocol has.
+const LARGE: usize = 4096;
 
 /// See the module.
 pub(super) struct Task<D> {
@@ -38,11 +41,14 @@ pub(super) struct Task<D> {
     pub(super) broker: String,
     /// A connection without an acknowledgement for this long while one is due is given up.
     pub(super) ack_timeout: Duration,
+    /// From so many bytes on messages are not sent: one of that size broke connections.
+    pub(super) too_large: usize,
 }
 
 /// One message on its way.
 struct Flying {
     item: Item,
+    bytes: usize,
     receipt: Receipt,
     sent_at: Instant,
 }
@@ -51,8 +57,8 @@ struct Flying {
 enum End {
     /// As it should: everything flushed, goodbye said.
     Closed,
-    /// With the message that was to be acknowledged next.
-    Lost { error: PublishError, next: Option<Item>, acked: u64 },
+    /// With the message that was to be acknowledged next, and its size in bytes.
+    Lost { error: PublishError, next: Option<(Item, usize)>, acked: u64 },
 }
 
 /// What earlier connections taught.
@@ -137,10 +143,17 @@ impl<D: Dial> Task<D> {
                 if acked > 0 {
                     history.backoff.reset();
                 }
-                if let Some(item) = next.filter(|_| error.blames_a_message())
+                if let Some((item, bytes)) = next.filter(|_| error.blames_a_message())
                     && history.convicts(&item)
                 {
                     self.shared.give_up(&item, &error.to_string());
+                    if bytes >= LARGE {
+                        tracing::warn!(
+                            bytes,
+                            "the broker ends the connection over a message of this size: none as large is sent any more; raise its limit"
+                        );
+                        self.too_large = bytes;
+                    }
                 }
                 Some(history.explain(error, since.elapsed()))
             }
@@ -201,8 +214,13 @@ impl<D: Dial> Task<D> {
     }
 
     async fn send(&self, sink: &dyn Sink, flying: &mut VecDeque<Flying>, item: Item, message: Message) {
-        let receipt = sink.send(message).await;
-        flying.push_back(Flying { item, receipt, sent_at: Instant::now() });
+        let bytes = message.payload.len();
+        let receipt = if bytes < self.too_large {
+            sink.send(message).await
+        } else {
+            Receipt::refused(format!("it has {bytes} bytes, and one of {} broke the connection", self.too_large))
+        };
+        flying.push_back(Flying { item, bytes, receipt, sent_at: Instant::now() });
     }
 
     fn settle(&self, item: &Item, verdict: &Verdict) {
@@ -214,11 +232,11 @@ impl<D: Dial> Task<D> {
     }
 
     /// The connection is gone. Verdicts that came before its end count; the first message without one is returned.
-    fn pass_verdicts(&self, flying: VecDeque<Flying>) -> Option<Item> {
+    fn pass_verdicts(&self, flying: VecDeque<Flying>) -> Option<(Item, usize)> {
         for mut flown in flying {
             match flown.receipt.0.try_recv() {
                 Ok(verdict) => self.settle(&flown.item, &verdict),
-                Err(_) => return Some(flown.item),
+                Err(_) => return Some((flown.item, flown.bytes)),
             }
         }
         None

@@ -149,6 +149,7 @@ async fn scenario(lives: Vec<(usize, bool)>, events: u64) -> (Vec<(String, Bytes
         pulse: Pulse::new("publish"),
         broker: "test".into(),
         ack_timeout: Duration::from_secs(5),
+        too_large: usize::MAX,
     };
     let task = tokio::spawn(task.run());
     for n in 0..events {
@@ -210,6 +211,7 @@ async fn a_slow_connection_is_kept_while_acknowledgements_come() {
         pulse: Pulse::new("publish"),
         broker: "test".into(),
         ack_timeout: Duration::from_secs(5),
+        too_large: usize::MAX,
     };
     let task = tokio::spawn(task.run());
     for n in 0..12 {

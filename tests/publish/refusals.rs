@@ -127,8 +127,15 @@ async fn what_the_broker_will_not_take_does_not_hold_up_the_rest() {
         until("the refusals", || publisher.stats().refused >= 3).await;
         // The last refusal may have cost the connection, and with it an acknowledgement.
         until("an empty outbox", || publisher.stats().events_waiting == 0).await;
+        // Every few seconds there is another picture: it costs no connection again.
+        let before = publisher.stats().reconnects;
+        publisher.state("groundd/c/q/snapshot".into(), Bytes::from(vec![b'y'; 5000]));
+        until("its refusal", || publisher.stats().refused >= 4).await;
+        publisher.event("groundd/c/events".into(), number(4));
+        until("what comes after", || subscriber.on("groundd/c/events").last().is_some_and(|n| n == "4")).await;
+        assert_eq!(publisher.stats().reconnects, before, "{limit}");
         let stats = publisher.close(Duration::from_secs(5)).await;
-        assert_eq!((stats.events_waiting, stats.refused), (0, 3), "{limit}");
+        assert_eq!((stats.events_waiting, stats.refused), (0, 4), "{limit}");
     }
 }
 
