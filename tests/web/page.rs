@@ -173,3 +173,24 @@ async fn a_phone_shows_one_column_and_an_empty_daemon_says_what_to_do() {
     feeding.abort();
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bookmark_of_a_camera_that_is_gone_leads_to_the_others_and_an_old_scene_goes_with_its_source() {
+    let server = Server::start(Options::default()).await;
+    server.hub.set_state("model", json!("a model"));
+    let feeding = feed_for_ever(&server, &["gate", "yard"], Vec::new());
+    let mut browser = Browser::start(1000, 700, false).await;
+    browser.open(&format!("http://{}/#attic", server.addr)).await;
+    browser.until("location.hash === '' && document.querySelectorAll('.card:not([hidden]) .box').length === 2").await;
+
+    feeding.abort();
+    server.hub.forget_picture(&camera("gate"), u64::MAX);
+    let waits = "document.querySelector('[data-camera=gate] .veil').textContent.includes('Waiting for the first')";
+    browser.until(waits).await;
+    let boxes = "[...document.querySelectorAll('.card')].map(c => c.querySelectorAll('.box').length).join()";
+    assert_eq!(browser.eval(boxes).await, json!("0,1"));
+    let painted =
+        "document.querySelector('[data-camera=gate] canvas').getContext('2d').getImageData(5, 5, 1, 1).data[3]";
+    assert_eq!(browser.eval(painted).await, json!(0));
+    server.stop().await;
+}

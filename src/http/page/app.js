@@ -74,15 +74,16 @@ async function lost() {
   const wait = Math.min(8000, 500 * 2 ** Math.min(attempts, 5)) * (0.75 + Math.random() / 4);
   retryAt = performance.now() + wait;
   setTimeout(() => { if (!stream && !paused && !document.hidden) open(); }, wait);
+  // At once: who is asked what is wrong may take its time, too.
+  setLink("lost");
   problem = await whatIsWrong();
-  if (!stream && !paused) setLink("lost");
 }
 
 async function whatIsWrong() {
   try {
     const answer = await fetch("api/status", { cache: "no-store", signal: AbortSignal.timeout(3000) });
     const status = await answer.json();
-    if (focus && !cards.has(focus) && await isGone(focus)) { leave(); return ""; }
+    if (focus && status.states?.model && await isGone(focus)) { leave(); return ""; }
     return status.viewers?.now >= status.viewers?.most
       ? `All ${status.viewers.most} live views are taken. Close one, or wait.` : "The connection broke.";
   } catch {
@@ -90,10 +91,11 @@ async function whatIsWrong() {
   }
 }
 
-// The camera of a bookmark may be gone: its stream is refused for ever, the grid is not.
+// The camera of a bookmark may be gone: its stream is refused for ever, the grid is not. Before the model is loaded no camera is known.
 async function isGone(id) {
   const answer = await fetch("api/cameras", { cache: "no-store", signal: AbortSignal.timeout(3000) });
-  return !(await answer.json()).some((camera) => camera.id === id);
+  const { cameras } = await answer.json();
+  return !cameras.some((camera) => camera.id === id);
 }
 
 function showBanner(overview) {

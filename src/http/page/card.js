@@ -99,7 +99,19 @@ export class Card {
     this.parts.state.title = this.parts.state.textContent;
     this.parts.fps.textContent = Number.isFinite(camera.fps) && camera.fps > 0 ? `${camera.fps.toFixed(1)} fps` : "";
     this.parts.numbers.textContent = numbers(camera);
+    // It has another source, or a new daemon: the old scene is no picture of it.
+    if (camera.last_frame_ms === null && this.last) this.clear();
     this.tick();
+  }
+
+  clear() {
+    this.shown = ++this.order;
+    this.last = null;
+    this.context.clearRect(0, 0, this.parts.canvas.width, this.parts.canvas.height);
+    this.parts.boxes.replaceChildren();
+    this.parts.answers.replaceChildren();
+    this.rows.clear();
+    this.found.clear();
   }
 
   /** A frame: picture and boxes are swapped in one go, so they always belong together. */
