@@ -94,12 +94,12 @@ fn is_groundd(address: SocketAddr) -> bool {
     let ask = || -> io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        write!(stream, "GET /api/status HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
-        stream.take(64 * 1024).read_to_string(&mut answer)?;
+        stream.take(16 * 1024 * 1024).read_to_string(&mut answer)?;
         Ok(answer)
     };
-    ask().is_ok_and(|answer| answer.contains("\"uptime_seconds\"") && answer.contains("\"cameras\""))
+    ask().is_ok_and(|answer| answer.contains("groundd_build_info"))
 }
 
 fn check_model(config: &Config, report: &mut Report) {

@@ -96,7 +96,10 @@ fn check_files(config: &CameraConfig, kind: Kind) -> Result<(), IngestError> {
     match kind {
         Kind::File => {
             let path = file_path(config);
-            match fs::File::open(&path).and_then(|f| f.metadata()) {
+            // What is no file is not opened: a pipe would wait for who writes to it.
+            let meta = fs::metadata(&path);
+            let is_file = meta.as_ref().is_ok_and(fs::Metadata::is_file);
+            match if is_file { fs::File::open(&path).and_then(|f| f.metadata()) } else { meta } {
                 Ok(meta) if meta.is_file() => Ok(()),
                 Ok(_) => wrong("video", &path, "it is not a file".to_owned()),
                 Err(e) => wrong("cannot read the video", &path, format!("{e}; {}", diagnose::UNREADABLE)),

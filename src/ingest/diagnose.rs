@@ -32,7 +32,14 @@ pub(super) fn classify(config: &CameraConfig, error: &glib::Error, debug: Option
     let detail = detail(debug);
     let said = format!("{} {detail}", told(error.message()));
     let has = |words: &[&str]| words.iter().any(|w| said.contains(w));
-    if error.matches(gst::ResourceError::NotAuthorized) || has(&["Unauthorized", "(401)", "Forbidden", "(403)"]) {
+    if has(&["Forbidden", "(403)"]) {
+        let text = format!(
+            "{uri}: the camera forbids this user to see this stream (403); check the user's rights, whether it is locked out, and how \
+             many may watch at once"
+        );
+        return End::new(RestartReason::Unauthorized, text);
+    }
+    if error.matches(gst::ResourceError::NotAuthorized) || has(&["Unauthorized", "(401)"]) {
         return unauthorized(config, &uri);
     }
     if error.matches(gst::ResourceError::NotFound) || has(&["Not Found", "Not found", "(404)"]) {
@@ -217,6 +224,18 @@ mod tests {
             ("http://h/?pwd=x is gone", ""),
         ] {
             assert_eq!(told(said), kept);
+        }
+    }
+
+    #[test]
+    fn who_may_not_is_told_apart_from_who_is_not_known() {
+        let camera = CameraConfig::new(CameraId::new("gate").unwrap(), "http://camera/s.cgi");
+        for (debug, words) in
+            [("Unauthorized (401), URL: http://camera/", "(401)"), ("Forbidden (403), URL: http://camera/", "(403)")]
+        {
+            let error = glib::Error::new(gst::ResourceError::NotAuthorized, "Not authorised.");
+            let end = classify(&camera, &error, Some(&format!("a.c(1): f (): /Source:source:\n{debug}")));
+            assert!(end.reason == RestartReason::Unauthorized && end.text.contains(words), "{}", end.text);
         }
     }
 

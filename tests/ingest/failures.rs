@@ -4,6 +4,7 @@ use std::{
     fs,
     net::TcpListener,
     path::Path,
+    process::Command,
     sync::{Arc, Mutex},
     time::{Duration, Instant, SystemTime},
 };
@@ -223,6 +224,9 @@ fn check_says_beforehand_what_would_fail_later() {
     let folder = folder();
     let clip = h264(folder.path(), "a.mp4", "320x180");
     let (clip, here) = (clip.to_str().unwrap(), folder.path().to_str().unwrap());
+    // Opened, it would wait for somebody who writes to it.
+    let pipe = folder.path().join("pipe.mp4");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     fs::write(folder.path().join("broken.launch"), "nosuchelement name=source ! appsink name=out").unwrap();
     fs::write(folder.path().join("sinkless.launch"), "fakesrc name=source ! fakesink").unwrap();
     fs::write(folder.path().join("mine.launch"), "# fine\nfilesrc name=source ! decodebin ! appsink name=out").unwrap();
@@ -245,6 +249,7 @@ fn check_says_beforehand_what_would_fail_later() {
         ("/nowhere/clip.mp4", "", "/nowhere/clip.mp4"),
         ("/nowhere/clip.mp4", "", "check the path and that this user may read it"),
         (here, "", "not a file"),
+        (pipe.to_str().unwrap(), "", "not a file"),
         ("/dev/video99", "", "plugged in"),
         ("rtsp://h/", "password_file = \"/nowhere/pw\"", "`username`"),
         ("rtsp://me@h/", "password_file = \"/nowhere/pw\"", "password_file: cannot read `/nowhere/pw`"),
