@@ -7,8 +7,8 @@ use std::{
     time::Duration,
 };
 
-use comfy_table::{Table as Grid, presets};
-use console::Term;
+use comfy_table::{ContentArrangement, Table as Grid, presets};
+use console::{Term, measure_text_width};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -101,7 +101,7 @@ impl Table {
         // Whoever closed stdout does not want to see it.
         if let Some(term) = &self.term {
             term.clear_last_lines(self.lines_drawn).and_then(|()| term.write_str(&text)).ok();
-            self.lines_drawn = text.lines().count();
+            self.lines_drawn = rows(&text, term.size().1.into());
         } else {
             io::stdout().lock().write_all(text.as_bytes()).ok();
         }
@@ -118,6 +118,9 @@ impl Table {
         writeln!(text, "\n{seconds:5.1} s   {}", statuses.join("   ")).ok();
         let mut grid = Grid::new();
         grid.load_preset(presets::UTF8_FULL_CONDENSED);
+        if let Some(term) = &self.term {
+            grid.set_content_arrangement(ContentArrangement::Dynamic).set_width(term.size().1);
+        }
         grid.set_header(["camera", "query", "found", "boxes x1,y1,x2,y2 (score)", "method", "pixels are", "frames/s"]);
         for (camera, (count, message)) in &self.cameras {
             let rate = *count as f64 / seconds.max(0.1);
@@ -140,6 +143,11 @@ impl Table {
     }
 }
 
+/// Rows that a text takes on a terminal of `width` columns, which goes on in the next row where a line is longer.
+fn rows(text: &str, width: usize) -> usize {
+    text.lines().map(|line| measure_text_width(line).div_ceil(width.max(1)).max(1)).sum()
+}
+
 fn found(query: &Value, matches: &[Value]) -> String {
     match query["status"].as_str() {
         Some("ok") if matches.is_empty() => "nothing there".to_owned(),
@@ -159,4 +167,17 @@ fn boxes(matches: &[Value]) -> String {
         write!(text, "+{}", matches.len() - BOXES).ok();
     }
     text.trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_longer_than_the_terminal_takes_more_rows() {
+        assert_eq!(rows("", 80), 0);
+        assert_eq!(rows("a\n\nb\n", 80), 3);
+        assert_eq!(rows(&format!("{}\n{}\n", "─".repeat(80), "x".repeat(81)), 80), 3);
+        assert_eq!(rows("abc", 0), 3);
+    }
 }
