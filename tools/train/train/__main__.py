@@ -47,23 +47,25 @@ def main():
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint, with a fresh schedule")
     parser.add_argument("--from-shipped", action="store_true", help="start from the ONNX files in --out instead of from nothing")
     parser.add_argument("--rate", type=float, help="peak learning rate")
+    parser.add_argument("--seed", type=int, default=0, help="which lessons; another one when going on from files that were trained before")
     parser.add_argument("--scenes", type=int, default=10240, help="scenes that the language side learns from")
     parser.add_argument("--out", type=Path, default=ROOT / "models/nano")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    work, step = arguments.work, arguments.step
+    work, step, seed = arguments.work, arguments.step, arguments.seed
     shipped = arguments.out if arguments.from_shipped else None
     if step in ("all", "data", "distil") and arguments.data is None:
         parser.error("--data is needed for the frames and the teachers")
     if step in ("all", "data"):
         data.build(arguments.data, work / "data")
     if step in ("all", "distil"):
-        distil.distil(work, arguments.data / "detectors", arguments.minutes or distil.MINUTES, arguments.resume, arguments.rate or distil.RATE, shipped)
+        minutes, peak = arguments.minutes or distil.MINUTES, arguments.rate or distil.RATE
+        distil.distil(work, arguments.data / "detectors", minutes, arguments.resume, peak, shipped, seed)
     if step in ("all", "scenes"):
-        scenes.build(work, arguments.scenes, shipped if step == "scenes" else None)
+        scenes.build(work, arguments.scenes, shipped if step == "scenes" else None, seed)
     if step in ("all", "fit"):
-        fit.fit(work, arguments.minutes or fit.MINUTES, arguments.resume, arguments.rate or fit.RATE, shipped)
+        fit.fit(work, arguments.minutes or fit.MINUTES, arguments.resume, arguments.rate or fit.RATE, shipped, seed)
     if step in ("all", "heldout"):
         heldout.write(work, work / "heldout")
     if step == "evaluate":

@@ -299,11 +299,12 @@ def train_mode(student):
         student.vision.proposals.tower.eval()
 
 
-def distil(work, detectors, minutes, resume=False, peak=RATE, shipped=None):
+def distil(work, detectors, minutes, resume=False, peak=RATE, shipped=None, seed=0):
     """Trains for `minutes`, ends with settled norms in vision.pt; `resume` goes on from distil.pt with a fresh schedule,
-    and `shipped`, a folder of ONNX files, from what they hold."""
+    and `shipped`, a folder of ONNX files, from what they hold. Whoever goes on from what was trained before wants another `seed`, and
+    with it other lessons."""
     torch.set_num_threads(os.cpu_count() or 1)  # the teacher takes half a core of them
-    started, seed = time.time(), int.from_bytes(os.urandom(3), "big") if resume else 0
+    started, seed = time.time(), int.from_bytes(os.urandom(3), "big") if resume else seed
     torch.manual_seed(seed)
     student = Student()
     optimiser = torch.optim.AdamW(groups(student), lr=peak, betas=(0.9, 0.98))

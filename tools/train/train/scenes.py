@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import torch
 
-from . import restore, samples
+from . import compose, restore, samples
 from .distil import new_sampler
 from .vision import Vision
 
@@ -57,20 +57,21 @@ def worker(work, folder, seed, count):
         partial.rename(path)
 
 
-def build(work, count, shipped=None, processes=2):
+def build(work, count, shipped=None, seed=0, processes=2):
     """Looks at `count` scenes, `processes` at a time; resumes where it was cut off. Looks with what `distil` made, or with the image
-    side of `shipped`, a folder of ONNX files."""
+    side of `shipped`, a folder of ONNX files; another `seed` shows others."""
     folder = work / "scenes"
     folder.mkdir(parents=True, exist_ok=True)
     if shipped is not None:
         torch.save({"vision": restore.shipped(shipped).vision.state_dict()}, work / "vision.pt")
+    compose.make_pool(work / "sprites.npy")  # here, lest both draw it at once
     started = time.time()
-    torch.multiprocessing.spawn(start_worker, (work, folder, count // processes), nprocs=processes)
+    torch.multiprocessing.spawn(start_worker, (work, folder, seed * processes, count // processes), nprocs=processes)
     print(f"{count} scenes in {time.time() - started:.0f} s", flush=True)
 
 
-def start_worker(rank, work, folder, count):
-    worker(work, folder, rank, count)
+def start_worker(rank, work, folder, first, count):
+    worker(work, folder, first + rank, count)
 
 
 def load(work):
