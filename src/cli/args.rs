@@ -79,7 +79,7 @@ pub(super) struct Play {
 /// Run the service
 #[derive(ClapArgs)]
 pub(super) struct Run {
-    /// The configuration, TOML; `config/groundd.toml` of the sources has every key
+    /// The configuration, TOML; `/usr/share/doc/groundd/examples/groundd.toml`, or `config/groundd.toml` of the sources, has every key
     #[arg(long, value_name = "FILE")]
     pub(super) config: PathBuf,
 }

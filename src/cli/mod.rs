@@ -140,10 +140,9 @@ fn model_folders() -> Vec<PathBuf> {
     };
     configured
         .into_iter()
-        .chain([PathBuf::from("models")])
         .chain(beside_executable)
         .chain(user_models())
-        .chain([PathBuf::from("/var/lib/groundd/models"), PathBuf::from("/usr/share/groundd/models")])
+        .chain(["/var/lib/groundd/models", "/usr/share/groundd/models", "models"].map(PathBuf::from))
         .filter(counts)
         .collect()
 }

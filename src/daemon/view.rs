@@ -103,7 +103,7 @@ mod tests {
         view.counts.insert(id.clone(), Some(0));
         assert_eq!(view.count(&id, None), Some(0));
         view.counts.clear();
-        view.forget(start + Duration::from_secs(60));
+        view.forget(start + Duration::from_mins(1));
         answer(&mut view, 61_000);
         assert_eq!(view.count(&id, None), None);
         // Another revision is another question.

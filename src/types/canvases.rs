@@ -29,9 +29,11 @@ impl Canvases {
 
     /// The same, each so large that a picture of its shape has about `detail` times as many pixels on it. Sides remain multiples
     /// of what divides all of them as they are: a model has reasons for that.
+    #[must_use]
     pub fn with_detail(&self, detail: f32) -> Self {
         let step = self.iter().flat_map(|size| [size.width, size.height]).fold(0, gcd);
         let steps = |length: u32| length as f32 * detail.sqrt() / step as f32;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole, and at least one")]
         let sides = |length: u32| [f32::floor, f32::ceil].map(|whole| whole(steps(length)).max(1.0) as u32 * step);
         // By pixels that the picture gets, and, half as much, by those that are paid for.
         let off = |size: Size, canvas: Size| {

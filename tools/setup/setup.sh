@@ -82,6 +82,7 @@ case $mode in
          say "CUDA and cuDNN must be on the loader's path. Without system packages:
     python3 -m venv /opt/cuda-venv && /opt/cuda-venv/bin/pip install 'onnxruntime-gpu[cuda,cudnn]==$ORT_VERSION'
     export LD_LIBRARY_PATH=\$(echo /opt/cuda-venv/lib/python3*/site-packages/nvidia/*/lib | tr ' ' :)
+For provider = \"tensorrt\" also \`pip install tensorrt-cu12\` there, and its tensorrt_libs folder in that path (not tried),
 and for the service the same as \`Environment=LD_LIBRARY_PATH=…\` in a drop-in" ;;
     *) die "unknown mode \`$mode\`; use run, test or gpu" ;;
 esac

@@ -26,7 +26,6 @@ const SHARE: f64 = 1.0 / 6.0;
 
 /// Processor milliseconds a picture.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-#[expect(clippy::struct_field_names, reason = "so they are called in the file, which has other units besides")]
 pub(super) struct Bare {
     /// One pass of the model's vision graph as it was published, on a tensor that is there already, by one thread on an otherwise
     /// idle machine. What a frame of a system costs is held against it.

@@ -11,8 +11,8 @@ const STEM: &str = "libonnxruntime.so";
 const BUNDLED: &str = ".runtime/onnxruntime/lib";
 
 /// Where ONNX Runtime is: the configured file alone if there is one, else the one `ORT_DYLIB_PATH` names, else the
-/// first found in `.runtime/onnxruntime/lib` in or above the executable's folder and the working directory, else the
-/// first in the system's library folders. A folder stands for the newest `libonnxruntime.so*` in it.
+/// first found in `.runtime/onnxruntime/lib` in or above the executable's folder, else the first in the system's library
+/// folders. Not in the working directory: that may be anybody's, and what is found there would be run. A folder stands for the newest `libonnxruntime.so*` in it.
 pub fn find(configured: Option<&Path>) -> Result<PathBuf, EngineError> {
     let named = env::var_os("ORT_DYLIB_PATH").filter(|v| !v.is_empty()).map(PathBuf::from);
     first(match configured.map(Path::to_owned).or(named) {
@@ -31,16 +31,8 @@ fn first(places: Vec<PathBuf>) -> Result<PathBuf, EngineError> {
 }
 
 fn bundled() -> Vec<PathBuf> {
-    let beside = env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned));
-    let roots = [beside, env::current_dir().ok()];
-    let mut places = Vec::new();
-    for folder in roots.iter().flatten().flat_map(|root| root.ancestors()) {
-        let place = folder.join(BUNDLED);
-        if !places.contains(&place) {
-            places.push(place);
-        }
-    }
-    places
+    let exe = env::current_exe().unwrap_or_default();
+    exe.ancestors().skip(1).map(|folder| folder.join(BUNDLED)).collect()
 }
 
 fn system() -> Vec<PathBuf> {
@@ -103,10 +95,11 @@ mod tests {
     }
 
     #[test]
-    fn the_folders_above_the_working_directory_are_looked_at() {
-        let here = env::current_dir().unwrap();
+    fn the_folders_above_the_executable_are_looked_at() {
+        let exe = env::current_exe().unwrap();
         let places = bundled();
-        assert!(places.contains(&here.join(BUNDLED)) && places.contains(&here.parent().unwrap().join(BUNDLED)));
+        assert_eq!(places.len(), exe.components().count() - 1);
+        assert!(exe.ancestors().skip(1).all(|folder| places.contains(&folder.join(BUNDLED))));
         assert!(system().contains(&"/usr/lib".into()));
     }
 }
