@@ -6,6 +6,8 @@ a picture, so that the harness (`groundd bench`) sees all of them from the same 
 
 import argparse
 import json
+import pathlib
+import tomllib
 
 import cv2
 import numpy as np
@@ -35,6 +37,15 @@ def read_mark(picture):
     return number if (white[:BITS] != white[BITS:]).all() else None
 
 
+def usual_size(path):
+    """The size of picture that a file of free size is usually given: that in the manifest beside it."""
+    manifest = pathlib.Path(path).with_name("model.toml")
+    if not manifest.is_file():
+        raise SystemExit(f"{path} takes pictures of any size, and there is no model.toml beside it that says which")
+    taken = tomllib.loads(manifest.read_text())["input"]
+    return taken["width"], taken["height"]
+
+
 class Model:
     """Any ONNX file with one picture as its input: NHWC bytes, or NCHW floats from 0 to 1."""
 
@@ -45,7 +56,7 @@ class Model:
         declared = self.session.get_inputs()[0]
         self.name, self.bytes = declared.name, declared.type == "tensor(uint8)"
         height, width = declared.shape[1:3] if self.bytes else declared.shape[2:4]
-        self.size = (width, height)
+        self.size = (width, height) if isinstance(width, int) and isinstance(height, int) else usual_size(path)
         self.outputs = [output.name for output in self.session.get_outputs()]
 
     def prepare(self, picture):

@@ -175,10 +175,15 @@ class Lessons:
     def take(self):
         chosen = []
         while len(chosen) < FRESH:
+            enough = len(self.kept) >= 5 * BATCH
             try:
-                sample = self.queue.get(timeout=0.02 if len(self.kept) >= 5 * BATCH else None)  # a pipe holds less than one
+                sample = self.queue.get(timeout=0.02 if enough else 5)  # a pipe holds less than one
             except queue.Empty:
-                break
+                if not self.teacher.is_alive():
+                    raise SystemExit("the process that prepares lessons has ended; what it said last is above")
+                if enough:
+                    break
+                continue
             sample = {key: [torch.from_numpy(x) for x in value] if key == "hints" else torch.from_numpy(value) for key, value in sample.items()}
             chosen.append(sample)
             if len(self.kept) < KEPT:
@@ -309,12 +314,14 @@ def distil(work, detectors, minutes, resume=False, peak=RATE, shipped=None, seed
     student = Student()
     optimiser = torch.optim.AdamW(groups(student), lr=peak, betas=(0.9, 0.98))
     state, checkpoint = {"steps": 0, "images": 0}, work / "distil.pt"
-    if shipped is not None and not (resume and checkpoint.exists()):
+    if resume and not checkpoint.exists():
+        raise SystemExit(f"there is no {checkpoint} to resume from")
+    if shipped is not None and not resume:
         student.vision.load_state_dict(restore.shipped(shipped).vision.state_dict())
         restore.settle(student.vision, sampled(new_sampler(work, seed + 2), 12))
     student.vision.proposals.settled = shipped is not None or resume
     ema = Ema(student)
-    if resume and checkpoint.exists():
+    if resume:
         loaded = torch.load(checkpoint, map_location="cpu")
         student.load_state_dict(loaded["student"])
         ema.model.load_state_dict(loaded["ema"])

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import tempfile
 import warnings
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -104,10 +106,10 @@ def check_graphs(model, folder):
     return differences
 
 
-def manifest(folder, provenance, scores, name="nano"):
+def manifest(folder, provenance, scores):
     files = [(role, f"{role}.onnx") for role in GRAPHS] + [("vocabulary", "vocab.json"), ("answers", "answers.json")]
     lines = [
-        f'name = "{name}"', f'version = "{VERSION}"', 'family = "nano"', f"methods = {json.dumps(METHODS)}",
+        f'name = "{folder.name}"', f'version = "{VERSION}"', 'family = "nano"', f"methods = {json.dumps(METHODS)}",
         'licence = "Apache-2.0"', f'provenance = "{provenance}"', "",
         "[input]", f"width = {spec.WIDTH}", f"height = {spec.HEIGHT}",
         f"shapes = {json.dumps(spec.SHAPES)}   # for pictures that are larger there", 'fit = "letterbox"        # centred, black', "",
@@ -127,13 +129,17 @@ def manifest(folder, provenance, scores, name="nano"):
 
 
 def export(model, folder, provenance, scores=DEFAULT_SCORES):
-    """Writes everything the daemon loads into `folder`; raises if a graph differs from torch."""
+    """Writes everything the daemon loads into `folder`; ends, and leaves it as it was, if a graph differs from torch."""
     folder.mkdir(parents=True, exist_ok=True)
     model = model.eval()
-    export_graphs(model, folder)
-    differences = check_graphs(model, folder)
-    if max(differences.values()) > TOLERANCE:
-        raise SystemExit(f"exported graphs differ from torch: {differences}")
-    vocab.write(folder / "vocab.json")
+    with tempfile.TemporaryDirectory(dir=folder.parent) as fresh:
+        fresh = Path(fresh)
+        export_graphs(model, fresh)
+        differences = check_graphs(model, fresh)
+        if max(differences.values()) > TOLERANCE:
+            raise SystemExit(f"exported graphs differ from torch: {differences}")
+        vocab.write(fresh / "vocab.json")
+        for file in fresh.iterdir():
+            file.replace(folder / file.name)
     manifest(folder, provenance, scores)
     return differences

@@ -22,6 +22,8 @@ CLIP = 2.0
 BLIND = 0.25       # share of regions that are known by class likeness, colours and place alone: what maps hold of a camera is easily
                    # learned by heart, what a class looks like was learned from far more pictures
 SAVE_EVERY = 150   # seconds
+IGNORED = 256      # boxes of a scene that nobody judged; a crowd, or two pictures side by side, have dozens
+FIXED = ("vision.encoder", "vision.proposals", "vision.regions.thin")  # trained by `distil`, and read by what is trained here
 CANVAS = np.array([WIDTH, HEIGHT] * 2, np.float32)
 
 
@@ -39,7 +41,7 @@ def ask(scene, rng):
     return {
         "truth": padded((known.boxes / CANVAS).astype(np.float32), OBJECTS, 0), "classes": padded(known.classes.astype(np.int64), OBJECTS, 0),
         "colour": padded(known.colours.astype(np.int64), OBJECTS, -1), "states": states, "ids": ids, "none": none, "asked": asked,
-        "ignored": padded((scene["ignored"] / CANVAS).astype(np.float32), OBJECTS, 0),
+        "ignored": padded((scene["ignored"] / CANVAS).astype(np.float32), IGNORED, 0),
     }
 
 
@@ -75,15 +77,19 @@ def fit(work, minutes, resume=False, peak=RATE, shipped=None, seed=0):
         shares = restore.translate(before, model.eval(), sampled(new_sampler(work, seed + 3), 20))
         print("of what regions and cells said before, the image side still says", shares, flush=True)
     ema = Ema(model)
-    learning = [p for n, p in model.named_parameters() if not n.startswith(("vision.encoder", "vision.proposals", "vision.regions.thin"))]
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not name.startswith(("vision.encoder", "vision.proposals", "vision.regions.thin")))
+        parameter.requires_grad_(not name.startswith(FIXED))
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(groups_of(learning), lr=peak, betas=(0.9, 0.98))
     state, checkpoint = {"steps": 0, "queries": 0}, work / "last.pt"
-    if resume and checkpoint.exists():
+    if resume:
+        if not checkpoint.exists():
+            raise SystemExit(f"there is no {checkpoint} to resume from")
         loaded = torch.load(checkpoint, map_location="cpu")
-        model.load_state_dict(loaded["model"])
-        ema.model.load_state_dict(loaded["ema"])
+        # What is not trained here is the image side's as it is now, which may have moved on.
+        fixed = {name: value for name, value in model.state_dict().items() if name.startswith(FIXED)}
+        model.load_state_dict({**loaded["model"], **fixed})
+        ema.model.load_state_dict({**loaded["ema"], **fixed})
         ema.steps = loaded["ema_steps"]
         optimiser.load_state_dict(loaded["optimiser"])
         state = {key: loaded[key] for key in state}

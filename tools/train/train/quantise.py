@@ -14,7 +14,6 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from . import evaluate, export, samples
 from .distil import new_sampler
 
-NAME = "nano-int8"
 FRAMES = 32
 SHARED = ("text.onnx", "select.onnx", "detect.onnx", "write.onnx", "vocab.json", "answers.json")
 
@@ -34,7 +33,7 @@ class Frames(CalibrationDataReader):
 
 def quantise(work, nano, provenance, scores):
     """Writes `nano`'s sibling."""
-    folder = nano.parent / NAME
+    folder = nano.with_name(f"{nano.name}-int8")
     folder.mkdir(exist_ok=True)
     prepared = work / "vision-prepared.onnx"
     quant_pre_process(nano / "vision.onnx", prepared, skip_symbolic_shape=True)
@@ -43,4 +42,4 @@ def quantise(work, nano, provenance, scores):
     for name in SHARED:
         (folder / name).unlink(missing_ok=True)
         os.symlink(f"../{nano.name}/{name}", folder / name)
-    export.manifest(folder, f"{provenance}; convolutions of the image side quantised", scores, NAME)
+    export.manifest(folder, f"{provenance}; convolutions of the image side quantised", scores)

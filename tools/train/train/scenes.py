@@ -1,5 +1,6 @@
 """The second part of training works on what the finished image side sees: scenes are looked at once, and asked about many times."""
 
+import hashlib
 import pickle
 import time
 
@@ -42,13 +43,14 @@ def look(vision, frames, rng):
 def worker(work, folder, seed, count):
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    vision, rng = load_vision(work), np.random.default_rng(seed)
-    sampler = new_sampler(work, 7000 + seed)
+    vision, sampler = load_vision(work), new_sampler(work, 7000 + seed)
     sampler.drawn, sampler.pasted = 0.22, 0.32
-    for chunk in range(count // CHUNK):
+    for chunk in range(-(-count // CHUNK)):
         path = folder / f"{seed}-{chunk:03d}.pkl"
         if path.exists():
             continue
+        # Each by itself: after others that were there already it would show what they show.
+        sampler.rng, rng = np.random.default_rng([7000 + seed, chunk]), np.random.default_rng([seed, chunk])
         scenes = []
         while len(scenes) < CHUNK:
             scenes += look(vision, [sampler.scene() for _ in range(8)], rng)
@@ -60,10 +62,10 @@ def worker(work, folder, seed, count):
 def build(work, count, shipped=None, seed=0, processes=2):
     """Looks at `count` scenes, `processes` at a time; resumes where it was cut off. Looks with what `distil` made, or with the image
     side of `shipped`, a folder of ONNX files; another `seed` shows others."""
-    folder = work / "scenes"
-    folder.mkdir(parents=True, exist_ok=True)
     if shipped is not None:
         torch.save({"vision": restore.shipped(shipped).vision.state_dict()}, work / "vision.pt")
+    folder = folder_of(work)
+    folder.mkdir(parents=True, exist_ok=True)
     compose.make_pool(work / "sprites.npy")  # here, lest both draw it at once
     started = time.time()
     torch.multiprocessing.spawn(start_worker, (work, folder, seed * processes, count // processes), nprocs=processes)
@@ -74,5 +76,13 @@ def start_worker(rank, work, folder, first, count):
     worker(work, folder, first + rank, count)
 
 
+def folder_of(work):
+    """Where the scenes lie that the image side as it is now has looked at: what an earlier one made of them is of no use to it."""
+    return work / "scenes" / hashlib.sha256((work / "vision.pt").read_bytes()).hexdigest()[:12]
+
+
 def load(work):
-    return [scene for path in sorted((work / "scenes").glob("*.pkl")) for scene in pickle.loads(path.read_bytes())]
+    found = [scene for path in sorted(folder_of(work).glob("*.pkl")) for scene in pickle.loads(path.read_bytes())]
+    if not found:
+        raise SystemExit("this image side has looked at no scenes yet; run `scenes` first")
+    return found
