@@ -41,7 +41,7 @@ pub(super) fn load(config: &ModelConfig, folders: &[PathBuf], most: usize) -> Re
         first
     } else {
         drop(first);
-        opening.open(opening.compute.part(0, opening.at_once()), &meter)?
+        opening.open(opening.compute.part(0, 1 + spare.len()), &meter)?
     };
     let Opened { model, methods, at_once, other } = first;
     let manifest = &opening.manifest;
@@ -102,12 +102,12 @@ impl Opening {
     /// More models beside the first, of which there are then at most `most`: one a thread, where a thread alone looks at a picture as
     /// well as all do, and as far as the memory allows it. Where one cannot be opened there are fewer, and the log says why.
     fn more(&mut self, most: usize) -> Vec<Built> {
-        let at_once = self.at_once();
-        let copies = self.compute.copies(self.files.iter().map(PathBuf::as_path));
+        let at_once = self.sees.as_ref().map_or(1, Lanes::at_once);
+        let count = most.min(at_once).min(self.compute.copies(self.files.iter().map(PathBuf::as_path)));
         let mut more = Vec::new();
-        for index in 1..most.min(at_once).min(copies) {
+        for index in 1..count {
             let meter = Meter::default();
-            match self.open(self.compute.part(index, at_once), &meter) {
+            match self.open(self.compute.part(index, count), &meter) {
                 Ok(Opened { model, .. }) => more.push(Built { model, meter }),
                 Err(error) => {
                     let reason = chain(&error);
@@ -120,11 +120,6 @@ impl Opening {
             }
         }
         more
-    }
-
-    /// How many pictures are looked at at once.
-    fn at_once(&self) -> usize {
-        self.sees.as_ref().map_or(1, Lanes::at_once)
     }
 
     /// Opens a model whose files are run with so much, but for the one that sees every picture.

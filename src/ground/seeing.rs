@@ -97,6 +97,10 @@ pub(super) fn manifest(config: &ModelConfig, folders: &[PathBuf]) -> Result<Mani
         );
         return Err(GroundError::Unfit { manifest: manifest.path(), reason });
     }
+    if config.provider == Provider::Tensorrt && file(&manifest).is_none() {
+        let reason = "TensorRT takes graphs that see every picture at one size, and this model has none; use provider = \"cuda\"";
+        return Err(GroundError::Unfit { manifest: manifest.path(), reason: reason.to_owned() });
+    }
     manifest.detail = detail(config.detail, &manifest)?;
     manifest.input.rect &= config.provider == Provider::Cpu;
     if config.provider != Provider::Cpu {

@@ -143,6 +143,10 @@ impl<D: Dial> Task<D> {
                 if acked > 0 {
                     history.backoff.reset();
                 }
+                if !error.blames_a_message() {
+                    // It may have been started anew, with another limit.
+                    self.too_large = usize::MAX;
+                }
                 if let Some((item, bytes)) = next.filter(|_| error.blames_a_message())
                     && history.convicts(&item)
                 {

@@ -53,6 +53,8 @@ pub struct ZoomConfig {
 impl ZoomConfig {
     /// As `milliseconds`: no limit, and nothing depends on the clock. What is remembered ages by the frames' presentation times.
     pub const TIMELESS: u64 = u64::MAX;
+    /// As `milliseconds`: a day, which is no limit, while what is remembered ages by the clock.
+    pub const PATIENT: u64 = 86_400_000;
 }
 
 impl Default for ZoomConfig {
