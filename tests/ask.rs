@@ -61,7 +61,7 @@ fn watch(file: &Path, queries: &[&str], ask: Option<&AskConfig>) -> Watched {
     });
     let plan = Plan {
         every_frame: true,
-        stream_time: true,
+        films: [CameraId::new("cam0").unwrap()].into(),
         finite: true,
         staleness: Duration::from_secs(1),
         max_batch: 1,

@@ -2,7 +2,7 @@
 //! another.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
@@ -312,7 +312,7 @@ fn four_times_too_many_frames_are_published_fresh_or_dropped_for_a_reason() {
     };
     let plan = Plan {
         every_frame: false,
-        stream_time: false,
+        films: BTreeSet::new(),
         finite: false,
         staleness: STALENESS,
         max_batch: 0,

@@ -2,7 +2,7 @@
 #![allow(clippy::await_holding_lock, reason = "it keeps other tests away, not other tasks")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
     sync::{Arc, Mutex},
@@ -186,7 +186,7 @@ fn queries(texts: &[(&str, Method, i32)]) -> QuerySet {
 fn plan(staleness: Duration, pipelines: &Path) -> Plan {
     Plan {
         every_frame: false,
-        stream_time: false,
+        films: BTreeSet::new(),
         finite: false,
         staleness,
         max_batch: 0,

@@ -41,7 +41,7 @@ pub(super) fn run(args: &args::Watch) -> Result<(), Failure> {
         ingest::check(camera, None)?;
     }
     let spinner = progress::spinner("loading the model");
-    let grounder = load(args)?;
+    let grounder = load(args, &cameras)?;
     spinner.finish_and_clear();
     let checker = grounder.checker();
     for query in Revisions::default().apply(&queries).iter() {
@@ -56,7 +56,13 @@ pub(super) fn run(args: &args::Watch) -> Result<(), Failure> {
     result
 }
 
-fn load(args: &args::Watch) -> Result<Box<dyn Grounder>, Failure> {
+/// Those of which each picture is analysed by its own time.
+fn films(args: &args::Watch, cameras: &BTreeMap<CameraId, CameraConfig>) -> BTreeSet<CameraId> {
+    let films = cameras.iter().filter(|(_, camera)| args.every_frame && ingest::is_finite(camera));
+    films.map(|(id, _)| id.clone()).collect()
+}
+
+fn load(args: &args::Watch, cameras: &BTreeMap<CameraId, CameraConfig>) -> Result<Box<dyn Grounder>, Failure> {
     let mut config = ModelConfig {
         path: args.model.clone(),
         provider: args.provider,
@@ -65,8 +71,9 @@ fn load(args: &args::Watch) -> Result<Box<dyn Grounder>, Failure> {
         ..ModelConfig::default()
     };
     if args.every_frame {
-        // A file's answers must not depend on how fast the machine is.
-        config.zoom.milliseconds = ZoomConfig::TIMELESS;
+        // A file's answers must not depend on how fast the machine is; a camera's time is the clock's, and may begin anew.
+        let all = films(args, cameras).len() == cameras.len();
+        config.zoom.milliseconds = if all { ZoomConfig::TIMELESS } else { ZoomConfig::PATIENT };
     }
     // One after the other, a file's pictures are looked at by one model.
     let most = if args.every_frame { 1 } else { usize::MAX };
@@ -150,7 +157,7 @@ async fn watch(
     let sinks = Sinks { publisher: publisher.clone(), hub: None, lines: Some(Box::new(print_line)) };
     let plan = Plan {
         every_frame: args.every_frame,
-        stream_time: args.every_frame && cameras.values().all(ingest::is_finite),
+        films: films(args, &cameras),
         finite: true,
         staleness: Duration::from_millis(args.staleness_ms.unwrap_or(ScheduleConfig::default().staleness_ms)),
         max_batch: 0,

@@ -40,6 +40,8 @@ pub(super) struct Board {
     /// What was told last, to take back what is gone.
     pub(super) told: BTreeSet<Target>,
     pub(super) announced: BTreeSet<(CameraId, QueryId)>,
+    /// What is answered, or is about to be.
+    pub(super) begun: BTreeSet<(CameraId, QueryId)>,
     pub(super) started: Instant,
 }
 
@@ -88,6 +90,22 @@ impl Board {
         }
         self.told = told;
         self.discover(queries, &cameras.keys().collect::<Vec<_>>());
+    }
+
+    /// Of a query that a camera is asked from now on nobody knows yet who is there: what an earlier start said, and left when it was
+    /// killed, is not this one's word.
+    pub(super) fn begin(&mut self, queries: &QuerySet, cameras: &BTreeMap<CameraId, CameraConfig>) {
+        let covered = |query: &Arc<Query>| {
+            let of = cameras.keys().filter(|camera| query.covers(camera)).cloned();
+            of.map(|camera| (camera, query.id.clone())).collect::<Vec<_>>()
+        };
+        let begun: BTreeSet<_> = queries.iter().flat_map(covered).collect();
+        for (camera, query) in begun.difference(&self.begun) {
+            for topic in [self.topics.present(camera, query), self.topics.count(camera, query)] {
+                self.publisher.state(topic, Bytes::new());
+            }
+        }
+        self.begun = begun;
     }
 
     fn state_topic(&self, target: &Target) -> String {

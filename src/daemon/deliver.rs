@@ -1,7 +1,7 @@
 //! Groundings -> tracks -> messages -> everyone who listens. One task, so that a camera's messages keep their order.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -42,9 +42,10 @@ pub(super) struct Delivery {
     pub(super) sinks: Sinks,
     pub(super) track: TrackConfig,
     pub(super) staleness: Option<Duration>,
-    /// Where stream time 0 lies for tracking, when frames come faster or slower than they were taken; `None` goes by
-    /// their arrival.
-    pub(super) stream_start: Option<Instant>,
+    /// Cameras that are films, whose pictures may come faster or slower than they were taken: tracking goes by their own time.
+    pub(super) films: BTreeSet<CameraId>,
+    /// Where that time begins.
+    pub(super) started: Instant,
     pub(super) snapshot_every: Option<Duration>,
     /// Waits for a broker that is away rather than drop a frame.
     pub(super) every_frame: bool,
@@ -137,11 +138,14 @@ impl Delivery {
                         self.publish(snapshot);
                     }
                 }
-                _ = expiry.tick(), if self.stream_start.is_none() => {
+                _ = expiry.tick() => {
                     removed.retain(|_, at| at.elapsed() < IN_FLIGHT);
                     let now = Instant::now();
                     for (camera, view) in &mut views {
-                        self.expire(camera, view, now);
+                        // A film that gives no picture is waited for.
+                        if !self.films.contains(camera) {
+                            self.expire(camera, view, now);
+                        }
                     }
                 }
             }
@@ -198,7 +202,11 @@ impl Delivery {
     ) -> io::Result<()> {
         let now = Instant::now();
         let frame = Arc::clone(&grounding.frame);
-        let seen_at = self.stream_start.map_or_else(|| frame.arrived_at(), |start| start + frame.pts);
+        let seen_at = if self.films.contains(&frame.camera) { self.started + frame.pts } else { frame.arrived_at() };
+        if !view.revisions().all(|asked| self.runs(asked, &frame.camera)) {
+            // What was said in answer to another question is taken back before this one is answered.
+            self.announce(&frame.camera, view, &[]);
+        }
         view.fit(frame.source());
         let events = view.tracker.update(&mut grounding.answers, seen_at, frame.capture.at);
         self.followed.set(&frame.camera, view.tracker.predicted(seen_at));

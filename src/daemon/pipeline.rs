@@ -1,7 +1,7 @@
 //! One running pipeline: cameras, scheduler, model, delivery. `run`, `watch` and `demo` all drive this very one.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::PathBuf,
     sync::Arc,
@@ -37,9 +37,9 @@ use crate::{
 pub struct Plan {
     /// Keep every frame, in order, rather than the newest.
     pub every_frame: bool,
-    /// Track by the pictures' own time rather than by when they came: for films, which may be read faster or slower than they were
-    /// taken, and have no outages.
-    pub stream_time: bool,
+    /// Cameras whose pictures are tracked by their own time rather than by when they come: films, which may be read faster or slower
+    /// than they were taken, and have no outages.
+    pub films: BTreeSet<CameraId>,
     /// Finite sources end, and the pipeline with the last of them, rather than being opened again.
     pub finite: bool,
     /// Pixels older than this are not published; ignored with `every_frame`.
@@ -145,7 +145,8 @@ impl Pipeline {
             sinks,
             track: plan.track,
             staleness,
-            stream_start: plan.stream_time.then(Instant::now),
+            films: plan.films,
+            started: Instant::now(),
             snapshot_every: plan.snapshot_every,
             every_frame: plan.every_frame,
             passing: plan.finite,

@@ -142,7 +142,7 @@ impl Service {
         let snapshot_every = Some(config.mqtt.snapshot_seconds).filter(|s| *s > 0.0).map(Duration::from_secs_f32);
         let plan = Plan {
             every_frame: false,
-            stream_time: false,
+            films: BTreeSet::new(),
             finite: false,
             staleness: Duration::from_millis(config.schedule.staleness_ms),
             max_batch: config.schedule.max_batch,
@@ -164,12 +164,14 @@ impl Service {
             cameras: Changes::default(),
             told: BTreeSet::new(),
             announced: BTreeSet::new(),
+            begun: BTreeSet::new(),
             started: Instant::now(),
         };
         board.model(&grounder.describe());
         let (mut wishes, mut revisions) = (Wishes::default(), Revisions::default());
         wishes.file(&config);
         let queries = revisions.apply(&wishes.queries());
+        board.begin(&queries, &wishes.cameras());
         board.tell(&queries, &wishes);
         let mut pipeline = Pipeline::start(grounder, plan, sinks, queries.without(&wishes.paused()), epoch);
         pipeline.set_cameras(&wishes.cameras()).await;
@@ -264,6 +266,7 @@ impl Service {
     /// Makes true what is wanted; what did not change is not touched.
     async fn fulfil(&mut self) {
         let queries = self.revisions.apply(&self.wishes.queries());
+        self.board.begin(&queries, &self.wishes.cameras());
         // First of all: what is told to be gone, and is not counted any more, must not be answered after that.
         self.pipeline.set_queries(queries.without(&self.wishes.paused()));
         self.board.tell(&queries, &self.wishes);
@@ -313,11 +316,12 @@ async fn ended_early(signals: &mut Signals, stop: &CancellationToken) {
 /// Resolves when all that the broker keeps for us must have come.
 async fn settled(mut connection: watch::Receiver<Connection>) {
     // An error means that the publisher is gone; then there is nothing to take back either.
-    while connection.wait_for(|connection| connection.up).await.is_ok() {
-        tokio::select! {
-            () = tokio::time::sleep(SETTLED) => return,
-            // A connection that broke so soon may not have brought all.
-            _ = connection.wait_for(|connection| !connection.up) => {}
+    while let Ok(reconnects) = connection.wait_for(|connection| connection.up).await.map(|up| up.reconnects) {
+        tokio::time::sleep(SETTLED).await;
+        // A connection that broke meanwhile may not have brought all.
+        let is_same = |connection: &Connection| connection.up && connection.reconnects == reconnects;
+        if is_same(&connection.borrow()) {
+            return;
         }
     }
 }

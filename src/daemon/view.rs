@@ -56,6 +56,11 @@ impl View {
         }
     }
 
+    /// The queries of which something was said, each in the revision that it was said of.
+    pub(super) fn revisions(&self) -> impl Iterator<Item = (&QueryId, u32)> {
+        self.answered.iter().chain(&self.before).map(|(query, answered)| (query, answered.rev))
+    }
+
     /// A query was answered about the picture of `at`.
     pub(super) fn answer(&mut self, query: &Query, at: Instant) {
         let answered = self.answered.entry(query.id.clone()).or_insert(Answered { rev: query.rev, since: at, at });

@@ -65,7 +65,7 @@ async fn of_what_a_model_that_fails_looks_for_nobody_is_told_that_it_is_gone() {
     let sinks = Sinks { publisher: Some((publisher.clone(), Topics::new("groundd").unwrap())), ..Sinks::default() };
     let plan = Plan {
         every_frame: false,
-        stream_time: false,
+        films: BTreeSet::new(),
         finite: false,
         staleness: Duration::from_secs(5),
         max_batch: 0,
@@ -75,8 +75,12 @@ async fn of_what_a_model_that_fails_looks_for_nobody_is_told_that_it_is_gone() {
     };
     let works = Arc::new(AtomicBool::new(true));
     let ball = QueryId::new("ball").unwrap();
-    let queries = Revisions::default().apply(&BTreeMap::from([(ball.clone(), QueryConfig::new(ball, "ball"))]));
-    let mut pipeline = Pipeline::start(Box::new(Failing(Arc::clone(&works))), plan, sinks, queries, new_epoch());
+    let mut revisions = Revisions::default();
+    let mut asking = |text: &str| {
+        let queries = BTreeMap::from([(ball.clone(), QueryConfig::new(ball.clone(), text))]);
+        revisions.apply(&queries)
+    };
+    let mut pipeline = Pipeline::start(Box::new(Failing(Arc::clone(&works))), plan, sinks, asking("ball"), new_epoch());
     let cam = CameraId::new("cam").unwrap();
     pipeline.set_cameras(&BTreeMap::from([(cam.clone(), CameraConfig::new(cam, "test://ball"))])).await;
     let (present, count) = ("groundd/cam/ball/present", "groundd/cam/ball/count");
@@ -85,6 +89,9 @@ async fn of_what_a_model_that_fails_looks_for_nobody_is_told_that_it_is_gone() {
     until("nobody to know of it", || heard.on(present) == ["ON", ""] && heard.on(count) == ["1", ""]).await;
     works.store(true, SeqCst);
     until("it to be known again", || heard.on(present) == ["ON", "", "ON"]).await;
+    // What was said of the old words is not the new ones' answer.
+    pipeline.set_queries(asking("red ball"));
+    until("it to be known by other words", || heard.on(present) == ["ON", "", "ON", "", "ON"]).await;
     pipeline.stop().await.unwrap();
     publisher.close(Duration::from_secs(5)).await;
 }
