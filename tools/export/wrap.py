@@ -139,7 +139,14 @@ def main():
         sys.exit(f"wrap: the name `{name}` should be 1 to 64 ASCII letters, digits, `-`, `_` or `.`; pass --name")
     if given.out.exists():
         sys.exit(f"wrap: {given.out} exists already; remove it, or name another folder")
+    if not re.fullmatch(r"[1-9][0-9]*x[1-9][0-9]*", given.size or size):
+        sys.exit(f"wrap: --size {given.size}: should be width x height, as in 640x640")
     width, height = (int(side) for side in (given.size or size).split("x"))
+    for path in (given.file, given.classes):
+        if path is not None and not path.is_file():
+            sys.exit(f"wrap: {path}: there is no such file")
+    if given.file.read_bytes()[:1] not in (b"\x08", b"\x12"):
+        sys.exit(f"wrap: {given.file}: is no ONNX file; one that was fetched without its content says so in its first line")
     head = dict(head)
     if given.joined_raw:
         head |= {"strides": [8, 16, 32, 64], "centre": 0.0, "activation": "sigmoid"}

@@ -77,9 +77,13 @@ class Source:
     def normalisation(self):
         """How a picture's bytes become numbers: value * scale, less mean, over std; and how it is resized."""
         picture = self.preprocessor
-        kinds = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+        kinds = {2: "bilinear", 3: "bicubic"}
+        resample, scale = picture.get("resample", 3), picture.get("rescale_factor", 1 / 255)
+        if resample not in kinds or abs(scale * 255 - 1) > 1e-6:
+            raise Refused(f"{self.folder / 'preprocessor_config.json'}: `resample` {resample} and `rescale_factor` {scale}; the daemon knows "
+                          "2 (bilinear) and 3 (bicubic), and 1/255")
         try:
-            return {"resample": kinds[picture.get("resample", 3)], "scale": picture.get("rescale_factor", 1 / 255),
+            return {"resample": kinds[resample], "scale": scale,
                     "mean": [float(v) for v in picture["image_mean"]], "std": [float(v) for v in picture["image_std"]]}
         except KeyError as e:
             raise Refused(f"{self.folder / 'preprocessor_config.json'}: {e} is missing or of an unknown kind") from e

@@ -43,6 +43,9 @@ def export(family, checkpoint, out, options, say=print):
         raise Refused(f"--dtype, --weights: {family.name} is exported in single precision only")
     if options.image and not family.sized:
         raise Refused(f"--image: the size of {family.name}'s pictures follows from the checkpoint; leave --image out")
+    # What can be refused is refused before hours of work.
+    name = manifest.named(options.name or out.name)
+    ends = {"end": source.ends()} if family.writes and family.reads else {}
     licence = options.licence or source.licence()
     provenance = options.provenance or f"exported from the checkpoint folder {checkpoint.resolve().name}"
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -71,9 +74,8 @@ def export(family, checkpoint, out, options, say=print):
         say(report.line())
         if family.reads:
             shutil.copyfile(checkpoint / "tokenizer.json", scratch / "tokenizer.json")
-            ends = {"end": source.ends()} if family.writes else {}
             sections["tokens"] = {"vocabulary": "tokenizer.json", **ends, **sections["tokens"]}
-        head = {"name": options.name or out.name, "version": options.version, "family": family.name,
+        head = {"name": name, "version": options.version, "family": family.name,
                 "methods": list(family.methods), "licence": licence, "provenance": provenance}
         if "decoder" in sections:
             sections["decoder"] |= {"cache": options.dtype, "weights": options.weights or options.dtype}

@@ -41,11 +41,15 @@ def files(folder, roles):
         yield "vocabulary", "tokenizer.json"
 
 
+def named(name):
+    """The name, if the daemon takes it for one."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
+        raise Refused(f"the name `{name}` should be 1 to 64 ASCII letters, digits, `-`, `_` or `.`; pass --name")
+    return name
+
+
 def write(folder, head, sections, roles):
     """Writes model.toml for what lies in `folder`."""
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", head["name"]):
-        raise Refused(f"the name `{head['name']}` should be 1 to 64 ASCII letters, digits, `-`, `_` or `.`; "
-                      "pass --name")
     lines = [f"{key} = {value(v)}" for key, v in head.items()]
     for section, entries in sections.items():
         lines += ["", f"[{section}]", *(f"{key} = {value(v)}" for key, v in entries.items())]

@@ -143,6 +143,9 @@ class VlmFo1(Qwen25VL):
             with safe_open(path, "pt") as file:
                 for name in file.keys():
                     own = names(name)
+                    if own not in wanted:
+                        # A projector of one layer is that layer itself where the checkpoint was made.
+                        own = own.replace("projector.", "projector.0.", 1)
                     if own not in wanted or wanted[own].shape != tuple(file.get_slice(name).get_shape()):
                         raise Refused(f"{path}: `{name}` has no place, or one of another shape, in the model that config.json "
                                       "describes")
