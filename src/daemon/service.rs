@@ -26,7 +26,7 @@ use crate::{
     http::{self, Hub},
     ingest,
     publish::{self, Connection, Order, Publisher, Target, Topics, Will},
-    types::{Pulse, QuerySet},
+    types::{CameraId, Pulse, QueryId, QuerySet},
 };
 
 const STATS_EVERY: Duration = Duration::from_secs(30);
@@ -90,7 +90,7 @@ pub async fn serve(path: &Path, models: Vec<PathBuf>, stop: CancellationToken) -
     let publishing = Pulse::new("publish");
     let topics = publish::topics(&config.mqtt)?;
     let publisher = publish::connect(&config.mqtt, Some(Will::status(&topics)), publishing.clone())?;
-    unsay(&publisher, &topics, &config);
+    let unsaid = unsay(&publisher, &topics, &config);
     if config.mqtt.spool_dir.is_none() {
         info!("events wait in memory while the broker is away; `spool_dir` in [mqtt] keeps them across a restart");
     }
@@ -112,7 +112,7 @@ pub async fn serve(path: &Path, models: Vec<PathBuf>, stop: CancellationToken) -
             return Ok(());
         }
     };
-    let mut service = Service::start(config, grounder, publisher, topics, hub, epoch).await;
+    let mut service = Service::start(config, grounder, (publisher, topics, unsaid), hub, epoch).await;
     let pulses: Vec<Pulse> = service.pipeline.pulses().into_iter().chain([publishing]).collect();
     service.board.watch_pulses(&pulses);
     tokio::spawn(systemd::watchdog(pulses, shutdown.clone()));
@@ -134,8 +134,7 @@ impl Service {
     async fn start(
         config: Config,
         mut grounder: Box<dyn Grounder>,
-        publisher: Publisher,
-        topics: Topics,
+        (publisher, topics, unsaid): (Publisher, Topics, BTreeSet<(CameraId, QueryId)>),
         hub: Hub,
         epoch: String,
     ) -> Self {
@@ -164,7 +163,7 @@ impl Service {
             cameras: Changes::default(),
             told: BTreeSet::new(),
             announced: BTreeSet::new(),
-            begun: BTreeSet::new(),
+            begun: unsaid,
             started: Instant::now(),
         };
         board.model(&grounder.describe());
@@ -293,16 +292,20 @@ impl Service {
 }
 
 /// Takes back what an earlier start may have told, and left when it was killed, of what is configured: until the model is loaded and
-/// a camera is there, and for ever if it is not, it would pass for this one's word as soon as this one is `online`.
-fn unsay(publisher: &Publisher, topics: &Topics, config: &Config) {
+/// a camera is there, and for ever if it is not, it would pass for this one's word as soon as this one is `online`. Returns of which
+/// cameras and queries.
+fn unsay(publisher: &Publisher, topics: &Topics, config: &Config) -> BTreeSet<(CameraId, QueryId)> {
     let queries = Revisions::default().apply(&config.queries);
+    let mut unsaid = BTreeSet::new();
     for camera in config.cameras.keys() {
         publisher.state(topics.camera_status(camera), Bytes::new());
         for query in queries.iter().filter(|query| query.covers(camera)) {
             publisher.state(topics.present(camera, &query.id), Bytes::new());
             publisher.state(topics.count(camera, &query.id), Bytes::new());
+            unsaid.insert((camera.clone(), query.id.clone()));
         }
     }
+    unsaid
 }
 
 /// Waits for a signal to stop, or `stop`.
