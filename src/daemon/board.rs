@@ -95,15 +95,9 @@ impl Board {
     /// Of a query that a camera is asked from now on nobody knows yet who is there: what an earlier start said, and left when it was
     /// killed, is not this one's word.
     pub(super) fn begin(&mut self, queries: &QuerySet, cameras: &BTreeMap<CameraId, CameraConfig>) {
-        let covered = |query: &Arc<Query>| {
-            let of = cameras.keys().filter(|camera| query.covers(camera)).cloned();
-            of.map(|camera| (camera, query.id.clone())).collect::<Vec<_>>()
-        };
-        let begun: BTreeSet<_> = queries.iter().flat_map(covered).collect();
+        let begun = covered(queries, cameras);
         for (camera, query) in begun.difference(&self.begun) {
-            for topic in [self.topics.present(camera, query), self.topics.count(camera, query)] {
-                self.publisher.state(topic, Bytes::new());
-            }
+            unsay(&self.publisher, &self.topics, camera, query);
         }
         self.begun = begun;
     }
@@ -193,6 +187,22 @@ impl Board {
         });
         let connection = self.publisher.connection().borrow().clone();
         self.hub.set_state("broker", json!(connection));
+    }
+}
+
+/// Each camera with each query that it is asked.
+pub(super) fn covered(queries: &QuerySet, cameras: &BTreeMap<CameraId, CameraConfig>) -> BTreeSet<(CameraId, QueryId)> {
+    let pairs = cameras.keys().flat_map(|camera| queries.iter().map(move |query| (camera, query)));
+    pairs
+        .filter(|(camera, query)| query.covers(camera))
+        .map(|(camera, query)| (camera.clone(), query.id.clone()))
+        .collect()
+}
+
+/// Takes back who is there.
+pub(super) fn unsay(publisher: &Publisher, topics: &Topics, camera: &CameraId, query: &QueryId) {
+    for topic in [topics.present(camera, query), topics.count(camera, query)] {
+        publisher.state(topic, Bytes::new());
     }
 }
 

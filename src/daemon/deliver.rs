@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{
+    board,
     snapshot::{Snapshot, Snapshots},
     view::{Answered, View},
 };
@@ -331,9 +332,8 @@ impl Delivery {
 
     /// Takes back who is there.
     fn unsay(&self, camera: &CameraId, query: &QueryId) {
-        let Some((publisher, topics)) = &self.sinks.publisher else { return };
-        for topic in [topics.present(camera, query), topics.count(camera, query)] {
-            publisher.state(topic, Bytes::new());
+        if let Some((publisher, topics)) = &self.sinks.publisher {
+            board::unsay(publisher, topics, camera, query);
         }
     }
 

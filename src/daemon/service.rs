@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::{
     Pipeline, PipelineError, Plan, Revisions, Sinks,
-    board::Board,
+    board::{self, Board},
     new_epoch,
     queries::Changes,
     signals::{Signals, Wanted},
@@ -90,7 +90,7 @@ pub async fn serve(path: &Path, models: Vec<PathBuf>, stop: CancellationToken) -
     let publishing = Pulse::new("publish");
     let topics = publish::topics(&config.mqtt)?;
     let publisher = publish::connect(&config.mqtt, Some(Will::status(&topics)), publishing.clone())?;
-    let unsaid = unsay(&publisher, &topics, &config);
+    let unsaid = take_back(&publisher, &topics, &config);
     if config.mqtt.spool_dir.is_none() {
         info!("events wait in memory while the broker is away; `spool_dir` in [mqtt] keeps them across a restart");
     }
@@ -294,18 +294,15 @@ impl Service {
 /// Takes back what an earlier start may have told, and left when it was killed, of what is configured: until the model is loaded and
 /// a camera is there, and for ever if it is not, it would pass for this one's word as soon as this one is `online`. Returns of which
 /// cameras and queries.
-fn unsay(publisher: &Publisher, topics: &Topics, config: &Config) -> BTreeSet<(CameraId, QueryId)> {
-    let queries = Revisions::default().apply(&config.queries);
-    let mut unsaid = BTreeSet::new();
+fn take_back(publisher: &Publisher, topics: &Topics, config: &Config) -> BTreeSet<(CameraId, QueryId)> {
     for camera in config.cameras.keys() {
         publisher.state(topics.camera_status(camera), Bytes::new());
-        for query in queries.iter().filter(|query| query.covers(camera)) {
-            publisher.state(topics.present(camera, &query.id), Bytes::new());
-            publisher.state(topics.count(camera, &query.id), Bytes::new());
-            unsaid.insert((camera.clone(), query.id.clone()));
-        }
     }
-    unsaid
+    let asked = board::covered(&Revisions::default().apply(&config.queries), &config.cameras);
+    for (camera, query) in &asked {
+        board::unsay(publisher, topics, camera, query);
+    }
+    asked
 }
 
 /// Waits for a signal to stop, or `stop`.

@@ -32,8 +32,8 @@ pub(super) struct Grid {
 }
 
 /// Where a canvas lies on the model's frame, in whose fractions its graphs give and take boxes. The frame has the shape of the
-/// usual canvas as the manifest has it; a canvas of another shape lies in the middle of it, as large as it can. So places, shapes and distances
-/// mean to the words what they meant in training, whatever canvas a picture is laid on.
+/// usual canvas as the manifest has it; a canvas of another shape lies in the middle of it, as large as it can. So places,
+/// shapes and distances mean to the words what they meant in training, whatever canvas a picture is laid on.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct OnFrame {
     /// The canvas.
