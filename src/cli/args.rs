@@ -8,7 +8,7 @@ use clap::{
 };
 
 use crate::{
-    ground::{Provider, methods::zoom::ZoomConfig},
+    ground::{ModelConfig, Provider, methods::zoom::ZoomConfig},
     types::{Method, published::Weights, query},
 };
 
@@ -84,6 +84,32 @@ pub(super) struct Run {
     pub(super) config: PathBuf,
 }
 
+// Without documentation of its own: it would take the place of that of the commands it is part of.
+#[derive(ClapArgs)]
+pub(super) struct Model {
+    /// A model's name, or a folder with a model.toml or an export published for transformers.js
+    #[arg(long = "model", default_value = "nano", value_name = "DIR|NAME")]
+    pub(super) path: PathBuf,
+    /// How many times the model's usual number of pixels to look at, 0.25 to 4: more for small things, less for less work
+    #[arg(long, default_value_t = 1.0, value_name = "N")]
+    pub(super) detail: f32,
+    /// CPU threads for the model; 0 is one a core
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(super) threads: usize,
+    /// What computes: never falls back silently
+    #[arg(long, default_value = "cpu", value_parser = one_of(&Provider::ALL, Provider::name))]
+    pub(super) provider: Provider,
+}
+
+impl Model {
+    /// The table of a configuration that says the same.
+    pub(super) fn config(&self) -> ModelConfig {
+        let Self { path, detail, threads, provider } = self;
+        let (path, detail, threads, provider) = (path.clone(), *detail, *threads, *provider);
+        ModelConfig { path, provider, threads, detail, ..ModelConfig::default() }
+    }
+}
+
 /// Watch cameras or files without a configuration: JSON lines on stdout.
 ///
 /// Prints one JSON line per analysed frame, the very message `groundd/<camera>/detections` carries; nothing else goes to
@@ -99,9 +125,8 @@ pub(super) struct Watch {
     /// How to look
     #[arg(long, default_value = "auto", value_parser = one_of(&Method::ALL, Method::name))]
     pub(super) method: Method,
-    /// A model's name, or a folder with a model.toml or an export published for transformers.js
-    #[arg(long, default_value = "nano", value_name = "DIR|NAME")]
-    pub(super) model: PathBuf,
+    #[command(flatten)]
+    pub(super) model: Model,
     /// Publish to this broker as well, as in `mqtt://user:password@host:1883`
     ///
     /// This has a client id of its own and no status topic, so that a service at the same broker goes on undisturbed; what was
@@ -123,15 +148,6 @@ pub(super) struct Watch {
     /// Matches below this score, 0 to 1, are not reported; default is the model's own
     #[arg(long, value_name = "SCORE", value_parser = score)]
     pub(super) threshold: Option<f32>,
-    /// How many times the model's usual number of pixels to look at, 0.25 to 4: more for small things, less for less work
-    #[arg(long, default_value_t = 1.0, value_name = "N")]
-    pub(super) detail: f32,
-    /// CPU threads for the model; 0 is one a core
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    pub(super) threads: usize,
-    /// What computes: never falls back silently
-    #[arg(long, default_value = "cpu", value_parser = one_of(&Provider::ALL, Provider::name))]
-    pub(super) provider: Provider,
 }
 
 /// See it work: a camera, a broker, the daemon and the live view, all on this machine.
@@ -211,9 +227,8 @@ pub(super) struct Eval {
     /// Which methods; default is all that the model has
     #[arg(long, value_name = "A,B,…", value_delimiter = ',', value_parser = one_of(METHODS, Method::name))]
     pub(super) methods: Vec<Method>,
-    /// A model's name, or a folder with a model.toml
-    #[arg(long, default_value = "nano", value_name = "DIR|NAME")]
-    pub(super) model: PathBuf,
+    #[command(flatten)]
+    pub(super) model: Model,
     /// Only these phrases or categories; may be given several times
     #[arg(long = "query", value_name = "TEXT", value_parser = query_text)]
     pub(super) queries: Vec<String>,
@@ -250,15 +265,6 @@ pub(super) struct Eval {
     /// Draw the best and the worst answers of each method into this folder
     #[arg(long, value_name = "DIR")]
     pub(super) examples: Option<PathBuf>,
-    /// How many times the model's usual number of pixels to look at, 0.25 to 4: more for small things, less for less work
-    #[arg(long, default_value_t = 1.0, value_name = "N")]
-    pub(super) detail: f32,
-    /// CPU threads for the model; 0 is one a core
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    pub(super) threads: usize,
-    /// What computes: never falls back silently
-    #[arg(long, default_value = "cpu", value_parser = one_of(&Provider::ALL, Provider::name))]
-    pub(super) provider: Provider,
 }
 
 /// Measure throughput, delay and cost on this machine, beside the bare engine and other systems.
@@ -288,18 +294,8 @@ pub(super) struct Bench {
     /// The clip that the cameras play, of at most 1024 pictures; default is the bundled one
     #[arg(long, value_name = "FILE")]
     pub(super) clip: Option<PathBuf>,
-    /// A model's name, or a folder with a model.toml
-    #[arg(long, default_value = "nano", value_name = "DIR|NAME")]
-    pub(super) model: PathBuf,
-    /// How many times the model's usual number of pixels to look at, 0.25 to 4: more for small things, less for less work
-    #[arg(long, default_value_t = 1.0, value_name = "N")]
-    pub(super) detail: f32,
-    /// CPU threads for the model; 0 is one a core
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    pub(super) threads: usize,
-    /// What computes
-    #[arg(long, default_value = "cpu", value_parser = one_of(&Provider::ALL, Provider::name))]
-    pub(super) provider: Provider,
+    #[command(flatten)]
+    pub(super) model: Model,
     /// Another system: gets --onnx FILE --broker HOST:PORT --threads N URL… and publishes bench/<n>/detections
     #[arg(long = "peer", value_name = "NAME=COMMAND", value_parser = named)]
     pub(super) peers: Vec<(String, String)>,

@@ -16,7 +16,7 @@ use super::{Exit, Failure, args, model_folders, progress, runtime};
 use crate::{
     config::QueryConfig,
     daemon::{Pipeline, PipelineError, Plan, Revisions, Sinks, new_epoch},
-    ground::{self, AskConfig, Grounder, ModelConfig, methods::zoom::ZoomConfig},
+    ground::{self, AskConfig, Grounder, methods::zoom::ZoomConfig},
     ingest::{self, CameraConfig},
     publish::{self, MqttConfig, Password, Publisher},
     schedule::ScheduleConfig,
@@ -63,13 +63,7 @@ fn films(args: &args::Watch, cameras: &BTreeMap<CameraId, CameraConfig>) -> BTre
 }
 
 fn load(args: &args::Watch, cameras: &BTreeMap<CameraId, CameraConfig>) -> Result<Box<dyn Grounder>, Failure> {
-    let mut config = ModelConfig {
-        path: args.model.clone(),
-        provider: args.provider,
-        threads: args.threads,
-        detail: args.detail,
-        ..ModelConfig::default()
-    };
+    let mut config = args.model.config();
     if args.every_frame {
         // A file's answers must not depend on how fast the machine is; a camera's time is the clock's, and may begin anew.
         let all = films(args, cameras).len() == cameras.len();

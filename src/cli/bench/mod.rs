@@ -37,10 +37,7 @@ use self::{
     system::{Case, Measured, System},
 };
 use super::{Exit, Failure, args, broker::Broker, clip, model_folders, outputs, progress, runtime};
-use crate::{
-    ground::ModelConfig,
-    ingest::{bare::Bare as Clip, mark},
-};
+use crate::ingest::{bare::Bare as Clip, mark};
 
 /// Cameras are called this and their number.
 const CAMERA: &str = "cam";
@@ -68,7 +65,7 @@ fn everything(args: &args::Bench, folder: &Path, runtime: &Runtime) -> Result<Re
     let clip = numbered(args, &film)?;
     stop.check()?;
     spinner.set_message("measuring the engine and the decoder alone");
-    let rule = Yardstick::new(&clip, &model(args), &model_folders(), args.seconds, &stop)?;
+    let rule = Yardstick::new(&clip, &args.model.config(), &model_folders(), args.seconds, &stop)?;
     let (file, canvases) = (rule.file().to_owned(), rule.canvases());
     let stage = Stage { args, file: &file, folder, film: &film, clip: &clip };
     let measured = runtime.block_on(stop.unless(async {
@@ -107,16 +104,6 @@ struct Stage<'a> {
     /// The clip with numbers, as a file and in memory.
     film: &'a Path,
     clip: &'a Clip,
-}
-
-fn model(args: &args::Bench) -> ModelConfig {
-    ModelConfig {
-        path: args.model.clone(),
-        provider: args.provider,
-        threads: args.threads,
-        detail: args.detail,
-        ..ModelConfig::default()
-    }
 }
 
 fn queries(args: &args::Bench) -> Vec<String> {
@@ -215,7 +202,7 @@ fn systems(stage: &Stage<'_>) -> Vec<System> {
         name: name.clone(),
         command: command.clone(),
         onnx: onnx.clone(),
-        threads: args.threads,
+        threads: args.model.threads,
     });
     let absent = args.absent.iter().map(|(name, reason)| System::Absent { name: name.clone(), reason: reason.clone() });
     [groundd("groundd", true, args), asking_always(stage)].into_iter().chain(peers).chain(absent).collect()
@@ -226,7 +213,7 @@ fn asking_always(stage: &Stage<'_>) -> System {
 }
 
 fn groundd(name: &'static str, once: bool, args: &args::Bench) -> System {
-    System::Groundd { name, config: model(args), queries: queries(args), fps: args.fps, once }
+    System::Groundd { name, config: args.model.config(), queries: queries(args), fps: args.fps, once }
 }
 
 /// A process whose output goes to `log`; it ends with its handle. It leads a group of its own, by which whatever it starts can

@@ -38,17 +38,13 @@ pub(super) fn run(args: &args::Eval) -> Result<(), Failure> {
     dataset.notes.iter().for_each(|note| warn!("{note}"));
     ingest::init()?;
     let config = ModelConfig {
-        path: args.model.clone(),
-        provider: args.provider,
-        threads: args.threads,
-        detail: args.detail,
         // By passes alone, so that what is found does not depend on how fast this machine is.
         zoom: ZoomConfig {
             passes: args.zoom_passes,
             milliseconds: ZoomConfig::TIMELESS,
             exhaustive: args.zoom_exhaustive,
         },
-        ..ModelConfig::default()
+        ..args.model.config()
     };
     let folders = model_folders();
     let filters = ground::find(&config.path, &folders)?.scores.is_some() || args.threshold.is_some();
@@ -70,7 +66,7 @@ pub(super) fn run(args: &args::Eval) -> Result<(), Failure> {
         v: 1,
         groundd: env!("CARGO_PKG_VERSION"),
         data: Data::of(&dataset, unreadable),
-        model: Model::of(&info, args.threads, args.detail),
+        model: Model::of(&info, args.model.threads, args.model.detail),
         threshold: args.threshold,
         zoom_passes: (!args.zoom_exhaustive).then_some(args.zoom_passes),
         methods: runs.iter().map(Run::report).collect(),
