@@ -203,6 +203,7 @@ Phrases of your own: a JSON list, or an object with it as `phrases`, of
   {\"image\": \"a.jpg\", \"phrase\": \"red car\", \"kind\": \"colour\",
    \"boxes\": [[x1, y1, x2, y2], ...]}
 Boxes are pixels. Several are several things, none says that nothing is there. kind is free: figures are also given by kind.
+\"ignored\" may list further boxes, within which an answer counts neither way, as in COCO's crowds.
 
 RefCOCO-style: a JSON list beside the instances.json it refers to, as RefCOCO, RefCOCO+, RefCOCOg and gRefCOCO are published:
   {\"ref_id\": 1, \"image_id\": 2, \"ann_id\": 3, \"split\": \"testA\",

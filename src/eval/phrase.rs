@@ -1,7 +1,8 @@
 //! Answers as they are reported, phrase by phrase: is the best box right, are all of several found, is nothing said where
 //! nothing is.
 //!
-//! A box is right where it overlaps a thing by IoU 0.5 or more, as referring-expression benchmarks (RefCOCO) count it.
+//! A box is right where it overlaps a thing by IoU 0.5 or more, as referring-expression benchmarks (RefCOCO) count it. Boxes in crowds
+//! are as if they had not been answered.
 
 use super::matching::{Scored, Truth, assign, best, overlaps};
 
@@ -10,9 +11,9 @@ const RIGHT: f64 = 0.5;
 /// What a phrase asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Case {
-    /// One thing: the best-scoring box counts.
+    /// One thing: the best-scoring box counts, of those that are in no crowd.
     One,
-    /// Several things, or one beside a crowd: every box counts.
+    /// Several things: every box counts.
     Several,
     /// Nothing is there: silence is right.
     Nothing,
@@ -52,7 +53,7 @@ pub struct Verdict {
     pub wrong: usize,
     /// Things not found.
     pub missed: usize,
-    /// IoU of the best-scoring box with the one thing; 0 without a box, or where there is not just one thing.
+    /// IoU of the best-scoring box that is in no crowd with the one thing; 0 without a box, or where there is not just one thing.
     pub iou: f64,
 }
 
@@ -61,19 +62,18 @@ impl Verdict {
     pub fn new(truths: &[Truth], answer: Option<Answer<'_>>) -> Self {
         let found = best(answer.map(|answer| answer.boxes).unwrap_or_default(), usize::MAX);
         let things = truths.iter().filter(|t| !t.crowd).count();
-        let case = match (things, truths.len() - things) {
-            (0, 0) => Case::Nothing,
-            (0, _) => Case::Crowd,
-            (1, 0) => Case::One,
+        let case = match things {
+            0 if truths.is_empty() => Case::Nothing,
+            0 => Case::Crowd,
+            1 => Case::One,
             _ => Case::Several,
         };
         let crowd: Vec<bool> = truths.iter().map(|t| t.crowd).collect();
         let assigned = assign(&overlaps(&found, truths), truths, &crowd, RIGHT);
         let hits = assigned.iter().flatten().filter(|i| !crowd[**i]).count();
-        let iou = match (case, found.first()) {
-            (Case::One, Some(first)) => truths.iter().map(|t| t.overlap(&first.rect)).fold(0.0, f64::max),
-            _ => 0.0,
-        };
+        let mut counted = found.iter().zip(&assigned).filter(|(_, to)| to.is_none_or(|i| !crowd[i]));
+        let one = truths.iter().find(|t| case == Case::One && !t.crowd);
+        let iou = one.zip(counted.next()).map_or(0.0, |(one, (first, _))| one.overlap(&first.rect));
         let wrong = assigned.iter().filter(|i| i.is_none()).count();
         let (answered, finished) = (answer.is_some(), answer.is_none_or(|answer| answer.finished));
         Self { case, answered, finished, hits, wrong, missed: things - hits, iou }
@@ -247,8 +247,12 @@ mod tests {
         let inside = [at(5.0, 0.9), at(50.0, 0.8)];
         let only = tally(&[(&[crowd], Some(&inside))]);
         assert_eq!((only.miss(), only.f1(), only.cases()), (None, None, [0, 0, 0]));
-        let beside = tally(&[(&[crowd, thing(5.0)], Some(&inside))]);
-        assert_eq!((beside.f1_several(), beside.cases()), (Some(1.0), [0, 1, 0]));
+        let beside = tally(&[(&[crowd, thing(5.0), thing(200.0)], Some(&inside))]);
+        assert_eq!((beside.f1_several(), beside.cases()), (Some(2.0 / 3.0), [0, 1, 0]));
+        // Of one thing beside a crowd, the best box that is not in the crowd is judged.
+        let better_in_the_crowd = [at(50.0, 0.9), at(5.0, 0.8), at(300.0, 0.7)];
+        let one = tally(&[(&[crowd, thing(5.0)], Some(&better_in_the_crowd)), (&[thing(300.0), crowd], Some(&inside))]);
+        assert_eq!((one.accuracy(), one.mean_iou(), one.cases()), (Some(0.5), Some(0.5), [2, 0, 0]));
     }
 
     fn boxes() -> impl Strategy<Value = Vec<(u8, u8)>> {

@@ -1,7 +1,8 @@
 //! A list of phrases: the layout for one's own data.
 //!
 //! `{"phrases": [{"image": "a.jpg", "phrase": "red car", "boxes": [[x1, y1, x2, y2]], "kind": "colour"}]}`, or the list alone.
-//! Boxes are pixels, x right, y down, as in groundd's messages; an empty list says that nothing is there. `kind` is free.
+//! Boxes are pixels, x right, y down, as in groundd's messages; an empty list says that nothing is there. `kind` is free. `ignored`
+//! are further boxes, within which an answer counts neither way: what nobody knows to be meant or not, as COCO's crowds.
 
 use std::{
     collections::HashMap,
@@ -36,6 +37,8 @@ struct Record {
     phrase: String,
     /// Required, so that a mistyped name is not taken for "nothing is there".
     boxes: Vec<Vec<f64>>,
+    #[serde(default)]
+    ignored: Vec<Vec<f64>>,
     kind: Option<String>,
 }
 
@@ -67,7 +70,10 @@ pub(super) fn load(file: &Path, bytes: &[u8], options: &Options) -> Result<Datas
         };
         let entry = &mut entries[place];
         let text = check_text(&one.phrase).map_err(wrong)?.into();
-        let truths = one.boxes.iter().map(|corners| truth(corners, entry.picture.size));
+        let meant = one.boxes.iter().map(|corners| (corners, false));
+        let truths = meant
+            .chain(one.ignored.iter().map(|corners| (corners, true)))
+            .map(|(corners, crowd)| Ok(Truth { crowd, ..Truth::boxed(rect(corners, entry.picture.size)?) }));
         let truths = truths.collect::<Result<_, _>>().map_err(wrong)?;
         let kind: Arc<str> = one.kind.as_deref().unwrap_or("phrase").into();
         entry.phrases.push(Phrase { text, kind, truths });
@@ -75,7 +81,7 @@ pub(super) fn load(file: &Path, bytes: &[u8], options: &Options) -> Result<Datas
     Ok(Dataset { path: file.to_owned(), style: Style::Phrases, entries, notes: Vec::new() })
 }
 
-fn truth(corners: &[f64], size: Size) -> Result<Truth, String> {
+fn rect(corners: &[f64], size: Size) -> Result<Rect, String> {
     let &[x1, y1, x2, y2] = corners else {
         return Err(format!("the box {corners:?} has {} numbers; x1, y1, x2 and y2 are needed", corners.len()));
     };
@@ -86,5 +92,5 @@ fn truth(corners: &[f64], size: Size) -> Result<Truth, String> {
         let Size { width, height } = size;
         return Err(format!("the box {corners:?} is outside its image of {width}x{height}; pixels of it are needed"));
     }
-    Ok(Truth::boxed(Rect { x: x1, y: y1, width: x2 - x1, height: y2 - y1 }))
+    Ok(Rect { x: x1, y: y1, width: x2 - x1, height: y2 - y1 })
 }

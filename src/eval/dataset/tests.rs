@@ -261,8 +261,22 @@ fn a_list_of_phrases_is_asked_image_by_image() {
 }
 
 #[test]
+fn what_nobody_knows_to_be_meant_counts_neither_way() {
+    let folder = coco();
+    let file = folder.path().join("mine.json");
+    let ignored = "\"boxes\": [[1, 2, 11, 22]], \"ignored\": [[20, 2, 30, 22]]";
+    assert!(PHRASES.contains("\"boxes\": [[1, 2, 11, 22]]"));
+    fs::write(&file, PHRASES.replacen("\"boxes\": [[1, 2, 11, 22]]", ignored, 1)).unwrap();
+    let dataset = load(&file, &Options::default()).unwrap();
+    let truths = &dataset.entries[0].phrases[0].truths;
+    let crowds: Vec<_> = truths.iter().map(|truth| (truth.rect.x, truth.crowd)).collect();
+    assert_eq!(crowds, [(1.0, false), (20.0, true)]);
+}
+
+#[test]
 fn phrases_that_nobody_meant() {
-    let cases: [(&str, &str, &[&str]); 7] = [
+    let cases: [(&str, &str, &[&str]); 8] = [
+        ("\"boxes\": [[1, 2, 11, 22]]", "\"boxes\": [], \"ignored\": [[1, 2]]", &["phrases[0]", "2 numbers"]),
         ("[1, 2, 11, 22]", "[1, 2, 11]", &["phrases[0]", "3 numbers"]),
         ("[1, 2, 11, 22]", "[11, 2, 1, 22]", &["phrases[0]", "x1 < x2"]),
         ("[1, 2, 11, 22]", "[100, 2, 110, 22]", &["phrases[0]", "outside", "40x30"]),

@@ -21,18 +21,23 @@ def known(query):
     return query.none >= 0 and not (query.states == -1).any()
 
 
-def records(name, frame, rng):
-    """Phrases about a frame, with boxes in its own pixels; they are made on the canvas, as in training."""
+def records(name, frame, rng, all_labelled):
+    """Phrases about a frame, with boxes in its own pixels; they are made on the canvas, as in training. What teachers half believe in
+    is ignored, but where people labelled all that is asked for."""
     h, w = frame.image.shape[:2]
     scale = min(WIDTH / w, HEIGHT / h)
     shift = np.array([(WIDTH - round(w * scale)) // 2, (HEIGHT - round(h * scale)) // 2] * 2)
+    on_picture = lambda boxes: np.clip((boxes - shift) / scale, 0, [w, h, w, h]).round(1)
     letterboxed(frame, rng)
+    ignored = on_picture(frame.ignored)
+    ignored = [] if all_labelled else ignored[(ignored[:, 2:] > ignored[:, :2]).all(1)].tolist()
     for query in samples.queries(frame, rng, PHRASES):
         if known(query):
-            boxes = (frame.boxes[query.states == 1] - shift) / scale
-            boxes = np.clip(boxes, 0, [w, h, w, h]).round(1)
+            boxes = on_picture(frame.boxes[query.states == 1])
             kind = "absent" if query.none == 1 else query.kind
-            yield {"image": name, "phrase": query.text, "boxes": boxes.tolist(), "kind": kind}
+            record = {"image": name, "phrase": query.text, "boxes": boxes.tolist(), "kind": kind}
+            # What is said to be absent is so for certain, whatever else there may be.
+            yield record | ({"ignored": ignored} if ignored and query.none == 0 else {})
 
 
 def held_out_frames(work):
@@ -56,10 +61,11 @@ def write(work, folder):
     for name, frame in held_out_frames(work):
         name = f"images/{name}"
         cv2.imwrite(str(folder / name), frame.image, [cv2.IMWRITE_JPEG_QUALITY, 95])
-        if any(name.startswith(f"images/{source}") for source in HELD_OUT_LAST):
+        by_people = any(name.startswith(f"images/{source}") for source in HELD_OUT_LAST)
+        if by_people:
             boxes = np.clip(frame.boxes, 0, [*frame.image.shape[1::-1]] * 2).round(1).tolist()
             people.append({"image": name, "phrase": "person", "boxes": boxes, "kind": "class"})
-        phrases += records(name, frame, rng)
+        phrases += records(name, frame, rng, by_people)
     drawn = [p for p in phrases if "drawn_" in p["image"]]
     real = [p for p in phrases if "drawn_" not in p["image"]]
     for name, some in {"phrases": phrases, "real": real, "drawn": drawn, "pedestrians": people}.items():
