@@ -3,6 +3,9 @@ SHELL := /bin/bash
 SECONDS_ARG = $(if $(filter command line environment override,$(origin SECONDS)),--seconds $(SECONDS))
 GROUNDD = target/release/groundd
 
+# Whatever runs here: the tests and the tools of Python load ONNX Runtime, too, which would tell its maker.
+export ORT_DISABLE_TELEMETRY = 1
+
 .PHONY: help demo test build deb bench bench-gpu lint setup setup-test setup-gpu soak fuzz parity parity-detectors
 
 help:

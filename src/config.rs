@@ -58,7 +58,7 @@ pub struct QueryConfig {
     #[serde(deserialize_with = "text")]
     pub text: String,
     /// Cameras it runs on; unset is all.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "some_cameras")]
     pub cameras: Option<Vec<CameraId>>,
     /// How to look.
     #[serde(default)]
@@ -119,6 +119,15 @@ fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> 
     query::check_text(&raw).map(str::to_owned).map_err(de::Error::custom)
 }
 
+fn some_cameras<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<CameraId>>, D::Error> {
+    match Option::<Vec<CameraId>>::deserialize(deserializer)? {
+        Some(none) if none.is_empty() => Err(de::Error::custom(
+            "no camera is named, so that it would never be asked; name some, or leave it out for all",
+        )),
+        cameras => Ok(cameras),
+    }
+}
+
 fn fraction<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f32>, D::Error> {
     let value = f32::deserialize(deserializer)?;
     if (0.0..=1.0).contains(&value) {
@@ -170,8 +179,7 @@ pub enum ConfigError {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {
-    #[serde(default)]
-    model: ModelConfig,
+    model: Option<Spanned<ModelConfig>>,
     mqtt: Option<Spanned<MqttConfig>>,
     #[serde(default)]
     http: HttpConfig,
@@ -232,20 +240,21 @@ impl Config {
             let at = error.key().map_or(at, |key| source.key("mqtt", at, key));
             source.invalid(at, error.to_string())
         })?;
+        let (model, at) = located(raw.model);
+        model.check().map_err(|wrong| source.setting_of("model", at, &wrong))?;
         let (ask, at) = located(raw.ask);
-        ask.check().map_err(|message| source.invalid(at, message))?;
+        ask.check().map_err(|wrong| source.setting_of("ask", at, &wrong))?;
         let (track, at) = located(raw.track);
-        track.check().map_err(|message| source.invalid(at, message))?;
+        track.check().map_err(|wrong| source.setting_of("track", at, &wrong))?;
         let (schedule, at) = located(raw.schedule);
-        schedule.check().map_err(|message| source.invalid(at, message))?;
+        schedule.check().map_err(|wrong| source.setting_of("schedule", at, &wrong))?;
         let more_may_come = !mqtt.control.camera.is_empty();
         let cameras = read_cameras(source, raw.cameras, more_may_come)?;
         let queries = read_queries(source, raw.queries, &cameras, more_may_come)?;
         let at = raw.ingest.pipelines.as_ref().map_or(0, |folder| folder.span().start);
         let pipelines = raw.ingest.pipelines.map(Spanned::into_inner);
-        let (model, http) = (raw.model, raw.http);
-        let mut config = Self { model, mqtt, http, schedule, ask, track, pipelines, cameras, queries };
-        config.anchor_paths(source.path.parent().unwrap_or(Path::new("")));
+        let mut config = Self { model, mqtt, http: raw.http, schedule, ask, track, pipelines, cameras, queries };
+        config.anchor_paths(source.folder());
         Ok((config, at))
     }
 
@@ -256,9 +265,6 @@ impl Config {
         let others = [&mut mqtt.spool_dir, &mut self.pipelines, &mut self.model.library];
         for path in files.into_iter().chain(others).flatten() {
             *path = folder.join(&*path);
-        }
-        for camera in self.cameras.values_mut() {
-            camera.anchor(folder);
         }
         if self.model.path.components().count() > 1 {
             self.model.path = folder.join(&self.model.path);
@@ -275,8 +281,12 @@ fn read_cameras(
     let mut cameras = BTreeMap::new();
     for camera in raw {
         let at = camera.span().start;
-        let camera = camera.into_inner();
-        camera.check().map_err(|error| source.invalid(at, error.to_string()))?;
+        let mut camera = camera.into_inner();
+        camera.anchor(source.folder());
+        camera.check().map_err(|error| {
+            let at = error.key().map_or(at, |key| source.key("camera", at, key));
+            source.invalid(at, error.to_string())
+        })?;
         let id = camera.id.clone();
         if cameras.insert(id.clone(), camera).is_some() {
             return Err(source.invalid(at, format!("two cameras have the id `{id}`; give each its own")));
@@ -348,8 +358,12 @@ mod tests {
         assert!(high.contains("from 0 to 1"), "{high}");
         assert!(error(&format!("{CAMERA}fps = 0\n")).contains("`fps`"));
         let rate = error(&format!("{CAMERA}[ask]\nrate = 0\n"));
-        assert!(rate.starts_with("g.toml:4:") && rate.contains("`rate`"), "{rate}");
+        assert!(rate.starts_with("g.toml:5:") && rate.contains("`rate`"), "{rate}");
+        let kind = error("[[camera]]\nid = \"a\"\nuri = \"gopher://h/x\"\n");
+        assert!(kind.starts_with("g.toml:3:") && kind.contains("rtsp(s)://"), "{kind}");
         for (line, key) in [
+            ("[model]\ndetail = 9", "`detail`"),
+            ("[model]\nthreads = 5000", "`threads`"),
             ("[track]\nlost_seconds = inf", "`lost_seconds`"),
             ("[track]\nupdate_seconds = -1", "`update_seconds`"),
             ("[track]\nconfirm_frames = 0", "`confirm_frames`"),
@@ -357,7 +371,7 @@ mod tests {
         ] {
             // A table that is only spoken of is not meant.
             let error = error(&format!("# [ask], [track], [schedule]\n{CAMERA}{line}\n"));
-            assert!(error.starts_with("g.toml:5:") && error.contains(key), "{error}");
+            assert!(error.starts_with("g.toml:6:") && error.contains(key), "{error}");
         }
         for (lines, place) in [
             ("[mqtt]\nbase_topic = \"a\"\nurl = \"http://h\"", "g.toml:6: mqtt.url: "),

@@ -19,6 +19,8 @@
 //! knows where models are fetched from.
 //! `tests/architecture.rs` enforces all of this.
 
+#![forbid(unsafe_code)]
+
 pub mod backoff;
 pub mod cli;
 pub mod config;

@@ -60,6 +60,9 @@ fn wrong_command_lines() {
     fails(&mut watch(&["test://", "--query", &"car ".repeat(2_500)]), USAGE, &["characters", "500"]);
     fails(&mut watch(&["test://", "--query", "car", "--method", "magic"]), USAGE, &["magic", "retrieve"]);
     fails(&mut watch(&["test://", "--query", "car", "--seconds", "0"]), USAGE, &["seconds"]);
+    fails(&mut watch(&["test://", "--query", "car", "--fps", "5000"]), USAGE, &["fps", "1000"]);
+    fails(&mut watch(&["test://", "--query", "car", "--detail", "9"]), USAGE, &["detail", "0.25 to 4"]);
+    fails(&mut watch(&["test://", "--query", "car", "--threads", "5000"]), USAGE, &["threads", "1024"]);
     fails(watch(&["test://", "--query"]).arg(OsString::from_vec(vec![b'c', 0xff])), USAGE, &["UTF-8"]);
     fails(groundd().args(["--log", "groundd=loud", "models", "list"]), USAGE, &["groundd=loud"]);
 }
@@ -81,7 +84,7 @@ fn sources_that_cannot_be_watched() {
     let garbage = folder.path().join("garbage.mp4");
     fs::write(&garbage, "this is not a film").unwrap();
     fails(&mut watch(&[garbage.to_str().unwrap(), "--query", "car"]), UNAVAILABLE, &["garbage.mp4"]);
-    fails(&mut watch(&["gopher://host/x", "--query", "car"]), CONFIG, &["gopher", "rtsp"]);
+    fails(&mut watch(&["gopher://host/x", "--query", "car"]), USAGE, &["gopher", "rtsp"]);
 }
 
 #[test]
@@ -110,7 +113,7 @@ fn output_that_cannot_be_written_is_an_error_and_a_closed_pipe_is_none() {
 fn a_login_in_the_brokers_url_is_taken_and_a_wrong_url_is_said_before_the_model_is_loaded() {
     let wrong = finish(&mut watch(&["test://", "--query", "car", "--broker", "http://me:secret@host"]));
     let said = String::from_utf8_lossy(&wrong.stderr);
-    assert_eq!(wrong.status.code(), Some(CONFIG), "{said}");
+    assert_eq!(wrong.status.code(), Some(USAGE), "{said}");
     assert!(said.contains("mqtt.url") && !said.contains("secret") && !said.contains("loading"), "{said}");
 
     let folder = tempfile::tempdir().unwrap();

@@ -248,9 +248,9 @@ fn more_detail_is_a_larger_canvas_and_the_same_places() {
 #[test]
 fn detail_that_cannot_be_had_is_refused_with_what_can() {
     for (folder, detail, remedy) in [
-        (folder(), 0.2, "model.detail, --detail): 0.2 should be 0.25 to 4"),
-        (folder(), 4.5, "should be 0.25 to 4"),
-        (folder(), f32::NAN, "NaN should be"),
+        (folder(), 0.2, "[model] `detail` is 0.2; use 0.25 to 4"),
+        (folder(), 4.5, "use 0.25 to 4"),
+        (folder(), f32::NAN, "is NaN; use"),
         (tiny(), 2.0, "model.toml: detail (model.detail, --detail): 2 is for models that list `shapes`"),
     ] {
         let config = ModelConfig { detail, ..config(&folder) };

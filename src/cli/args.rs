@@ -59,7 +59,8 @@ pub(super) enum Command {
 impl Command {
     /// What is logged if nobody says; the demo's table is not to be written over.
     pub(super) fn default_log(&self) -> &'static str {
-        if matches!(self, Self::Demo(_)) { "warn" } else { "info" }
+        // What the MQTT client says of refused messages is said with more words, and not each time, by whoever sent them.
+        if matches!(self, Self::Demo(_)) { "warn,rumqttc=error" } else { "info,rumqttc=error" }
     }
 }
 
@@ -91,10 +92,10 @@ pub(super) struct Model {
     #[arg(long = "model", default_value = "nano", value_name = "DIR|NAME")]
     pub(super) path: PathBuf,
     /// How many times the model's usual number of pixels to look at, 0.25 to 4: more for small things, less for less work
-    #[arg(long, default_value_t = 1.0, value_name = "N")]
+    #[arg(long, default_value_t = 1.0, value_name = "N", value_parser = detail)]
     pub(super) detail: f32,
     /// CPU threads for the model; 0 is one a core
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = threads)]
     pub(super) threads: usize,
     /// What computes: never falls back silently
     #[arg(long, default_value = "cpu", value_parser = one_of(&Provider::ALL, Provider::name))]
@@ -113,7 +114,7 @@ impl Model {
 /// Watch cameras or files without a configuration: JSON lines on stdout.
 ///
 /// Prints one JSON line per analysed frame, the very message `groundd/<camera>/detections` carries; nothing else goes to
-/// stdout. Cameras are named cam0, cam1, … in the order given. Ends with the file.
+/// stdout. Cameras are named cam0, cam1, … in the order given. Ends with the files; a clip over HTTP is a camera, and played again.
 #[derive(ClapArgs)]
 pub(super) struct Watch {
     /// rtsp(s)://, http(s)://, file:// or a path, /dev/videoN or /dev/v4l/…, test://
@@ -402,6 +403,18 @@ fn count(text: &str) -> Result<usize, String> {
         Ok(n) if n > 0 => Ok(n),
         _ => Err("a whole number above 0 is needed".to_owned()),
     }
+}
+
+fn threads(text: &str) -> Result<usize, String> {
+    let most = ModelConfig::MOST_THREADS;
+    let read = text.parse().ok().filter(|n| *n <= most);
+    read.ok_or_else(|| format!("a whole number is needed, 0 for one a core or at most {most}"))
+}
+
+fn detail(text: &str) -> Result<f32, String> {
+    let (least, most) = (ModelConfig::DETAIL.start(), ModelConfig::DETAIL.end());
+    let read = text.parse().ok().filter(|n| ModelConfig::DETAIL.contains(n));
+    read.ok_or_else(|| format!("a number from {least} to {most} is needed"))
 }
 
 fn score(text: &str) -> Result<f32, String> {

@@ -10,7 +10,8 @@ use tokio::{
 
 use super::{Exit, Failure};
 
-/// A running mosquitto on loopback; killed when dropped.
+/// A running mosquitto on loopback; killed when dropped. It and its subscribers are in groups of their own, which a terminal's
+/// Ctrl-C does not reach: whoever started them says goodbye first.
 pub(super) struct Broker {
     child: Child,
     port: u16,
@@ -37,7 +38,7 @@ impl Broker {
         // Debian puts the server where only root's PATH looks.
         let program = if Path::new("/usr/sbin/mosquitto").exists() { "/usr/sbin/mosquitto" } else { "mosquitto" };
         let mut command = Command::new(program);
-        command.arg("-c").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+        command.arg("-c").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true).process_group(0);
         let mut child = command.spawn().map_err(|e| missing(program, &e))?;
         for _ in 0..100 {
             if TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
@@ -76,7 +77,7 @@ impl Broker {
         for topic in topics {
             command.args(["-t", topic]);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).process_group(0);
         let mut child = command.spawn().map_err(|e| missing("mosquitto_sub", &e))?;
         let stdout = child.stdout.take().ok_or_else(|| Failure::new(Exit::Internal, "mosquitto_sub has no stdout"))?;
         Ok(Subscription { lines: BufReader::new(stdout).lines(), child })

@@ -19,7 +19,6 @@ use std::{
     error::Error,
     io::{self, Write},
     path::PathBuf,
-    process::{ExitCode, Termination},
 };
 
 use clap::Parser;
@@ -54,6 +53,13 @@ impl Failure {
         Self { exit, message: message.into() }
     }
 
+    /// `error` about what stands on the command line: what is wrong with it is not a configuration's fault.
+    fn of_arguments(error: impl Into<Self>) -> Self {
+        let failure = error.into();
+        let exit = if failure.exit == Exit::Config { Exit::Usage } else { failure.exit };
+        Self { exit, ..failure }
+    }
+
     /// `error` and everything it was caused by, in one line.
     fn of(exit: Exit, error: &dyn Error) -> Self {
         let mut message = error.to_string();
@@ -69,38 +75,45 @@ impl Failure {
     }
 }
 
-impl Termination for Failure {
-    fn report(self) -> ExitCode {
-        ExitCode::from(self.exit as u8)
-    }
+/// Parses the arguments, runs the command, says what went wrong. Returns the exit code; all that was to be printed is.
+pub fn main() -> u8 {
+    let code = answer();
+    // Who closed the pipe has seen enough.
+    io::stdout().flush().ok();
+    code
 }
 
-/// Parses the arguments, runs the command, says what went wrong.
-pub fn main() -> ExitCode {
+fn answer() -> u8 {
     let args = match args::Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
             // Nothing can be done if even the terminal is gone.
             error.print().ok();
-            return if error.use_stderr() { ExitCode::from(Exit::Usage as u8) } else { ExitCode::SUCCESS };
+            return if error.use_stderr() { Exit::Usage as u8 } else { 0 };
         }
     };
-    let result = telemetry::init(args.log.as_deref(), args.command.default_log()).and_then(|()| match args.command {
-        args::Command::Run(run) => run::run(&run),
-        args::Command::Watch(watch) => watch::run(&watch),
-        args::Command::Demo(demo) => demo::run(&demo),
-        args::Command::Bench(bench) => bench::run(&bench),
-        args::Command::Play(play) => bench::play(&play),
-        args::Command::Check(check) => check::run(&check),
-        args::Command::Eval(eval) => eval::run(&eval),
-        args::Command::Models(models) => models::run(&models),
-    });
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
+    let command = || telemetry::init(args.log.as_deref(), args.command.default_log()).and_then(|()| run(&args.command));
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(command)) {
+        Ok(Ok(())) => 0,
+        Ok(Err(failure)) => {
             telemetry::fatal(&failure.message);
-            failure.report()
+            failure.exit as u8
         }
+        // What it was has been printed where it happened.
+        Err(_) => Exit::Internal as u8,
+    }
+}
+
+fn run(command: &args::Command) -> Result<(), Failure> {
+    match command {
+        args::Command::Run(run) => run::run(run),
+        args::Command::Watch(watch) => watch::run(watch),
+        args::Command::Demo(demo) => demo::run(demo),
+        args::Command::Bench(bench) => bench::run(bench),
+        args::Command::Play(play) => bench::play(play),
+        args::Command::Check(check) => check::run(check),
+        args::Command::Eval(eval) => eval::run(eval),
+        args::Command::Models(models) => models::run(models),
     }
 }
 
@@ -173,7 +186,11 @@ impl From<ConfigError> for Failure {
 
 impl From<GroundError> for Failure {
     fn from(error: GroundError) -> Self {
-        let exit = if error.is_unavailable() { Exit::Unavailable } else { Exit::Config };
+        let exit = match error.is_internal() {
+            true => Exit::Internal,
+            false if error.is_unavailable() => Exit::Unavailable,
+            false => Exit::Config,
+        };
         Self::of(exit, &error)
     }
 }
@@ -220,8 +237,9 @@ mod tests {
     fn every_failure_of_the_service_has_the_exit_code_of_its_kind() {
         let (camera, path, said) = (CameraId::new("gate").unwrap(), PathBuf::from("/no/such"), "no".to_owned());
         let panicked = PipelineError::from(GroundError::Panicked(said.clone()));
-        let failures: [(u8, ServiceError); 11] = [
+        let failures: [(u8, ServiceError); 12] = [
             (70, panicked.into()),
+            (70, GroundError::Answers { asked: 2, answered: 1 }.into()),
             (70, ServiceError::Signals(io::Error::other("no"))),
             (78, ConfigError::NotUtf8 { path: path.clone(), line: 1 }.into()),
             (78, ConfigError::Read { path: path.clone(), source: io::ErrorKind::NotFound.into() }.into()),

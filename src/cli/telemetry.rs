@@ -9,6 +9,7 @@ use std::{
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::{
     EnvFilter,
+    filter::LevelFilter,
     fmt::{
         FmtContext, FormatEvent, FormatFields,
         format::{Format, Full, Writer},
@@ -22,12 +23,15 @@ use super::{Exit, Failure};
 pub(super) fn init(filter: Option<&str>, default: &str) -> Result<(), Failure> {
     let from_environment = std::env::var("RUST_LOG").ok().filter(|f| !f.is_empty());
     let text = filter.map(str::to_owned).or(from_environment).unwrap_or_else(|| default.to_owned());
-    let filter = EnvFilter::builder().parse(&text).map_err(|e| {
-        Failure::new(
-            Exit::Usage,
-            format!("the log filter `{text}` is wrong ({e}); use `debug` or `groundd::ingest=debug,warn`"),
-        )
-    })?;
+    let wrong = |why: &str| {
+        let remedy =
+            "use a level (error, warn, info, debug, trace), or levels of parts as in `groundd::ingest=debug,warn`";
+        Failure::new(Exit::Usage, format!("the log filter `{text}` is wrong ({why}); {remedy}"))
+    };
+    if let Some(word) = unknown_level(&text) {
+        return Err(wrong(&format!("`{word}` is no level")));
+    }
+    let filter = EnvFilter::builder().parse(&text).map_err(|e| wrong(&e.to_string()))?;
     // A line that cannot be written is lost, and nobody can be told: to report it on stderr as well would end the task
     // that logs in a panic.
     let builder =
@@ -39,6 +43,16 @@ pub(super) fn init(filter: Option<&str>, default: &str) -> Result<(), Failure> {
         builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
     }
     Ok(())
+}
+
+/// A word in a filter that stands where a level does and is none. It would be taken for a part of a program, and nothing else be
+/// logged at all.
+fn unknown_level(filter: &str) -> Option<&str> {
+    let words = filter
+        .split(',')
+        .map(str::trim)
+        .filter(|word| !word.is_empty() && !word.contains(['=', ':', '[', ']', '{', '}']));
+    words.into_iter().find(|word| word.parse::<LevelFilter>().is_err() && *word != "groundd")
 }
 
 /// The last words of a failed command.
@@ -83,6 +97,27 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_told_from_one() {
+        for filter in [
+            "debug",
+            "INFO",
+            "off",
+            "groundd",
+            "groundd::ingest=debug,warn",
+            "rumqttc=off, info",
+            "groundd[batch]=debug",
+            "",
+        ] {
+            assert_eq!(unknown_level(filter), None, "{filter}");
+        }
+        for (filter, word) in
+            [("verbose", "verbose"), ("inf", "inf"), ("groundd=debug,WARNING", "WARNING"), ("foo bar", "foo bar")]
+        {
+            assert_eq!(unknown_level(filter), Some(word));
+        }
+    }
 
     #[test]
     fn a_file_is_known_by_its_device_and_inode() {

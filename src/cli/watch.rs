@@ -8,14 +8,13 @@ use std::{
 
 use indicatif::ProgressBar;
 use percent_encoding::percent_decode_str;
-use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 use url::Url;
 
 use super::{Exit, Failure, args, model_folders, progress, runtime};
 use crate::{
     config::QueryConfig,
-    daemon::{Pipeline, PipelineError, Plan, Revisions, Sinks, new_epoch},
+    daemon::{Pipeline, PipelineError, Plan, Revisions, Sinks, farewell, new_epoch},
     ground::{self, AskConfig, Grounder, methods::zoom::ZoomConfig},
     ingest::{self, CameraConfig},
     publish::{self, MqttConfig, Password, Publisher},
@@ -34,11 +33,11 @@ pub(super) fn run(args: &args::Watch) -> Result<(), Failure> {
     let cameras = cameras(args)?;
     let queries = queries(args)?;
     if let Some(url) = &args.broker {
-        publish::check(&broker(url))?;
+        publish::check(&broker(url)).map_err(Failure::of_arguments)?;
     }
     ingest::init()?;
     for camera in cameras.values() {
-        ingest::check(camera, None)?;
+        ingest::check(camera, None).map_err(Failure::of_arguments)?;
     }
     let spinner = progress::spinner("loading the model");
     let grounder = load(args, &cameras)?;
@@ -221,22 +220,20 @@ async fn until_over(
     spinner: &ProgressBar,
 ) -> Result<(), Failure> {
     let cannot = |e: io::Error| Failure::new(Exit::Internal, format!("cannot listen for signals: {e}"));
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
+    let farewell = farewell().map_err(cannot)?;
     let limit = async {
         match args.seconds {
             Some(seconds) => tokio::time::sleep(Duration::from_secs_f64(seconds)).await,
             None => std::future::pending().await,
         }
     };
-    tokio::pin!(limit);
+    tokio::pin!(limit, farewell);
     let started = tokio::time::Instant::now();
     let mut ticks = tokio::time::interval(TICK);
     loop {
         tokio::select! {
             biased;
-            _ = interrupt.recv() => return Ok(()),
-            _ = terminate.recv() => return Ok(()),
+            () = &mut farewell => return Ok(()),
             () = pipeline.finished() => return Ok(()),
             () = &mut limit => return Ok(()),
             _ = ticks.tick() => {}

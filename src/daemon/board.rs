@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -14,7 +15,7 @@ use super::{queries::Changes, systemd, wishes::Wishes};
 use crate::{
     ground::{ModelInfo, QueryCheck},
     http::{Broker, Hub},
-    ingest::CameraConfig,
+    ingest::{self, CameraConfig},
     publish::{
         Publisher, Target, Topics, discovery,
         payload::{self, SetState},
@@ -35,11 +36,15 @@ pub(super) struct Board {
     pub(super) discovery: Option<String>,
     /// Whether there are snapshots to discover.
     pub(super) snapshots: bool,
+    /// Where cameras' pipeline templates are looked for.
+    pub(super) pipelines: Option<PathBuf>,
     /// Revisions of the cameras.
     pub(super) cameras: Changes<CameraId, CameraConfig>,
     /// What was told last, to take back what is gone.
     pub(super) told: BTreeSet<Target>,
     pub(super) announced: BTreeSet<(CameraId, QueryId)>,
+    /// Queries that cannot be answered, and in which revision that was logged.
+    pub(super) warned: BTreeMap<QueryId, u32>,
     /// What is answered, or is about to be.
     pub(super) begun: BTreeSet<(CameraId, QueryId)>,
     pub(super) started: Instant,
@@ -71,9 +76,13 @@ impl Board {
             .collect();
         self.hub.query_states(states.into());
         self.cameras.note(&cameras);
-        for id in cameras.keys() {
+        for (id, camera) in &cameras {
             let note = wishes.refused().get(&Target::Camera(id.clone())).map(|reason| not_obeyed(reason));
-            let state = payload::set_state(self.cameras.rev(id), SetState::Active, note.as_deref());
+            // What it lacks on this machine just now is its status' business: it may be there the next time it is tried.
+            let problem = ingest::check(camera, self.pipelines.as_deref()).err().filter(|e| !e.is_unavailable());
+            let status = if problem.is_some() { SetState::Failed } else { SetState::Active };
+            let reason = note.or_else(|| problem.map(|problem| problem.to_string()));
+            let state = payload::set_state(self.cameras.rev(id), status, reason.as_deref());
             self.publisher.state(self.topics.camera_state(id), state);
         }
         let mut told: BTreeSet<_> = queries.iter().map(|query| Target::Query(query.id.clone())).collect();
@@ -86,6 +95,7 @@ impl Board {
             self.publisher.state(self.state_topic(gone), Bytes::new());
             if let Target::Query(id) = gone {
                 self.hub.metrics().remove_query(id);
+                self.warned.remove(id);
             }
         }
         self.told = told;
@@ -110,14 +120,17 @@ impl Board {
     }
 
     fn query_state(
-        &self,
+        &mut self,
         query: &Query,
         cameras: &BTreeMap<CameraId, CameraConfig>,
         paused: bool,
         refused: Option<&String>,
     ) -> serde_json::Value {
         let problem = (self.checker)(query).err();
-        if let Some(reason) = &problem {
+        // Once, and not whenever something else changes.
+        if let Some(reason) =
+            problem.as_ref().filter(|_| self.warned.insert(query.id.clone(), query.rev) != Some(query.rev))
+        {
             warn!(query = %query.id, "the query cannot be answered: {reason}");
         }
         let status = match &problem {

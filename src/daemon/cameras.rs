@@ -79,9 +79,9 @@ impl Cameras {
         self.inlets.subscribe()
     }
 
-    /// Makes `wanted` true: stops what is gone, starts what is new, restarts what changed, leaves the rest alone.
-    /// Returns the ids of which nothing known holds any more: those that are gone, and those that look elsewhere now.
-    pub(super) async fn apply(&mut self, wanted: &BTreeMap<CameraId, CameraConfig>) -> Vec<CameraId> {
+    /// Stops what is not as in `wanted`, which is to be [started](Self::start) then. Returns the ids of which nothing known holds any
+    /// more: those that are gone, and those that are to look elsewhere.
+    pub(super) async fn stop_all_but(&mut self, wanted: &BTreeMap<CameraId, CameraConfig>) -> Vec<CameraId> {
         let outdated: Vec<CameraId> = self
             .running
             .iter()
@@ -108,7 +108,16 @@ impl Cameras {
             // Nobody may see the old scene under what is told of the new one, not even from frames that are on their way.
             self.announce.forget_picture(id, self.ledgers.get(id).map_or(0, |ledger| ledger.decoded()));
         }
-        // Decoders of many cameras must not have more threads together than there are cores.
+        self.publish_inlets();
+        for id in outdated.iter().filter(|id| !wanted.contains_key(*id)) {
+            self.announce.gone(id);
+        }
+        strange
+    }
+
+    /// Starts those of `wanted` that do not run.
+    pub(super) fn start(&mut self, wanted: &BTreeMap<CameraId, CameraConfig>) {
+        // Decoders of cameras that start together should not have more threads than there are cores.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         self.options.decoder_threads = u32::try_from((cores / wanted.len().max(1)).max(1)).unwrap_or(1);
         for (id, config) in wanted {
@@ -120,10 +129,6 @@ impl Cameras {
             }
         }
         self.publish_inlets();
-        for id in outdated.iter().filter(|id| !wanted.contains_key(*id)) {
-            self.announce.gone(id);
-        }
-        strange
     }
 
     fn publish_inlets(&self) {
@@ -145,7 +150,7 @@ impl Cameras {
 
     /// Stops all cameras, side by side.
     pub(super) async fn stop(&mut self) {
-        self.apply(&BTreeMap::new()).await;
+        self.stop_all_but(&BTreeMap::new()).await;
     }
 
     /// Why cameras that have ended did so: `Err` texts of those that failed. Only finite sources end.
@@ -282,10 +287,12 @@ mod tests {
                 0 => {}
                 1 => wanted.get_mut(&id).unwrap().fps = Some(5.0),
                 2 => wanted.get_mut(&id).unwrap().uri = "test://ball".into(),
-                _ => assert_eq!(cameras.apply(&BTreeMap::new()).await, std::slice::from_ref(&id)),
+                _ => assert_eq!(cameras.stop_all_but(&BTreeMap::new()).await, std::slice::from_ref(&id)),
             }
             // Of what looks elsewhere nothing that was known holds.
-            assert_eq!(cameras.apply(&wanted).await.is_empty(), round != 2);
+            assert_eq!(cameras.stop_all_but(&wanted).await.is_empty(), round != 2);
+            assert!(cameras.accounts().is_empty(), "it is stopped before its successor starts");
+            cameras.start(&wanted);
             let frame = loop {
                 match cameras.running[&id].camera.slot().take(Instant::now()) {
                     Some(frame) => break frame,

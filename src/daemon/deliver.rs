@@ -87,7 +87,7 @@ impl Delivery {
     pub(super) async fn run(
         mut self,
         mut groundings: mpsc::Receiver<Grounding>,
-        mut gone: mpsc::Receiver<CameraId>,
+        mut gone: mpsc::Receiver<(CameraId, Instant)>,
     ) -> io::Result<()> {
         let mut written = Ok(());
         let mut views: BTreeMap<CameraId, View> = BTreeMap::new();
@@ -99,14 +99,14 @@ impl Delivery {
         loop {
             tokio::select! {
                 biased;
-                Some(camera) = gone.recv() => {
+                Some((camera, at)) = gone.recv() => {
                     if let Some(mut view) = views.remove(&camera) {
                         self.end(&camera, &mut view);
                         self.clear(&camera, view.counts.keys());
                         self.numbers.entry(camera.clone()).or_default().tracks = view.tracker.last_id();
                     }
                     snapshots.forget(&camera);
-                    removed.insert(camera, Instant::now());
+                    removed.insert(camera, at);
                 }
                 grounding = groundings.recv() => {
                     let Some(grounding) = grounding else { break };
@@ -150,6 +150,11 @@ impl Delivery {
                     }
                 }
             }
+        }
+        // What is done and will not be told any more is accounted for as well.
+        groundings.close();
+        while let Ok(grounding) = groundings.try_recv() {
+            grounding.frame.ticket.drop_for(DropReason::Shutdown);
         }
         for (camera, view) in &mut views {
             self.end(camera, view);
@@ -231,19 +236,20 @@ impl Delivery {
         if self.sinks.publisher.is_some() {
             snapshots.consider(&grounding);
         }
-        let published = self.send(&frame.camera, &message).await?;
-        if published {
-            frame.ticket.publish();
-        } else {
-            frame.ticket.drop_for(DropReason::Broker);
+        let (published, printed) = self.send(&frame.camera, &message).await;
+        match (published, &printed) {
+            (true, _) => frame.ticket.publish(),
+            (false, Ok(())) => frame.ticket.drop_for(DropReason::Broker),
+            (false, Err(_)) => frame.ticket.drop_for(DropReason::Shutdown),
         }
         self.show(&grounding, message, published);
-        Ok(())
+        printed
     }
 
-    /// Hands a frame's message to the broker and to whoever reads the lines. Whether anybody has it.
-    async fn send(&mut self, camera: &CameraId, message: &Bytes) -> io::Result<bool> {
-        let mut sent = self.sinks.publisher.is_none();
+    /// Hands a frame's message to the broker and to whoever reads the lines. Whether anybody has it, and whether lines can still be
+    /// written.
+    async fn send(&mut self, camera: &CameraId, message: &Bytes) -> (bool, io::Result<()>) {
+        let mut sent = self.sinks.publisher.is_none() && self.sinks.lines.is_none();
         if let Some((publisher, topics)) = &self.sinks.publisher {
             let (topic, message) = (topics.detections(camera), message.clone());
             let taken = if self.every_frame {
@@ -257,11 +263,9 @@ impl Delivery {
             };
             sent = taken.is_ok();
         }
-        if let Some(print) = &mut self.sinks.lines {
-            print(message)?;
-            sent = true;
-        }
-        Ok(sent)
+        let printed = self.sinks.lines.as_mut().map(|print| print(message));
+        sent |= matches!(printed, Some(Ok(())));
+        (sent, printed.unwrap_or(Ok(())))
     }
 
     /// Counts what the model did, also where it comes too late to be published.

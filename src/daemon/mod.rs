@@ -17,3 +17,4 @@ pub use deliver::{LineSink, Sinks};
 pub use pipeline::{Pipeline, PipelineError, Plan, new_epoch};
 pub use queries::Revisions;
 pub use service::{ServiceError, serve};
+pub use signals::farewell;

@@ -80,7 +80,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub struct Pipeline {
     cameras: Cameras,
     queries: watch::Sender<Arc<QuerySet>>,
-    gone: mpsc::Sender<CameraId>,
+    /// Cameras of which nothing known holds any more, and since when.
+    gone: mpsc::Sender<(CameraId, Instant)>,
     pulses: Vec<Pulse>,
     shutdown: CancellationToken,
     /// Ends the delivery before the model has.
@@ -180,10 +181,12 @@ impl Pipeline {
 
     /// Makes the running cameras those of `wanted`.
     pub async fn set_cameras(&mut self, wanted: &BTreeMap<CameraId, CameraConfig>) {
-        for camera in self.cameras.apply(wanted).await {
-            // The delivery may have ended; then there is nothing to tidy up.
-            self.gone.send(camera).await.ok();
+        for camera in self.cameras.stop_all_but(wanted).await {
+            // Told before its successor starts, whose pictures may not be taken for the old one's. The delivery may have ended; then
+            // there is nothing to tidy up.
+            self.gone.send((camera, Instant::now())).await.ok();
         }
+        self.cameras.start(wanted);
     }
 
     /// Puts `queries` in force from the next batch on.

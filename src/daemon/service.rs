@@ -1,7 +1,7 @@
 //! `groundd run`: everything a service owes its host.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -76,6 +76,8 @@ struct Service {
 
 /// Runs the configuration in `path` until `stop` or a signal ends it. Models are looked for in `models`.
 pub async fn serve(path: &Path, models: Vec<PathBuf>, stop: CancellationToken) -> Result<(), ServiceError> {
+    // Before anything that takes time: a signal in the midst of it is not the end then.
+    let mut signals = Signals::new().map_err(ServiceError::Signals)?;
     let config = Config::load(path)?;
     ingest::init()?;
     for camera in config.cameras.values() {
@@ -84,7 +86,12 @@ pub async fn serve(path: &Path, models: Vec<PathBuf>, stop: CancellationToken) -
             error!(%error, "this camera cannot work");
         }
     }
-    let mut signals = Signals::new().map_err(ServiceError::Signals)?;
+    // What can be refused is refused before the broker hears of this start, where the service that is meant may run undisturbed.
+    ground::find(&config.model.path, &models)?;
+    let listener = match config.http.listen {
+        Some(address) => Some(http::bind(address).await?),
+        None => None,
+    };
     let shutdown = CancellationToken::new();
     let _stop_helpers = shutdown.clone().drop_guard();
     let publishing = Pulse::new("publish");
@@ -96,9 +103,10 @@ pub async fn serve(path: &Path, models: Vec<PathBuf>, stop: CancellationToken) -
     }
     let epoch = new_epoch();
     let hub = Hub::new(env!("CARGO_PKG_VERSION"), &epoch);
-    if let Some(address) = config.http.listen {
-        let listener = http::bind(address).await?;
-        info!(url = format!("http://{address}/"), "live view");
+    if let Some(listener) = listener {
+        // Port 0 is any that is free.
+        let address = listener.local_addr().ok().or(config.http.listen);
+        info!(url = address.map(|address| format!("http://{address}/")), "live view");
         let options = http::Options { hosts: config.http.hosts.clone(), ..Default::default() };
         tokio::spawn(http::serve_with(listener, hub.clone(), options, shutdown.clone().cancelled_owned()));
     }
@@ -160,9 +168,11 @@ impl Service {
             work: grounder.work(),
             discovery: config.mqtt.discovery_prefix.clone(),
             snapshots: snapshot_every.is_some(),
+            pipelines: config.pipelines.clone(),
             cameras: Changes::default(),
             told: BTreeSet::new(),
             announced: BTreeSet::new(),
+            warned: BTreeMap::new(),
             begun: unsaid,
             started: Instant::now(),
         };
@@ -255,7 +265,9 @@ impl Service {
                 Target::Camera(id) => ("camera", id.as_str()),
             };
             match outcome {
-                Ok(()) => info!("{kind} `{id}` was {} by a message", if removed { "given back" } else { "set" }),
+                // One that was never set is given back by whoever makes sure.
+                Ok(()) if removed => info!("{kind} `{id}` is as the file says, by a message"),
+                Ok(()) => info!("{kind} `{id}` was set by a message"),
                 Err(reason) => warn!("{kind} `{id}`: a message was not obeyed: {reason}"),
             }
         }

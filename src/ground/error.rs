@@ -93,6 +93,11 @@ impl GroundError {
         if answers.len() == asked { Ok(answers) } else { Err(Self::Answers { asked, answered: answers.len() }) }
     }
 
+    /// Whether it is a fault of this program, rather than of anything it was given.
+    pub fn is_internal(&self) -> bool {
+        matches!(self, Self::Batch { .. } | Self::Answers { .. } | Self::Panicked(_))
+    }
+
     /// Whether something the machine should have is missing, rather than the configuration or the model being wrong.
     pub fn is_unavailable(&self) -> bool {
         match self {

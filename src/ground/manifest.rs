@@ -80,7 +80,8 @@ pub struct Manifest {
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// A file cannot be read.
-    #[error("{}: cannot be read; `groundd models pull` fetches a model anew", .file.display())]
+    #[error("{}: cannot be read; check that this user may read it; a model that was pulled, `groundd models pull` fetches \
+             anew", .file.display())]
     Read {
         /// The file.
         file: PathBuf,
@@ -117,8 +118,8 @@ pub enum ManifestError {
     },
     /// A file's content is not what the manifest vouches for.
     #[error(
-        "{}: {what} should be {expected} and is {found}; the file is damaged or of another version: \
-         `groundd models pull` fetches it anew", .file.display()
+        "{}: {what} should be {expected} and is {found}; the file is damaged or of another version: install groundd's package, or \
+         check out its sources, anew for a model that comes with it; `groundd models pull` fetches others", .file.display()
     )]
     Damaged {
         /// The file.
@@ -135,7 +136,11 @@ pub enum ManifestError {
 impl Manifest {
     /// Whether `dir` is a model's folder: one with a manifest, or one whose manifest can be derived.
     pub fn is_in(dir: &Path) -> bool {
-        dir.join(FILE_NAME).is_file() || published::is_one(dir)
+        // One that may not be looked into is told of when it is read, rather than missed.
+        let hidden =
+            |file: &Path| file.try_exists().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+        let manifest = dir.join(FILE_NAME);
+        manifest.is_file() || hidden(&manifest) || published::is_one(dir)
     }
 
     /// Reads and checks the manifest in `dir`, without touching the files it lists. A folder without one that is laid out as

@@ -5,13 +5,14 @@
 
 use std::{
     fmt,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use serde::Deserialize;
 
-use crate::types::{Answer, Batch, Canvases, Followed, Method, Pulse, Query, Work, published};
+use crate::types::{Answer, Batch, Canvases, Followed, Method, Pulse, Query, Work, WrongSetting, published};
 
 pub mod ask;
 pub mod bare;
@@ -77,8 +78,27 @@ impl Default for ModelConfig {
     }
 }
 
-/// More threads than any machine has cores: the runtime would start them all, and take minutes to do so.
-const MOST_THREADS: usize = 1024;
+impl ModelConfig {
+    /// More threads than any machine has cores: the runtime would start them all, and take minutes to do so.
+    pub const MOST_THREADS: usize = 1024;
+    /// How many times the usual number of pixels may be looked at: with less nothing is found, and with more no model was tried.
+    pub const DETAIL: RangeInclusive<f32> = 0.25..=4.0;
+
+    /// Whether these settings can be meant, whatever the model.
+    pub fn check(&self) -> Result<(), WrongSetting> {
+        let (most, least_detail, most_detail) = (Self::MOST_THREADS, Self::DETAIL.start(), Self::DETAIL.end());
+        if self.threads > most {
+            let problem =
+                format!("is {}: too many for one model; use 0, which is one a core, or at most {most}", self.threads);
+            return Err(WrongSetting::new("threads", problem));
+        }
+        if !Self::DETAIL.contains(&self.detail) {
+            let problem = format!("is {}; use {least_detail} to {most_detail}", self.detail);
+            return Err(WrongSetting::new("detail", problem));
+        }
+        Ok(())
+    }
+}
 
 /// An ONNX Runtime execution provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, serde::Serialize)]
@@ -205,14 +225,7 @@ pub fn load(config: &ModelConfig, folders: &[PathBuf]) -> Result<Box<dyn Grounde
 /// The same, and opens the model once more for each core where that is better than one model for all of them, at most `most`
 /// times: for [`team`].
 pub fn load_team(config: &ModelConfig, folders: &[PathBuf], most: usize) -> Result<Box<dyn Grounder>, GroundError> {
-    if config.threads > MOST_THREADS {
-        let text = format!(
-            "{} threads are too many for one model (model.threads, --threads); use 0, which is one a core, or at most \
-             {MOST_THREADS}",
-            config.threads
-        );
-        return Err(GroundError::Setting(text));
-    }
+    config.check().map_err(|wrong| GroundError::Setting(format!("[model] {wrong}")))?;
     opening::load(config, folders, most)
 }
 

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -22,9 +21,6 @@ use super::{
 
 /// The file that sees every picture, by the families' names for it.
 const ROLES: [&str; 2] = ["vision", "detector"];
-
-/// How many times the usual number of pixels may be looked at: with less nothing is found, and with more no model was tried.
-const DETAIL: RangeInclusive<f32> = 0.25..=4.0;
 
 /// A model's file that sees every picture, to be opened as often as it takes.
 #[derive(Clone)]
@@ -111,16 +107,13 @@ pub(super) fn manifest(config: &ModelConfig, folders: &[PathBuf]) -> Result<Mani
 
 /// More or less detail than usual, if the model can be shown it.
 fn detail(wanted: f32, manifest: &Manifest) -> Result<Option<f32>, GroundError> {
-    let key = "detail (model.detail, --detail)";
-    if !DETAIL.contains(&wanted) {
-        let (least, most) = (DETAIL.start(), DETAIL.end());
-        return Err(GroundError::Setting(format!("{key}: {wanted} should be {least} to {most}")));
-    }
     if (wanted - 1.0).abs() < f32::EPSILON {
         return Ok(None);
     }
     if manifest.input.shapes.is_empty() {
-        let reason = format!("{key}: {wanted} is for models that list `shapes` under `[input]`, as nano does; use 1");
+        let reason = format!(
+            "detail (model.detail, --detail): {wanted} is for models that list `shapes` under `[input]`, as nano does; use 1"
+        );
         return Err(GroundError::Unfit { manifest: manifest.path(), reason });
     }
     Ok(Some(wanted))

@@ -9,7 +9,7 @@
 
 use std::{
     fs,
-    io::{self, Write as _},
+    io::Write as _,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
 };
@@ -233,7 +233,5 @@ fn megabytes(bytes: u64) -> String {
 
 /// Makes a folder and those above it.
 pub(super) fn make(folder: &Path) -> Result<(), HubError> {
-    fs::create_dir_all(folder)
-        .or_else(|e| if e.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(e) })
-        .map_err(|e| HubError::file(folder, "made", e))
+    fs::create_dir_all(folder).map_err(|e| HubError::file(folder, "made", e))
 }

@@ -80,8 +80,8 @@ fn readable(buffer: gst::Buffer, info: &gst_video::VideoInfo) -> Result<gst_vide
         .map_err(|_| "the decoder's picture cannot be read".to_owned())
 }
 
-/// A canvas nobody else holds: one of the pool that has come back, else a new black one.
-fn blank(pool: &mut Vec<Arc<[u8]>>, size: Size) -> Arc<[u8]> {
+/// A canvas nobody else holds: one of the pool that has come back, with the picture it showed, else a new black one.
+fn spare(pool: &mut Vec<Arc<[u8]>>, size: Size) -> Arc<[u8]> {
     match pool.iter_mut().position(|canvas| Arc::get_mut(canvas).is_some()) {
         Some(free) => pool.swap_remove(free),
         None => vec![0; size.area() * 3].into(),
@@ -104,11 +104,13 @@ impl Stream {
     fn paint(&self, frame: &gst_video::VideoFrame<Readable>) -> Rgb {
         let mut brush = self.brush.lock().unwrap_or_else(PoisonError::into_inner);
         let Brush { way, pool } = &mut *brush;
-        let mut pixels = blank(pool, self.view.canvas);
+        let mut pixels = spare(pool, self.view.canvas);
         if let Some(bytes) = Arc::get_mut(&mut pixels)
             && let Err(reason) = way.paint(frame, bytes)
         {
-            // All that can be wrong with a picture was looked for before; what is left is a lack of memory.
+            // All that can be wrong with a picture was looked for before; what is left is a lack of memory. Nothing is to be found
+            // then: what the canvas showed before is not this picture.
+            bytes.fill(0);
             tracing::error!(reason, "a picture could not be put on its canvas");
         }
         if pool.len() < POOL {

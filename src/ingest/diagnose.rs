@@ -49,10 +49,14 @@ pub(super) fn classify(config: &CameraConfig, error: &glib::Error, debug: Option
         return tls(config, &uri, &detail);
     }
     if error.matches(gst::CoreError::MissingPlugin) || error.matches(gst::StreamError::CodecNotFound) {
-        let text = format!(
-            "{uri}: no decoder for this stream ({}); install gstreamer1.0-libav and gstreamer1.0-plugins-bad",
-            told(error.message())
-        );
+        // Sound has decoders as well, but none gives pictures; nor does a page that is shown to browsers.
+        let text = match others(&said) {
+            Some(kind) => format!("{uri}: this is {kind} and no video; give the address of the camera's video stream"),
+            None => format!(
+                "{uri}: no decoder for this stream ({}); install gstreamer1.0-libav and gstreamer1.0-plugins-bad",
+                told(error.message())
+            ),
+        };
         return End::new(RestartReason::Open, text);
     }
     let file = matches!(Kind::of(config), Ok(Kind::File));
@@ -73,8 +77,35 @@ pub(super) fn classify(config: &CameraConfig, error: &glib::Error, debug: Option
         || error.matches(gst::ResourceError::Busy);
     let reason = if opening { RestartReason::Open } else { RestartReason::Stream };
     let more = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
-    let remedy = if file && opening { format!("; {UNREADABLE}") } else { String::new() };
+    let remedy = match file {
+        true if opening => format!("; {UNREADABLE}"),
+        true => "; is it whole?".to_owned(),
+        false => format!("; {}", remedy(&said)),
+    };
     End::new(reason, format!("{uri}: {}{more}{remedy}", told(error.message())))
+}
+
+/// What GStreamer calls something that has no pictures, in plain words.
+fn others(said: &str) -> Option<&'static str> {
+    let said = said.to_ascii_lowercase();
+    let kinds = [("audio", "sound"), ("aac", "sound"), ("html", "a web page"), ("text", "text"), ("opus", "sound")];
+    kinds.into_iter().find(|(word, _)| said.contains(word)).map(|(_, kind)| kind)
+}
+
+/// What to do about a camera that answered something that nobody foresaw.
+fn remedy(said: &str) -> &'static str {
+    let code = |first: char| {
+        said.split('(').any(|part| part.len() > 3 && part.starts_with(first) && part.as_bytes()[3] == b')')
+    };
+    match () {
+        () if said.contains("(453)") => {
+            "too many watch it at once, or its network is too slow: free one, or take its smaller stream"
+        }
+        () if code('3') => "it sends elsewhere, and that again; give the address where the stream is",
+        () if code('4') => "check the path after the host name",
+        () if code('5') => "the camera's server has a fault; restart it if it stays so",
+        () => "does this address play with ffplay or VLC? If so, try the other transport (tcp, udp)",
+    }
 }
 
 /// Finds out by hand why a network source could not be opened; other ends pass.
@@ -132,12 +163,24 @@ fn handshake(config: &CameraConfig, uri: &str, host: &str, stream: TcpStream) ->
     }
     match builder.build().ok()?.connect(host, stream) {
         Ok(_) => None,
+        Err(HandshakeError::Failure(e)) if is_plain(&e) => {
+            let text = format!(
+                "{uri}: the server does not encrypt on this port; use rtsp:// or http://, or its port for encryption"
+            );
+            Some(End::new(RestartReason::Tls, text))
+        }
         Err(HandshakeError::Failure(e)) if !is_cut(&e) => Some(tls(config, uri, &e.to_string())),
         Err(_) => {
             let text = format!("{uri}: the camera broke off the encrypted connection; is it just starting?");
             Some(End::new(RestartReason::Unreachable, text))
         }
     }
+}
+
+/// Whether what came was no encryption at all.
+fn is_plain(error: &native_tls::Error) -> bool {
+    let said = error.to_string();
+    ["wrong version number", "packet length too long", "http request"].iter().any(|words| said.contains(words))
 }
 
 /// Whether the connection ended, rather than one side refusing the other.

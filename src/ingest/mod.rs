@@ -43,6 +43,7 @@ use std::{
 use gstreamer as gst;
 use serde::Deserialize;
 
+use self::address::Kind;
 pub use self::{
     address::{anchored, is_remote, may_be_address, public_uri},
     check::{check, probe},
@@ -160,6 +161,15 @@ pub enum IngestError {
 }
 
 impl IngestError {
+    /// The camera's setting that is wrong, if it is one.
+    pub fn key(&self) -> Option<&'static str> {
+        match self {
+            Self::Uri { .. } => Some("uri"),
+            Self::Setting { key, .. } => Some(key),
+            _ => None,
+        }
+    }
+
     /// Whether something outside the configuration is missing: the camera, a file, a plug-in.
     pub fn is_unavailable(&self) -> bool {
         !matches!(self, Self::Uri { .. } | Self::Setting { .. } | Self::Template { .. })
@@ -246,7 +256,7 @@ impl CameraConfig {
         if self.latency_ms > 10_000 {
             return wrong("latency_ms", "must be at most 10000");
         }
-        Ok(())
+        Kind::of(self).map(drop)
     }
 
     /// Makes the relative paths among its settings start at `folder`.

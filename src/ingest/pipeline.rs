@@ -133,6 +133,10 @@ pub(super) fn build(
     let sink = pipeline.by_name("out").and_then(|e| e.downcast::<gst_app::AppSink>().ok());
     let sink = sink.ok_or_else(|| wrong("has no appsink named `out`".to_owned()))?;
     set_source(&source, config).map_err(|text| End::new(RestartReason::Open, text))?;
+    if outlet.wants_every() {
+        // Then the model is waited for, and packets are not too late.
+        set(&source, "drop-on-latency", false);
+    }
     watch_source(&source, facts);
     let live = !is_finite(config);
     watch_decoders(&pipeline, facts, outlet.decoder_threads(), live);

@@ -46,13 +46,18 @@ impl Access {
 }
 
 fn read_password(config: &CameraConfig, path: &PathBuf) -> Result<String, IngestError> {
-    let text = fs::read_to_string(path).map_err(|e| IngestError::File {
+    let unusable = |reason| IngestError::File {
         camera: config.id.clone(),
         what: "password_file: cannot read",
         path: path.clone(),
-        reason: e.to_string(),
-    })?;
-    Ok(text.lines().next().unwrap_or_default().to_owned())
+        reason,
+    };
+    let text = fs::read_to_string(path).map_err(|e| unusable(e.to_string()))?;
+    // Editors of Windows begin files with a mark that nobody sees.
+    match text.trim_start_matches('\u{feff}').lines().next().filter(|line| !line.is_empty()) {
+        Some(password) => Ok(password.to_owned()),
+        None => Err(unusable("the first line is empty".to_owned())),
+    }
 }
 
 #[cfg(test)]

@@ -89,20 +89,18 @@ impl Slot {
     /// Hands a frame over. `Latest` never waits; `Every` waits until there is room or the slot is closed.
     pub fn offer(&self, frame: Frame) -> Flow {
         let mut state = self.lock();
-        match self.policy {
-            Policy::Latest => {
-                if let Some(old) = state.waiting.pop_front() {
-                    old.ticket.drop_for(DropReason::Superseded);
-                }
-            }
-            Policy::Every { capacity } => {
-                let full = |s: &mut State| !s.closed && s.waiting.len() >= capacity.max(1);
-                state = self.room.wait_while(state, full).unwrap_or_else(PoisonError::into_inner);
-            }
+        if let Policy::Every { capacity } = self.policy {
+            let full = |s: &mut State| !s.closed && s.waiting.len() >= capacity.max(1);
+            state = self.room.wait_while(state, full).unwrap_or_else(PoisonError::into_inner);
         }
         if state.closed {
             frame.ticket.drop_for(DropReason::Shutdown);
             return Flow::Closed;
+        }
+        if self.policy == Policy::Latest
+            && let Some(old) = state.waiting.pop_front()
+        {
+            old.ticket.drop_for(DropReason::Superseded);
         }
         state.waiting.push_back(frame);
         drop(state);

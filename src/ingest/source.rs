@@ -195,6 +195,11 @@ pub fn is_finite(config: &CameraConfig) -> bool {
     matches!(Kind::of(config), Ok(Kind::File))
 }
 
+/// Whether a camera is reached by HTTP.
+pub(super) fn is_http(config: &CameraConfig) -> bool {
+    matches!(Kind::of(config), Ok(Kind::Http))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,7 +17,8 @@ use tracing::{Instrument, error, info, info_span, warn};
 
 use super::{
     CameraConfig, CameraStatus, End, Opener, Outlet, Policy, RestartReason, Restarts, Slot, Source, State, diagnose,
-    public_uri, source::is_finite,
+    public_uri,
+    source::{is_finite, is_http},
 };
 use crate::{
     backoff::Backoff,
@@ -37,6 +38,8 @@ const FILE_GAP: Duration = Duration::from_mins(1);
 const FAULT: &str = "internal fault; please report this";
 /// A camera that was live this long has recovered: the next fault is a new one.
 const RECOVERED: Duration = Duration::from_secs(5);
+/// What ends sooner than this on HTTP is a still picture, as many cameras have beside their stream; it is asked for so often.
+const STILL: Duration = Duration::from_secs(1);
 /// Longest wait for the task when a camera is stopped: one teardown, and some.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -100,6 +103,7 @@ pub fn start(config: CameraConfig, options: &Options, opener: Arc<dyn Opener>, l
         outlet,
         status: publish,
         down: None,
+        gives_stills: false,
     };
     let task = tokio::spawn(supervisor.run(stopped).instrument(span));
     Camera { shared, status, stop, task }
@@ -163,6 +167,8 @@ struct Supervisor {
     status: watch::Sender<CameraStatus>,
     /// Since when it is down and why, so that each outage is logged once.
     down: Option<(Instant, RestartReason)>,
+    /// Whether it was told that this is no stream.
+    gives_stills: bool,
 }
 
 /// One connection, finished.
@@ -204,11 +210,18 @@ impl Supervisor {
             if self.plays_once() {
                 return self.finish(run.end);
             }
-            let replay =
-                run.live.is_some() && run.end.reason == RestartReason::EndOfStream && is_finite(&self.shared.config);
-            let wait = if replay {
+            let played = run.live.filter(|_| run.end.reason == RestartReason::EndOfStream);
+            let wait = if played.is_some() && is_finite(&self.shared.config) {
                 self.count_restart();
                 FIRST_WAIT.saturating_sub(run.whole)
+            } else if played.is_some_and(|live| live < STILL) && is_http(&self.shared.config) {
+                if !std::mem::replace(&mut self.gives_stills, true) {
+                    info!(
+                        "this address gives a single picture, and is asked for one a second; its stream would be better"
+                    );
+                }
+                self.count_restart();
+                STILL.saturating_sub(run.whole)
             } else {
                 if run.live.is_some_and(|l| l >= RECOVERED) {
                     backoff.reset();

@@ -58,11 +58,16 @@ impl Kept {
 
     /// The broker will keep a value under `topic`, or none any more.
     pub(super) fn note(&mut self, topic: &str, value: bool) -> io::Result<()> {
-        let news = if value { self.topics.insert(topic.to_owned()) } else { self.topics.remove(topic) };
-        if !news {
+        if self.topics.contains(topic) == value {
             return Ok(());
         }
+        // First the line: without it, it is tried again the next time.
         self.add(&format!("{}{topic}\n", if value { '+' } else { '-' }))?;
+        if value {
+            self.topics.insert(topic.to_owned());
+        } else {
+            self.topics.remove(topic);
+        }
         if self.added > SLACK + 4 * self.topics.len() {
             // Where there is no room for that, the old one says the same.
             self.added = 0;

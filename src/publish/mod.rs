@@ -294,7 +294,17 @@ impl Publisher {
     pub async fn orders(&self) -> Vec<Order> {
         let Inner { inbox, control, topics, .. } = &*self.inner;
         let letters = inbox.take().await;
-        letters.iter().filter_map(|l| control.read(topics, &l.topic, &l.payload, &l.properties)).collect()
+        let read = letters.iter().filter_map(|letter| {
+            let order = control.read(topics, &letter.topic, &letter.payload, &letter.properties);
+            if order.is_none() {
+                tracing::warn!(
+                    "a message on {:?} was not obeyed: no camera and no query can have this id",
+                    letter.topic
+                );
+            }
+            order
+        });
+        read.collect()
     }
 
     /// The connection's state, as it changes.
@@ -322,10 +332,15 @@ impl Publisher {
             task.abort();
         }
         let stats = self.stats();
-        match (stats.events_waiting, self.inner.shared.has_spool()) {
+        match (stats.events_waiting, self.inner.shared.spooled()) {
             (0, _) => {}
-            (events, true) => tracing::info!(events, "events wait in the spool for the next start"),
-            (events, false) => {
+            (events, shared::Spooled::Whole) => tracing::info!(events, "events wait in the spool for the next start"),
+            (events, shared::Spooled::InPart) => tracing::warn!(
+                events,
+                "events never reached the broker, and the spool could not be written: those that are not in it are lost; make room \
+                 in mqtt.spool_dir"
+            ),
+            (events, shared::Spooled::Nowhere) => {
                 tracing::warn!(
                     events,
                     "events never reached the broker and are lost; a service keeps them in mqtt.spool_dir"

@@ -140,7 +140,8 @@ fn login(config: &MqttConfig) -> Result<Option<(String, String)>, PublishError> 
 fn password(path: &Path) -> Result<String, PublishError> {
     let text = String::from_utf8(read("password_file", path)?)
         .map_err(|_| wrong("password_file", format!("`{}` is not UTF-8 text", path.display())))?;
-    match text.lines().next().filter(|line| !line.is_empty()) {
+    // Editors of Windows begin files with a mark that nobody sees.
+    match text.trim_start_matches('\u{feff}').lines().next().filter(|line| !line.is_empty()) {
         Some(password) => Ok(password.to_owned()),
         None => Err(wrong("password_file", format!("the first line of `{}` is empty", path.display()))),
     }

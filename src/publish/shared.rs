@@ -97,6 +97,26 @@ pub(super) enum Item {
     Event(Parcel),
 }
 
+impl Item {
+    /// Where it was to go, for people.
+    fn place(&self) -> &str {
+        match self {
+            Self::Status => "the status topic",
+            Self::State { topic, .. } => topic,
+            Self::Event(_) => "an events topic",
+        }
+    }
+}
+
+/// How much of what waits is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spooled {
+    Nowhere,
+    /// Not what came since it could be written last.
+    InPart,
+    Whole,
+}
+
 impl Shared {
     pub(super) fn new(outbox: Outbox, spool: Option<Spool>, kept: Option<(Kept, BTreeSet<String>)>) -> Self {
         let (kept, leftovers) = kept.map_or_else(Default::default, |(kept, before)| (Some(kept), before));
@@ -204,7 +224,11 @@ impl Shared {
             let before = self.counters.refused.fetch_add(1, Relaxed);
             // The first refusals say what is wrong; a broker that refuses everything must not fill the log.
             if before < 10 {
-                tracing::warn!(?item, "the broker refused a message, which is dropped: {why}");
+                tracing::warn!(
+                    "the broker refused a message on {}, which is dropped: {why}; let this user write below the base topic, and below \
+                     the discovery prefix if there is one",
+                    item.place()
+                );
             }
         }
         let mut waiting = lock(&self.waiting);
@@ -238,8 +262,12 @@ impl Shared {
     }
 
     /// Whether events that wait outlive the process.
-    pub(super) fn has_spool(&self) -> bool {
-        lock(&self.waiting).spool.is_some()
+    pub(super) fn spooled(&self) -> Spooled {
+        match lock(&self.waiting).spool {
+            None => Spooled::Nowhere,
+            Some(_) if self.counters.spool_failing.load(Relaxed) => Spooled::InPart,
+            Some(_) => Spooled::Whole,
+        }
     }
 
     /// Whether nothing waits and nothing is on its way.

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::types::{Batch, CameraId, DropReason, Job, Pulse, QuerySet, Reminder, Underway};
+use crate::types::{Batch, CameraId, DropReason, Job, Pulse, QuerySet, Reminder, Underway, WrongSetting};
 
 /// The `[schedule]` table.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -36,9 +36,9 @@ impl ScheduleConfig {
     }
 
     /// Says what cannot be meant; the text names the key.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), WrongSetting> {
         match self.staleness_ms {
-            0 => Err("[schedule] `staleness_ms` is 0: every picture would be too old; at least 1".to_owned()),
+            0 => Err(WrongSetting::new("staleness_ms", "is 0: every picture would be too old; at least 1")),
             _ => Ok(()),
         }
     }

@@ -10,6 +10,7 @@ mod tracker;
 use serde::Deserialize;
 
 pub use self::tracker::Tracker;
+use crate::types::WrongSetting;
 
 /// The `[track]` table.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -25,13 +26,16 @@ pub struct TrackConfig {
 
 impl TrackConfig {
     /// Says what cannot be meant; the text names the key.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), WrongSetting> {
         let spans = [("lost_seconds", self.lost_seconds, 0.1), ("update_seconds", self.update_seconds, 0.0)];
         if let Some((key, value, least)) = spans.iter().find(|(_, value, least)| !(*least..=86_400.0).contains(value)) {
-            return Err(format!("[track] `{key}` is {value}; use seconds from {least} to 86400"));
+            return Err(WrongSetting::new(key, format!("is {value}; use seconds from {least} to 86400")));
         }
         if self.confirm_frames == 0 {
-            return Err("[track] `confirm_frames` is 0; at least 1: what was never seen cannot be announced".to_owned());
+            return Err(WrongSetting::new(
+                "confirm_frames",
+                "is 0; at least 1: what was never seen cannot be announced",
+            ));
         }
         Ok(())
     }

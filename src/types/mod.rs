@@ -16,6 +16,7 @@ pub mod published;
 pub mod pulse;
 pub mod query;
 pub mod reminder;
+pub mod setting;
 pub mod underway;
 pub mod work;
 
@@ -31,5 +32,6 @@ pub use ledger::{DropReason, Ledger, Ticket};
 pub use pulse::{Busy, Pulse};
 pub use query::{Method, Query, QuerySet, Worth};
 pub use reminder::Reminder;
+pub use setting::WrongSetting;
 pub use underway::Underway;
 pub use work::{ShedReason, Work};

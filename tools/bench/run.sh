@@ -10,6 +10,8 @@
 # `groundd, asking always` asks every query on every frame, `plain` is a loop of OpenCV, ONNX Runtime and paho, `roboflow` its
 # InferencePipeline, `ultralytics` its loop over several streams.
 set -euo pipefail
+# The other systems load ONNX Runtime, which would tell its maker.
+export ORT_DISABLE_TELEMETRY=1
 cd "$(dirname "$0")/../.."
 
 STREAMS=${BENCH_STREAMS:-1,2,4,8}

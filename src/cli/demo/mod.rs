@@ -64,7 +64,13 @@ async fn demo(args: &args::Demo, clip: std::path::PathBuf, folder: &Path) -> Res
     });
     let mut table =
         Table::new(broker.subscribe(&TOPICS, &["%t", "%p"])?, banner(&camera.url("street"), broker.port(), http));
-    let shown = show(args.seconds, &mut table, &mut broker, &daemon).await;
+    let farewell =
+        daemon::farewell().map_err(|e| Failure::new(Exit::Internal, format!("cannot listen for signals: {e}")))?;
+    let shown = tokio::select! {
+        shown = show(args.seconds, &mut table, &mut broker, &daemon) => shown,
+        () = farewell => Ok(()),
+    };
+    table.finish();
     stop.cancel();
     let served = daemon.await.map_err(|e| Failure::new(Exit::Internal, format!("the daemon failed: {e}")))?;
     drop(camera);
@@ -85,7 +91,6 @@ async fn show<T>(
         table.step().await?;
         broker.alive()?;
     }
-    table.finish();
     Ok(())
 }
 

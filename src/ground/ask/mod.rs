@@ -28,6 +28,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::types::WrongSetting;
+
 /// The `[ask]` table.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -65,21 +67,21 @@ impl Default for AskConfig {
 
 impl AskConfig {
     /// Says what cannot be meant; the text names the key.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), WrongSetting> {
         let spans = [
             ("look_seconds", self.look_seconds),
             ("match_seconds", self.match_seconds),
             ("miss_seconds", self.miss_seconds),
         ];
         if let Some((key, value)) = spans.iter().find(|(_, value)| !(0.0..=3600.0).contains(value)) {
-            return Err(format!("[ask] `{key}` is {value}; use seconds from 0 to 3600"));
+            return Err(WrongSetting::new(key, format!("is {value}; use seconds from 0 to 3600")));
         }
         if !(0.0..=255.0).contains(&self.change) {
-            return Err(format!("[ask] `change` is {}; use levels from 0 to 255", self.change));
+            return Err(WrongSetting::new("change", format!("is {}; use levels from 0 to 255", self.change)));
         }
         let parts = [("rate", self.rate), ("share", self.share)];
         match parts.iter().find(|(_, value)| !(*value > 0.0 && *value <= 1.0)) {
-            Some((key, value)) => Err(format!("[ask] `{key}` is {value}; use a part above 0 and at most 1")),
+            Some((key, value)) => Err(WrongSetting::new(key, format!("is {value}; use a part above 0 and at most 1"))),
             None => Ok(()),
         }
     }

@@ -7,12 +7,13 @@
 //!
 //! Depth, strings and lists are bounded, so hostile text costs no memory.
 
-use super::tally::{Piece, Tally};
+use super::{
+    MAX_LABEL,
+    tally::{Piece, Tally},
+};
 
 /// Objects within objects; deeper ones restart the search.
 const MAX_DEPTH: usize = 8;
-/// Longest string or bare word, in bytes.
-const MAX_STRING: usize = 512;
 /// Longest list of numbers; what is longer is no list of four.
 const MAX_LIST: usize = 16;
 
@@ -94,7 +95,7 @@ impl Objects {
                 self.string(word, c, piece);
                 None
             }
-            Some(word) if is_bare(c) && word.text.len() < MAX_STRING => {
+            Some(word) if is_bare(c) && word.text.len() < MAX_LABEL => {
                 self.bare(word, c, piece);
                 None
             }
@@ -124,7 +125,7 @@ impl Objects {
             if self.item(&word.text, true).is_none() {
                 self.reset();
             }
-        } else if c == '\n' || word.text.len() >= MAX_STRING {
+        } else if c == '\n' || word.text.len() >= MAX_LABEL {
             self.reset();
         } else {
             self.touch(piece);
@@ -275,6 +276,7 @@ fn is_bare(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{super::tally::Pieces, *};
+    use crate::types::query::MAX_TEXT;
 
     /// `text:numbers` of each object.
     fn objects(text: &str) -> Vec<String> {
@@ -335,8 +337,10 @@ mod tests {
         assert_eq!(objects(r#"{"name":"a {\"b\"} man's ]","box":[1]}"#), ["a {\"b\"} man's ]:[1.0]"]);
         assert_eq!(objects(r"{'name':'man\'s','box':[1]}"), ["man's:[1.0]"]);
         assert_eq!(
-            objects(&format!("{{\"name\":\"{}\",\"box\":[1]}}", "x".repeat(MAX_STRING + 1))),
+            objects(&format!("{{\"name\":\"{}\",\"box\":[1]}}", "x".repeat(MAX_LABEL + 1))),
             Vec::<String>::new()
         );
+        let longest = "\u{8eca}".repeat(MAX_TEXT);
+        assert_eq!(objects(&format!("{{\"name\":\"{longest}\",\"box\":[1]}}")), [format!("{longest}:[1.0]")]);
     }
 }

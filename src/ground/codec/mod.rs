@@ -56,8 +56,11 @@ mod reference;
 pub use placement::Placement;
 use tally::{Piece, Pieces};
 
-/// Longest label kept, in characters; a longer one is no label of a thing in a picture.
-pub const MAX_LABEL: usize = 256;
+use crate::types::query::MAX_TEXT;
+
+/// Longest label kept, in bytes of UTF-8; a longer one is no label of a thing in a picture. Models repeat what they are asked, so
+/// the longest query in any script fits.
+pub const MAX_LABEL: usize = 4 * MAX_TEXT;
 
 /// One box as the model wrote it.
 #[derive(Debug, Clone, PartialEq)]

@@ -196,6 +196,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{super::Codec, *};
+    use crate::types::query::MAX_TEXT;
 
     fn boxes(count: usize) -> Vec<[f32; 4]> {
         (0..count).map(|i| [0.0, 0.0, 0.5, (i + 1) as f32 / (count + 1) as f32]).collect()
@@ -320,6 +321,8 @@ mod tests {
         assert_eq!(read(Dialect::Fo1, 1, &text).len(), MOST_LABELS);
         let long = encode(Dialect::Fo1, &"x".repeat(MAX_LABEL + 1), &[0]);
         assert_eq!(read(Dialect::Fo1, 1, &long), []);
+        let query = "\u{8eca}".repeat(MAX_TEXT);
+        assert_eq!(read(Dialect::Fo1, 1, &encode(Dialect::Fo1, &query, &[0])).len(), 1);
     }
 
     proptest! {

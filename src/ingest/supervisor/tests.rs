@@ -198,6 +198,26 @@ async fn a_fault_of_ours_is_told_and_the_camera_is_started_anew() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_address_that_gives_one_picture_is_a_camera_of_one_a_second() {
+    for (uri, stills) in [("http://h/picture.jpg", true), ("rtsp://h/s", false)] {
+        let opener = opens(|outlet| Ok(Plays::start(outlet, vec![0], 20, RestartReason::EndOfStream)));
+        let camera = start(config(uri), &options(Restart::Forever), opener, Arc::default());
+        reached(&camera, State::Live).await;
+        let mut states = camera.status();
+        let down = timeout(Duration::from_secs(10), states.wait_for(|status| status.state != State::Live)).await;
+        assert_eq!(down.is_err(), stills, "{uri}");
+        if stills {
+            assert!(
+                (9..=12).contains(&camera.ledger().decoded()),
+                "{} pictures in ten seconds",
+                camera.ledger().decoded()
+            );
+        }
+        camera.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_file_may_show_nothing_for_longer_than_a_camera() {
     for (uri, state) in [("rtsp://h/s", State::Stalled), ("/tmp/a.mp4", State::Live)] {
         let opener = opens(|outlet| Ok(Plays::start(outlet, vec![0, 20_000], 90_000, RestartReason::EndOfStream)));
