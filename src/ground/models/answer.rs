@@ -188,6 +188,7 @@ pub(super) fn words(
         if rules.end.contains(&token) {
             return Ok(said);
         }
+        decoder.wrote();
         said.push_str(&speech(token));
         if guard.token(token).is_some() {
             return Ok(said);
