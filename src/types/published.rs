@@ -85,10 +85,11 @@ impl Weights {
     }
 }
 
-/// Whether the file at `path` holds weights of the graph at `graph`: `x.onnx_data`, `x.onnx_data_1`, ….
+/// Whether the file at `path` holds weights of the graph at `graph`: `x.onnx_data`, `x.onnx_data_1`, …, `x.onnx.data`.
 pub fn is_data_of(path: &str, graph: &str) -> bool {
     let number = |rest: &str| rest.strip_prefix('_').is_some_and(|n| n.parse::<u16>().is_ok());
-    path.strip_prefix(graph).and_then(|rest| rest.strip_prefix("_data")).is_some_and(|r| r.is_empty() || number(r))
+    let Some(rest) = path.strip_prefix(graph) else { return false };
+    rest == ".data" || rest.strip_prefix("_data").is_some_and(|rest| rest.is_empty() || number(rest))
 }
 
 #[cfg(test)]
@@ -104,7 +105,9 @@ mod tests {
         for (path, is) in [
             ("onnx/embed_tokens_q4.onnx_data", true),
             ("onnx/embed_tokens_q4.onnx_data_12", true),
+            ("onnx/embed_tokens_q4.onnx.data", true),
             ("onnx/embed_tokens_q4.onnx_data_x", false),
+            ("onnx/embed_tokens_q4.onnx.data_1", false),
             ("onnx/embed_tokens_q4.onnx", false),
             ("onnx/embed_tokens_q4f16.onnx_data", false),
         ] {
