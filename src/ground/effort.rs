@@ -164,11 +164,7 @@ impl Grounder for Metered {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::mpsc,
-        thread,
-        time::{Duration, Instant},
-    };
+    use std::{sync::mpsc, thread, time::Duration};
 
     use super::*;
     use crate::ground::worker;
@@ -245,7 +241,7 @@ mod tests {
         let (seen, passes) = mpsc::channel();
         let model = Passes { engine: meter.count(Slow(pass)), pulse: pulse.clone(), seen };
         let worker = worker::spawn(vec![(meter.grounder(Box::new(model)), pulse.clone())]);
-        worker.batches.blocking_send(Batch { jobs: Vec::new(), cut_at: Instant::now() }).unwrap();
+        worker.batches.blocking_send(Batch { jobs: Vec::new() }).unwrap();
         // The last pass counts in full, those before it not at all.
         let alone = passes.recv().unwrap().unwrap();
         assert!(alone + Duration::from_millis(1) >= pass && alone < pass * 10, "{alone:?}");

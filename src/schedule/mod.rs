@@ -151,6 +151,6 @@ impl Scheduler {
             .into_iter()
             .map(|frame| Job { queries: queries.for_camera(&frame.camera), frame: Arc::new(frame) })
             .collect();
-        (!jobs.is_empty()).then_some(Batch { jobs, cut_at: now })
+        (!jobs.is_empty()).then_some(Batch { jobs })
     }
 }

@@ -1,6 +1,6 @@
 //! What the scheduler hands to the model: frames with the questions asked of each.
 
-use std::{sync::Arc, thread, time::Instant};
+use std::{sync::Arc, thread};
 
 use super::{Frame, Query};
 
@@ -18,8 +18,6 @@ pub struct Job {
 pub struct Batch {
     /// The jobs, in the order their answers come back.
     pub jobs: Vec<Job>,
-    /// When the batch was cut.
-    pub cut_at: Instant,
 }
 
 impl Batch {

@@ -137,7 +137,7 @@ pub(crate) fn job(ledger: &Arc<Ledger>, regions: &[Region], texts: &[&str]) -> J
 
 /// A batch, cut now.
 pub(crate) fn batch(jobs: Vec<Job>) -> Batch {
-    Batch { jobs, cut_at: Instant::now() }
+    Batch { jobs }
 }
 
 /// The boxes and scores of an answer that must be `Ok`.

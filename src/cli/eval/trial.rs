@@ -85,7 +85,7 @@ impl Trial {
             *time += 1;
         }
         let frame = self.frame(look)?;
-        let batch = Batch { jobs: vec![Job { frame: Arc::clone(&frame), queries }], cut_at: Instant::now() };
+        let batch = Batch { jobs: vec![Job { frame: Arc::clone(&frame), queries }] };
         let before = self.grounder.effort();
         let began = Instant::now();
         let answered = self.grounder.ground(&batch);

@@ -64,7 +64,7 @@ fn batch() -> Batch {
             worth: Worth::default(),
         })
     };
-    Batch { jobs: vec![Job { frame: Arc::new(frame), queries: vec![query("a"), query("b")] }], cut_at: Instant::now() }
+    Batch { jobs: vec![Job { frame: Arc::new(frame), queries: vec![query("a"), query("b")] }] }
 }
 
 fn router(model: impl Able + 'static) -> Router {
