@@ -1,17 +1,12 @@
 //! One message on its way to the broker: serialised once, never changed.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 
 /// How hard the broker must try, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
-    /// Worth something only now: `QoS` 0, gone after `expiry`.
-    Live {
-        /// How long the broker may keep it for a slow subscriber; at least a second.
-        expiry: Duration,
-    },
+    /// Worth something only now: `QoS` 0, gone after the configured expiry.
+    Live,
     /// The latest value counts: `QoS` 1, retained.
     State,
     /// Every one counts, in order: `QoS` 1.

@@ -207,7 +207,6 @@ struct Inner {
     inbox: Arc<Inbox>,
     control: ControlConfig,
     topics: Topics,
-    expiry: Duration,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -246,29 +245,27 @@ pub fn connect(config: &MqttConfig, will: Option<Will>, pulse: Pulse) -> Result<
         tracing::info!(events = outbox.waiting(), "events from before the start wait in the spool");
     }
     let shared = Arc::new(Shared::new(outbox, spool, kept));
-    let (expiry, ack_timeout, broker) = (settings.expiry, settings.keep_alive, settings.broker());
+    let (ack_timeout, broker) = (settings.keep_alive, settings.broker());
     let (inbox, topics) = (Arc::<Inbox>::default(), topics(config)?);
     let listen = config.control.filters(&topics);
     let dial = Mqtt { settings, will: will.clone(), listen, inbox: Arc::clone(&inbox) };
     let task = Task { shared: Arc::clone(&shared), dial, will, pulse, broker, ack_timeout, too_large: usize::MAX };
     let task = Mutex::new(Some(runtime.spawn(task.run())));
     let control = config.control.clone();
-    Ok(Publisher { inner: Arc::new(Inner { shared, inbox, control, topics, expiry, task }) })
+    Ok(Publisher { inner: Arc::new(Inner { shared, inbox, control, topics, task }) })
 }
 
 impl Publisher {
     /// Sends what is worth something only now (`QoS` 0, with the configured expiry). Never waits; on `Err` the message is
     /// dropped, and the frame behind it must be settled as dropped.
     pub fn live(&self, topic: String, payload: Bytes) -> Result<(), Refused> {
-        let delivery = Delivery::Live { expiry: self.inner.expiry };
-        self.inner.shared.live(&Message { topic, payload, delivery })
+        self.inner.shared.live(&Message { topic, payload, delivery: Delivery::Live })
     }
 
     /// Sends what must not be dropped, as soon as there is a connection that takes it, however long that is. On `Err` the
     /// broker does not take such messages.
     pub async fn live_in_time(&self, topic: String, payload: Bytes) -> Result<(), Refused> {
-        let delivery = Delivery::Live { expiry: self.inner.expiry };
-        self.inner.shared.live_in_time(&Message { topic, payload, delivery }).await
+        self.inner.shared.live_in_time(&Message { topic, payload, delivery: Delivery::Live }).await
     }
 
     /// Sets a retained value: the broker gets the latest, now or when it is back, and again whenever it comes back. An

@@ -271,11 +271,7 @@ impl Sink for Link {
         if self.objection(message).is_some() {
             return Err(Refused::Unacceptable);
         }
-        let expiry = match message.delivery {
-            Delivery::Live { expiry } => expiry,
-            Delivery::State | Delivery::Event => self.expiry,
-        };
-        let seconds = u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX).max(1);
+        let seconds = u32::try_from(self.expiry.as_secs()).unwrap_or(u32::MAX).max(1);
         let properties = PublishProperties { message_expiry_interval: Some(seconds), ..PublishProperties::default() };
         let (topic, payload) = (message.topic.as_str(), message.payload.clone());
         self.client
