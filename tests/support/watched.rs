@@ -63,7 +63,7 @@ impl Watched {
 
     fn fails(&self, first: &Tensor) -> EngineError {
         self.note("refused", first, [0, 0], Vec::new());
-        EngineError::Run { file: self.engine.file().to_owned(), reason: "it does not do that".to_owned() }
+        self.failed("it does not do that".to_owned())
     }
 
     fn name(&self) -> String {

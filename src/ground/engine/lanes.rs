@@ -247,7 +247,7 @@ mod tests {
             let Data::I64(numbers) = &inputs[0].1.data else { panic!("not a number") };
             if numbers[0] < 0 {
                 let reason = format!("{} is negative", numbers[0]);
-                return Err(EngineError::Run { file: self.file().to_owned(), reason });
+                return Err(self.failed(reason));
             }
             let data = Data::I64(vec![numbers[0] * 2]);
             Ok(Outputs::new(vec![("twice".into(), Tensor { shape: vec![1], data })]))

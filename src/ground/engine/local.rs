@@ -204,14 +204,14 @@ impl Engine for Local {
     }
 
     fn blank(&self, name: &str, shape: &[usize]) -> Result<Kept, EngineError> {
-        let failed = |reason: String| EngineError::Run { file: self.file.clone(), reason };
         let outlet = self.session.inputs().iter().find(|outlet| outlet.name() == name);
         match outlet.map(Outlet::dtype) {
             Some(ValueType::Tensor { ty, .. }) => {
-                let tensor = DynTensor::new(self.session.allocator(), *ty, shape).map_err(|e| failed(e.to_string()))?;
+                let tensor = DynTensor::new(self.session.allocator(), *ty, shape);
+                let tensor = tensor.map_err(|e| self.failed(e.to_string()))?;
                 Ok(Kept { shape: shape.to_vec(), value: Box::new(tensor.into_dyn()) })
             }
-            _ => Err(failed(format!("it has no tensor `{name}` among its inputs"))),
+            _ => Err(self.failed(format!("it has no tensor `{name}` among its inputs"))),
         }
     }
 
@@ -220,7 +220,7 @@ impl Engine for Local {
         // Every arrangement has lengths of its own.
         let beside = || compute.provided(compute.options(&runtime.environment, false)?, None);
         let arranged = self.arranger.run(parts, &self.memory, &beside);
-        arranged.map_err(|reason| EngineError::Run { file: self.file.clone(), reason })
+        arranged.map_err(|reason| self.failed(reason))
     }
 }
 

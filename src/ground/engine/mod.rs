@@ -214,6 +214,10 @@ pub trait Engine: Send {
     fn outputs(&self) -> &[Port];
     /// The file it came from, for messages.
     fn file(&self) -> &std::path::Path;
+    /// An error that names the file.
+    fn failed(&self, reason: String) -> EngineError {
+        EngineError::Run { file: self.file().to_owned(), reason }
+    }
     /// Runs it once. Inputs are borrowed for the time of the run and not copied.
     fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Outputs, EngineError>;
     /// Runs that it does at once in [`Engine::run_each`].
@@ -233,14 +237,18 @@ pub trait Engine: Send {
     fn arrange(&mut self, parts: &[Part<'_>]) -> Result<Kept, EngineError>;
 }
 
+/// Ports, for messages.
+pub fn listed(ports: &[Port]) -> String {
+    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// Checks that an opened file has exactly the wanted inputs, and at least the wanted outputs.
 pub fn check_ports(engine: &dyn Engine, inputs: &[Port], outputs: &[Port]) -> Result<(), EngineError> {
-    let list = |ports: &[Port]| ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let found = |have: &[Port], want: &Port| have.iter().any(|p| p.serves(want));
     let problem = if inputs.len() != engine.inputs().len() || !inputs.iter().all(|w| found(engine.inputs(), w)) {
-        ("inputs", list(inputs), list(engine.inputs()))
+        ("inputs", listed(inputs), listed(engine.inputs()))
     } else if !outputs.iter().all(|w| found(engine.outputs(), w)) {
-        ("outputs", list(outputs), list(engine.outputs()))
+        ("outputs", listed(outputs), listed(engine.outputs()))
     } else {
         return Ok(());
     };
@@ -259,10 +267,10 @@ pub fn run_f32<const N: usize>(
     for (slot, (name, shape)) in taken.iter_mut().zip(wanted) {
         let output = outputs.take(name);
         let found = output.as_ref().map_or("nothing".to_owned(), |t| format!("{}{:?}", t.element(), t.shape));
-        *slot = output.filter(|t| t.shape == shape).and_then(Tensor::into_f32).ok_or_else(|| {
-            let reason = format!("its output `{name}` should be f32{shape:?} and is {found}");
-            EngineError::Run { file: engine.file().to_owned(), reason }
-        })?;
+        *slot = output
+            .filter(|t| t.shape == shape)
+            .and_then(Tensor::into_f32)
+            .ok_or_else(|| engine.failed(format!("its output `{name}` should be f32{shape:?} and is {found}")))?;
     }
     Ok(taken)
 }

@@ -241,7 +241,7 @@ impl Decoder {
 
     /// An error that names the decoder's file.
     pub fn failed(&self, reason: String) -> EngineError {
-        EngineError::Run { file: self.graph.file().to_owned(), reason }
+        self.graph.failed(reason)
     }
 }
 
@@ -258,7 +258,7 @@ fn width(embed: &mut dyn Engine) -> Result<usize, EngineError> {
         file: embed.file().to_owned(),
         what: "outputs",
         expected: "inputs_embeds".to_owned(),
-        found: embed.outputs().iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        found: engine::listed(embed.outputs()),
     })
 }
 

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     ground::{
         GroundError,
-        engine::{Data, Element, Engine, EngineError, Tensor},
+        engine::{self, Data, Element, Engine, EngineError, Tensor},
         manifest::Manifest,
         methods::{
             find::{Finder, Want},
@@ -98,11 +98,7 @@ impl Dino {
         let feeds: Vec<_> = feeds.filter(|(name, _)| has(name)).collect();
         let mut outputs = self.graph.run(&feeds)?;
         let (logits, boxes) = (outputs.take("logits"), outputs.take("pred_boxes"));
-        Told::of(logits, boxes, count).map_err(|reason| self.failed(reason))
-    }
-
-    fn failed(&self, reason: String) -> EngineError {
-        EngineError::Run { file: self.graph.file().to_owned(), reason }
+        Told::of(logits, boxes, count).map_err(|reason| self.graph.failed(reason))
     }
 }
 
@@ -173,7 +169,7 @@ fn inputs(graph: &dyn Engine, canvas: Size) -> Result<(), EngineError> {
         file: graph.file().to_owned(),
         what: "inputs",
         expected: format!("pixel_values f32[1,3,{height},{width}] and, in i64, pixel_mask and the text's"),
-        found: graph.inputs().iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        found: engine::listed(graph.inputs()),
     })
 }
 
@@ -197,7 +193,7 @@ impl Finder for Dino {
         for (text, covered) in self.texts(wants)? {
             let told = self.run(&shown, &text)?;
             for (span, want) in text.spans.iter().zip(&wants[covered]) {
-                let scored = told.scored(span).map_err(|reason| self.failed(reason))?;
+                let scored = told.scored(span).map_err(|reason| self.graph.failed(reason))?;
                 let sure = scored.into_iter().filter(|c| c.score >= want.least);
                 let best = suppress(sure.collect(), self.nms_iou, usize::MAX);
                 let pick = |c: &Candidate| Some(Pick { bbox: shown.placement.to_picture(c.corners)?, score: c.score });

@@ -15,7 +15,7 @@ use crate::{
     ground::{
         GroundError,
         codec::Placement,
-        engine::{Data, Element, Engine, EngineError, Outputs, Port, Tensor},
+        engine::{Data, Element, Engine, EngineError, Outputs, Port, Tensor, listed},
         manifest::Manifest,
         methods::{
             propose::{Candidate, suppress},
@@ -106,8 +106,7 @@ impl Head {
         feeds.push((PHRASES, &embeds));
         let outputs = self.graph.run(&feeds)?;
         let chosen = Told::of(outputs, phrases.len(), self.masks).and_then(|told| told.chosen(least, self.most));
-        let file = self.graph.file();
-        let chosen = chosen.map_err(|reason| EngineError::Run { file: file.to_owned(), reason })?;
+        let chosen = chosen.map_err(|reason| self.graph.failed(reason))?;
         let best = suppress(chosen, self.nms_iou, usize::MAX);
         Ok(best
             .iter()
@@ -118,7 +117,6 @@ impl Head {
 
 /// Whether the ports go together.
 fn check(graph: &dyn Engine, eye: Option<&dyn Engine>, width: usize, masks: bool) -> Result<(), EngineError> {
-    let list = |ports: &[Port]| ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let wrong = |what, expected: String, found| {
         Err(EngineError::Ports { file: graph.file().to_owned(), what, expected, found })
     };
@@ -127,7 +125,7 @@ fn check(graph: &dyn Engine, eye: Option<&dyn Engine>, width: usize, masks: bool
         return wrong(
             "inputs",
             format!("with {phrases}, as wide as the language model's states"),
-            list(graph.inputs()),
+            listed(graph.inputs()),
         );
     }
     if let Some(eye) = eye {
@@ -143,7 +141,7 @@ fn check(graph: &dyn Engine, eye: Option<&dyn Engine>, width: usize, masks: bool
     let place = if masks { "pred_masks" } else { "pred_boxes" };
     let has = |name: &str| graph.outputs().iter().any(|port| port.name == name && port.element.is_float());
     if !has("pred_logits") || !has(place) {
-        return wrong("outputs", format!("with f32 pred_logits and {place}"), list(graph.outputs()));
+        return wrong("outputs", format!("with f32 pred_logits and {place}"), listed(graph.outputs()));
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use super::{Open, need, numbers, open_role, picture, reader::Reader, unfit};
 use crate::{
     ground::{
         GroundError,
-        engine::{Data, Element, Engine, EngineError, Port, Tensor},
+        engine::{self, Data, Element, Engine, EngineError, Port, Tensor},
         manifest::{Fit, Manifest},
         methods::{
             find::{Finder, Want},
@@ -75,7 +75,7 @@ impl Owl {
         let patches = told.as_ref().map_or(0, |(logits, _)| logits.shape.get(1).copied().unwrap_or_default());
         let told = told.filter(|(logits, boxes)| logits.shape == [1, patches, count] && boxes.shape == [1, patches, 4]);
         let told = told.and_then(|(logits, boxes)| logits.into_f32().zip(boxes.into_f32()));
-        let failed = |reason: String| EngineError::Run { file: self.graph.file().to_owned(), reason };
+        let failed = |reason| self.graph.failed(reason);
         let shape = || failed(format!("its outputs should be logits f32[1, P, {count}] and pred_boxes f32[1, P, 4]"));
         let (logits, boxes) = told.ok_or_else(shape)?;
         numbers("logits", &logits).map_err(failed)?;
@@ -107,7 +107,7 @@ fn check(graph: &dyn Engine, side: Option<usize>, length: Option<usize>) -> Resu
         file: graph.file().to_owned(),
         what: "inputs",
         expected: format!("pixel_values f32[1,3,{side},{side}], input_ids and attention_mask i64[?,{length}]"),
-        found: graph.inputs().iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        found: engine::listed(graph.inputs()),
     })
 }
 

@@ -4,7 +4,7 @@ use super::{need, unfit};
 use crate::{
     ground::{
         GroundError,
-        engine::{Data, Engine, EngineError, Port, Tensor},
+        engine::{Data, Engine, EngineError, Port, Tensor, listed},
         manifest::{Channels, Fit, Input, Manifest, Resample},
         vision::{self, Filter, Laid, Lay, Normalise, Resampler, SmartResize, Values, VisionError, qwen, windows},
     },
@@ -172,7 +172,7 @@ pub(super) fn port(engine: &dyn Engine, image: Size, others: &[&str]) -> Result<
             file: engine.file().to_owned(),
             what: "inputs",
             expected: format!("one picture, f32[1,3,{height},{width}] as [input] of the manifest says"),
-            found: engine.inputs().iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+            found: listed(engine.inputs()),
         }),
     }
 }

@@ -4,7 +4,7 @@
 use super::{Layout, Wanted, sigmoid};
 use crate::{
     ground::{
-        engine::{Engine, Outputs, Port, Tensor},
+        engine::{Engine, Outputs, Port, Tensor, listed},
         manifest::{Activation, Head},
         methods::propose::Candidate,
         models::numbers,
@@ -35,10 +35,6 @@ fn count(strides: &[u32], image: Size) -> usize {
 
 fn grid(image: Size, stride: u32) -> Size {
     Size::new(image.width.div_ceil(stride), image.height.div_ceil(stride))
-}
-
-fn ports(ports: &[Port]) -> String {
-    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Whether an output may be `[1, rows, width]` or `[rows, width]`.
@@ -76,7 +72,7 @@ impl Yolox {
         let rows = count(&head.strides, image);
         let output = engine.outputs().iter().find(|port| may_be(port, rows, 5 + classes));
         let output = output.ok_or_else(|| {
-            let (width, have) = (5 + classes, ports(engine.outputs()));
+            let (width, have) = (5 + classes, listed(engine.outputs()));
             format!("head: with these strides and {classes} classes an output should be f32[1,{rows},{width}]; there are {have}")
         })?;
         Ok(Self { output: output.name.clone(), strides: head.strides.clone(), classes, decoded: head.decoded })
@@ -167,7 +163,7 @@ impl Distances {
         }
         let outputs = engine.outputs();
         let wrong = || {
-            let have = ports(outputs);
+            let have = listed(outputs);
             format!(
                 "head: with these strides and {classes} classes there should be f32[1,cells,{classes}] and \
                  f32[1,cells,4·bins] for each grid, or one f32[1,{},{classes}+4·bins]; there are {have}",
@@ -304,7 +300,7 @@ impl Fastest {
             port.element.is_float() && port.shape.len() == wanted.len() && port.shape.iter().zip(wanted).all(axis)
         };
         let output = engine.outputs().iter().find(fits).ok_or_else(|| {
-            let (width, have) = (5 + classes, ports(engine.outputs()));
+            let (width, have) = (5 + classes, listed(engine.outputs()));
             format!("head: with this stride and {classes} classes an output should be f32[1,{width},{rows},{columns}]; there are {have}")
         })?;
         Ok(Self { output: output.name.clone(), columns, rows, classes, image })

@@ -12,7 +12,7 @@ use crate::{
     ground::{
         GroundError,
         codec::Placement,
-        engine::{Data, Engine, EngineError, Outputs, Port, Tensor},
+        engine::{Data, Engine, Outputs, Port, Tensor},
         error::chain,
         manifest::Manifest,
         methods::{
@@ -205,7 +205,7 @@ impl Closed {
     ) -> Result<Vec<Candidate>, GroundError> {
         let mut found = Vec::new();
         let read = self.layout.read(&mut outputs, self.sight.image_around(&placement), wanted, &mut found);
-        read.map_err(|reason| EngineError::Run { file: self.engine.file().to_owned(), reason })?;
+        read.map_err(|reason| self.engine.failed(reason))?;
         Ok(found)
     }
 

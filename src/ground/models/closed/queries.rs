@@ -17,7 +17,7 @@
 use super::{Layout, Wanted, sigmoid};
 use crate::{
     ground::{
-        engine::{Data, Engine, Outputs, Tensor},
+        engine::{Data, Engine, Outputs, Tensor, listed},
         methods::propose::Candidate,
         models::numbers,
     },
@@ -40,10 +40,9 @@ impl Queries {
         let has = |name: &str| engine.outputs().iter().any(|port| port.name == name);
         let names = NAMES.into_iter().find(|(logits, boxes)| has(logits) && has(boxes));
         if names.is_none() && !["labels", "boxes", "scores"].iter().all(|name| has(name)) {
-            let have: Vec<_> = engine.outputs().iter().map(ToString::to_string).collect();
             return Err(format!(
                 "its outputs should be logits (or pred_logits) and pred_boxes, or labels and dets, or labels, boxes and scores; they are {}",
-                have.join(", ")
+                listed(engine.outputs())
             ));
         }
         let size = Data::I64(vec![image.width.into(), image.height.into()]);

@@ -4,7 +4,7 @@ use super::{Embedding, Open};
 use crate::{
     ground::{
         GroundError,
-        engine::{Data, Element, Engine, EngineError, Port, Tensor},
+        engine::{self, Data, Element, Engine, EngineError, Port, Tensor},
         manifest::Manifest,
         models::{open_role, reader::Ids},
     },
@@ -79,7 +79,7 @@ impl Towers {
         if found.len() != batch {
             let (Graphs::Apart { vision, .. } | Graphs::One(vision)) = &self.graphs;
             let reason = format!("its output `{}` has {} rows for {batch} pictures", self.picture, found.len());
-            return Err(EngineError::Run { file: vision.file().to_owned(), reason }.into());
+            return Err(vision.failed(reason).into());
         }
         Ok(found.into_iter().take(count).collect())
     }
@@ -101,8 +101,7 @@ impl Towers {
                 (both, found)
             }
         };
-        let reason = format!("its output `{name}` has no row for a text");
-        Ok(found.pop().ok_or_else(|| EngineError::Run { file: engine.file().to_owned(), reason })?)
+        Ok(found.pop().ok_or_else(|| engine.failed(format!("its output `{name}` has no row for a text")))?)
     }
 }
 
@@ -113,21 +112,16 @@ fn embeddings(engine: &mut dyn Engine, feeds: &[(&str, &Tensor)], name: &str) ->
     let output = engine.run(&feeds)?.take(name);
     let width = output.as_ref().and_then(|t| if t.shape.len() == 2 { t.shape.last().copied() } else { None });
     let rows = output.and_then(Tensor::into_f32).zip(width.filter(|width| *width > 0));
-    let failed = |reason: String| EngineError::Run { file: engine.file().to_owned(), reason };
-    let (rows, width) = rows.ok_or_else(|| failed(format!("its output `{name}` should be f32[rows, width]")))?;
+    let (rows, width) = rows.ok_or_else(|| engine.failed(format!("its output `{name}` should be f32[rows, width]")))?;
     let unit = |row: &[f32]| -> Result<Embedding, EngineError> {
         let length = row.iter().map(|v| v * v).sum::<f32>().sqrt();
         // It would be like nothing at all, and be remembered so.
         if !length.is_finite() {
-            return Err(failed(crate::ground::models::not_numbers(name)));
+            return Err(engine.failed(crate::ground::models::not_numbers(name)));
         }
         Ok(row.iter().map(|v| v / length.max(1e-12)).collect())
     };
     rows.chunks_exact(width).map(unit).collect()
-}
-
-fn ports(ports: &[Port]) -> String {
-    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Checks that a graph takes what it must, and nothing that nobody feeds.
@@ -141,7 +135,7 @@ fn inputs(engine: &dyn Engine, least: &[&str], most: &[&str]) -> Result<(), Engi
         return Ok(());
     }
     let expected = format!("{}: pixels as f32, ids as i64", most.join(", "));
-    Err(EngineError::Ports { file: engine.file().to_owned(), what: "inputs", expected, found: ports(have) })
+    Err(EngineError::Ports { file: engine.file().to_owned(), what: "inputs", expected, found: engine::listed(have) })
 }
 
 fn output(engine: &dyn Engine, names: &[&'static str]) -> Result<&'static str, EngineError> {
@@ -150,7 +144,7 @@ fn output(engine: &dyn Engine, names: &[&'static str]) -> Result<&'static str, E
         file: engine.file().to_owned(),
         what: "outputs",
         expected: names.join(" or "),
-        found: ports(engine.outputs()),
+        found: engine::listed(engine.outputs()),
     })
 }
 

@@ -10,6 +10,7 @@
 
 use std::sync::Arc;
 
+use super::super::not_numbers;
 use crate::ground::{
     codec::{
         RawBox,
@@ -66,7 +67,7 @@ impl Write {
             file: graph.file().to_owned(),
             what: "inputs",
             expected: "past f32[?,layers,heads,?,width]".to_owned(),
-            found: graph.inputs().iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+            found: engine::listed(graph.inputs()),
         })?;
         let [layers, heads, head] = cache.map(Some);
         let (k, d) = (Some(regions), Some(width));
@@ -150,10 +151,8 @@ impl Write {
         } else {
             outputs.host.take("present").map(Past::Here)
         };
-        let missing = |what: &str| EngineError::Run {
-            file: self.graph.file().to_owned(),
-            reason: format!("it gave no `{what}` of the shape that its inputs call for"),
-        };
+        let missing =
+            |what: &str| self.graph.failed(format!("it gave no `{what}` of the shape that its inputs call for"));
         *past = present.ok_or_else(|| missing("present"))?;
         let shape = [rows.len(), 1, self.answers.count()];
         let logits = outputs.host.take("logits").filter(|logits| logits.shape == shape);
@@ -166,10 +165,8 @@ impl Write {
             if row.reader.is_over() {
                 continue;
             }
-            let (token, probability) = row.reader.choose(logits).ok_or_else(|| EngineError::Run {
-                file: self.graph.file().to_owned(),
-                reason: crate::ground::models::not_numbers("logits"),
-            })?;
+            let chosen = row.reader.choose(logits);
+            let (token, probability) = chosen.ok_or_else(|| self.graph.failed(not_numbers("logits")))?;
             row.next = token;
             found[row.pair].extend(row.reader.push(token, probability));
         }

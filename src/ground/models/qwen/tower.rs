@@ -4,7 +4,7 @@ use super::super::{Open, open_role, picture, plan, trial};
 use crate::{
     ground::{
         GroundError,
-        engine::{Data, Engine, EngineError, Tensor},
+        engine::{self, Data, Engine, EngineError, Tensor},
         manifest::Manifest,
         vision::{
             Normalise, Resampler, SmartResize, VisionError,
@@ -136,10 +136,7 @@ impl Tower {
             |found: &[usize], shape: &[usize]| found == shape || (found.first() == Some(&1) && found[1..] == *shape);
         let mut take = |name: &str, shape: &[usize]| {
             let found = outputs.take(name).filter(|t| same(&t.shape, shape)).and_then(Tensor::into_f32);
-            found.ok_or_else(|| EngineError::Run {
-                file: self.graph.file().to_owned(),
-                reason: format!("it gave no `{name}` of f32{shape:?}"),
-            })
+            found.ok_or_else(|| self.graph.failed(format!("it gave no `{name}` of f32{shape:?}")))
         };
         let features = take("image_features", &[all, hidden])?;
         let deepstack = if layers == 0 { Vec::new() } else { take("deepstack_features", &[layers, all, hidden])? };
@@ -168,6 +165,6 @@ fn grid_name(vision: &dyn Engine) -> Result<&'static str, EngineError> {
         file: vision.file().to_owned(),
         what: "inputs",
         expected: "pixel_values, and image_grid_thw or grid_thw".to_owned(),
-        found: vision.inputs().iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        found: engine::listed(vision.inputs()),
     })
 }

@@ -115,10 +115,8 @@ impl Sight {
         let mut outputs = self.vision.run(&[("pixel_values", &pixels), ("image_grid_thw", &seen.grid_tensor())])?;
         let shape = [seen.tokens(), self.hidden];
         let features = outputs.take("image_features").filter(|t| t.shape == shape).and_then(Tensor::into_f32);
-        seen.features = features.ok_or_else(|| EngineError::Run {
-            file: self.vision.file().to_owned(),
-            reason: format!("it gave no `image_features` of f32{shape:?}"),
-        })?;
+        seen.features =
+            features.ok_or_else(|| self.vision.failed(format!("it gave no `image_features` of f32{shape:?}")))?;
         let wanted = self.regions.inputs();
         let mut keep = |outputs: &mut engine::Outputs| {
             seen.states.extend(wanted.iter().filter_map(|port| Some((port.name.clone(), outputs.take(&port.name)?))));
