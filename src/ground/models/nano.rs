@@ -19,7 +19,7 @@
 
 use std::{collections::HashMap, fs, sync::Arc};
 
-use super::{Open, numbers, open_role, unfit, words::Words};
+use super::{Open, open_role, recent::Recent, unfit, words::Words};
 use crate::{
     ground::{
         GroundError, Keep as _,
@@ -27,7 +27,7 @@ use crate::{
             RawBox,
             nano::{Answers, Form},
         },
-        engine::{self, Data, Element, Engine, EngineError, Outputs, Port, Tensor},
+        engine::{self, Data, Element, Engine, Outputs, Port, Tensor},
         manifest::Manifest,
         methods::{
             retrieve::{Pair, Proposals, Proposer, Selection, Selector, TextCheck},
@@ -39,13 +39,13 @@ use crate::{
 
 mod detect;
 mod look;
-mod texts;
+mod ports;
 mod write;
 
 use detect::Detect;
 pub use look::Seen;
 use look::{Grid, Looked, OnFrame};
-use texts::{Text, Texts};
+use ports::{check, found, needs, sound, take, width};
 use write::Write;
 
 /// The family's name in manifests.
@@ -57,6 +57,9 @@ const METHODS: [Method; 5] = [Method::Retrieve, Method::Detector, Method::Coords
 /// Pairs in one run. Attention over all regions makes a pair cost about a megabyte; larger runs are not faster.
 const MAX_PAIRS: usize = 16;
 
+/// Encoded texts that are kept: queries are few and long-lived, and changing ones through MQTT must not grow memory.
+const MAX_TEXTS: usize = 256;
+
 /// An opened nano model.
 pub struct Nano {
     vision: Box<dyn Engine>,
@@ -65,7 +68,7 @@ pub struct Nano {
     detect: Option<Detect>,
     write: Option<Write>,
     words: Arc<Words>,
-    texts: Texts,
+    texts: Recent<String, Arc<Text>>,
     methods: Vec<Method>,
     sizes: Sizes,
     /// A batch of canvases; kept, so that frames are copied into memory that is already there.
@@ -81,6 +84,13 @@ struct Sizes {
     regions: usize,
     tokens: usize,
     width: usize,
+}
+
+/// A query text as the graphs take it.
+#[derive(Debug)]
+struct Text {
+    ids: Vec<i64>,
+    features: Vec<f32>,
 }
 
 /// What is known of some regions once the words were read.
@@ -127,7 +137,7 @@ impl Nano {
             detect,
             write,
             words: Arc::new(Words::load(&vocabulary, &manifest.name, tokens, &manifest.tokens.one)?),
-            texts: Texts::default(),
+            texts: Recent::new(MAX_TEXTS),
             methods: manifest.methods.clone(),
             sizes,
             pixels: Vec::new(),
@@ -162,7 +172,7 @@ impl Nano {
         if let Some(known) = self.texts.get(text) {
             return Ok(known);
         }
-        let failed = |reason| GroundError::from(EngineError::Run { file: self.text.file().to_owned(), reason });
+        let failed = |reason| self.text.failed(reason);
         let ids = self.words.encode(text).map_err(failed)?;
         let Sizes { tokens, width, .. } = self.sizes;
         // Alone in its run, so that its numbers do not depend on which queries came with it.
@@ -170,7 +180,7 @@ impl Nano {
         let shape = [1, tokens, width];
         let [features] = engine::run_f32(self.text.as_mut(), &[("ids", &input)], [("text", &shape)])?;
         let encoded = Arc::new(Text { ids, features });
-        self.texts.put(text, &encoded);
+        self.texts.put(text.to_owned(), Arc::clone(&encoded));
         Ok(encoded)
     }
 
@@ -227,44 +237,6 @@ fn answers(manifest: &Manifest) -> Result<Answers, GroundError> {
     Answers::new(&ids).map_err(bad)
 }
 
-/// The width of a feature comes from `vision`; 0 where it does not say.
-fn width(vision: &dyn Engine) -> usize {
-    let declared = vision.outputs().iter().find(|p| p.name == "regions").and_then(|p| p.shape.last().copied());
-    declared.flatten().unwrap_or_default()
-}
-
-/// Words as graphs take them.
-fn said(Sizes { tokens, width, .. }: &Sizes) -> [Port; 2] {
-    let words = Port::new("text", Element::F32, &[None, Some(*tokens), Some(*width)]);
-    [words, Port::new("ids", Element::I64, &[None, Some(*tokens)])]
-}
-
-/// Checks the graphs that every method needs against the manifest's numbers and one another.
-fn check(vision: &dyn Engine, text: &dyn Engine, select: &dyn Engine, sizes: &Sizes) -> Result<(), EngineError> {
-    let Sizes { canvases, regions, width, .. } = sizes;
-    let usual = canvases.usual();
-    let side = |length: u32| (canvases.iter().count() == 1).then_some(length as usize);
-    let (k, d) = (Some(*regions), Some(*width));
-    let f32s = |name, shape: &[Option<usize>]| Port::new(name, Element::F32, shape);
-    let (boxes, objectness) = (f32s("boxes", &[None, k, Some(4)]), f32s("objectness", &[None, k]));
-    let region = f32s("regions", &[None, k, d]);
-    let pixels = Port::new("pixels", Element::U8, &[None, side(usual.height), side(usual.width), Some(3)]);
-    engine::check_ports(vision, &[pixels], &[boxes.clone(), objectness.clone(), region.clone()])?;
-    if *width == 0 {
-        let (expected, found) = ("regions of a fixed width".to_owned(), "of a free one".to_owned());
-        return Err(EngineError::Ports { file: vision.file().to_owned(), what: "outputs", expected, found });
-    }
-    let [words, ids] = said(sizes);
-    engine::check_ports(text, std::slice::from_ref(&ids), std::slice::from_ref(&words))?;
-    let matched = [f32s("match", &[None, k]), f32s("none", &[None])];
-    engine::check_ports(select, &[region, boxes, objectness, words, ids], &matched)
-}
-
-/// Checks that a graph gives something that only some methods need.
-fn needs(graph: &dyn Engine, wanted: &[Port]) -> Result<(), EngineError> {
-    engine::check_ports(graph, graph.inputs(), wanted)
-}
-
 fn f32s(shape: &[usize], data: Vec<f32>) -> Tensor {
     Tensor { shape: shape.to_vec(), data: Data::F32(data) }
 }
@@ -272,26 +244,6 @@ fn f32s(shape: &[usize], data: Vec<f32>) -> Tensor {
 /// The rows of each pair's canvas, one after the other.
 fn rows(all: &[f32], each: usize, pairs: &[Pair<'_>]) -> Vec<f32> {
     pairs.iter().flat_map(|pair| &all[pair.canvas * each..(pair.canvas + 1) * each]).copied().collect()
-}
-
-/// Takes one output of a known shape.
-fn take(graph: &dyn Engine, outputs: &mut Outputs, name: &str, shape: &[usize]) -> Result<Vec<f32>, EngineError> {
-    let tensor = outputs.take(name).filter(|tensor| tensor.shape == shape);
-    found(graph, &format!("`{name}` of f32{shape:?}"), tensor.and_then(Tensor::into_f32))
-}
-
-/// What was given, or an error that nothing is there that is `called` so.
-fn found<T>(graph: &dyn Engine, called: &str, given: Option<T>) -> Result<T, EngineError> {
-    given.ok_or_else(|| {
-        let reason = format!("it gave no {called}");
-        EngineError::Run { file: graph.file().to_owned(), reason }
-    })
-}
-
-/// Scores that are numbers. By others nothing would be found, and it would be said that nothing is there.
-fn sound(graph: &dyn Engine, name: &str, scores: Vec<f32>) -> Result<Vec<f32>, EngineError> {
-    let checked = numbers(name, &scores);
-    checked.map(|()| scores).map_err(|reason| EngineError::Run { file: graph.file().to_owned(), reason })
 }
 
 impl Proposer for Nano {
@@ -469,7 +421,6 @@ impl Nano {
     /// The router asks only for what the manifest names.
     fn cannot(&self, method: Method) -> GroundError {
         let can: Vec<_> = self.methods.iter().map(|m| m.name()).collect();
-        let reason = format!("`{method}` was asked of a model that can do: {}", can.join(", "));
-        EngineError::Run { file: self.vision.file().to_owned(), reason }.into()
+        self.vision.failed(format!("`{method}` was asked of a model that can do: {}", can.join(", "))).into()
     }
 }

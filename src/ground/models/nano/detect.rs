@@ -1,6 +1,10 @@
 //! The graph of `detector`: `cells`, `places`, `beside`, `text`, `ids` -> `boxes` f32 `[P,M,4]`, `scores` f32 `[P,M]`.
 
-use super::{Sizes, f32s, look::Looked, needs, said, sound};
+use super::{
+    Sizes, f32s,
+    look::Looked,
+    ports::{needs, said, sound},
+};
 use crate::ground::{
     GroundError,
     engine::{self, Data, Element, Engine, EngineError, Port, Tensor},
