@@ -28,6 +28,7 @@ mod offering;
 mod opening;
 mod router;
 mod seeing;
+mod unit;
 pub mod vision;
 pub mod worker;
 pub mod zoom;

@@ -2,10 +2,7 @@
 
 use super::{
     GroundError,
-    ask::{
-        look::{Offered, Offering},
-        regions::normalise,
-    },
+    ask::look::{Offered, Offering},
     methods::{
         Told,
         regions::Bar,
@@ -13,6 +10,7 @@ use super::{
         together::{self, AllRound, Asked},
     },
     router::Together,
+    unit::normalise,
 };
 use crate::types::{Frame, Rgb};
 

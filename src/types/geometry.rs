@@ -86,14 +86,18 @@ impl BBox {
 
     /// Intersection over union, 0 to 1.
     pub fn iou(&self, other: &Self) -> f32 {
-        let w = self.x2.min(other.x2) - self.x1.max(other.x1);
-        let h = self.y2.min(other.y2) - self.y1.max(other.y1);
-        if w <= 0.0 || h <= 0.0 {
-            return 0.0;
-        }
-        let inter = w * h;
-        inter / (self.area() + other.area() - inter)
+        overlap(&self.corners(), &other.corners())
     }
+}
+
+/// Intersection over union of two boxes, by their corners in any unit that both share; 0 for what is no box.
+pub fn overlap(a: &[f32; 4], b: &[f32; 4]) -> f32 {
+    let (w, h) = (a[2].min(b[2]) - a[0].max(b[0]), a[3].min(b[3]) - a[1].max(b[1]));
+    if w <= 0.0 || h <= 0.0 {
+        return 0.0;
+    }
+    let area = |c: &[f32; 4]| (c[2] - c[0]) * (c[3] - c[1]);
+    w * h / (area(a) + area(b) - w * h)
 }
 
 impl Serialize for BBox {

@@ -25,7 +25,7 @@ pub use canvases::Canvases;
 pub use event::{Best, EventKind, TrackEvent};
 pub use followed::Followed;
 pub use frame::{Canvas, Capture, Clock, Frame, FullFrame, Rgb};
-pub use geometry::{BBox, Letterbox, Size};
+pub use geometry::{BBox, Letterbox, Size, overlap};
 pub use grounding::{Answer, Grounding, Match, ScoreKind, Status, Timings, Via};
 pub use id::{CameraId, IdError, QueryId};
 pub use ledger::{DropReason, Ledger, Ticket};

@@ -2,7 +2,7 @@
 //!
 //! An expectation is never published. It only decides which questions go first when not all can be asked at once.
 
-use super::regions::dot;
+use crate::ground::unit::dot;
 
 /// Regions that are remembered: enough for what passes before one camera in a minute.
 const KEPT: usize = 256;

@@ -9,6 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::{
+    ground::unit::{dot, normalise},
+    types::overlap,
+};
+
 /// Proposals that overlap a surer one this much are the same thing.
 const SAME: f32 = 0.5;
 /// A region and its successor overlap at least this much.
@@ -386,39 +391,6 @@ fn parts(corners: &[f32; 4], of: &[f32; 4]) -> [f32; 4] {
 /// The reverse of [`parts`].
 fn whole(parts: &[f32; 4], of: &[f32; 4]) -> [f32; 4] {
     std::array::from_fn(|i| of[i % 2] + parts[i] * (of[i % 2 + 2] - of[i % 2]))
-}
-
-/// Intersection over union; 0 for what is no box.
-fn overlap(a: &[f32; 4], b: &[f32; 4]) -> f32 {
-    let (w, h) = (a[2].min(b[2]) - a[0].max(b[0]), a[3].min(b[3]) - a[1].max(b[1]));
-    if w <= 0.0 || h <= 0.0 {
-        return 0.0;
-    }
-    let area = |c: &[f32; 4]| (c[2] - c[0]) * (c[3] - c[1]);
-    w * h / (area(a) + area(b) - w * h)
-}
-
-/// Cosine of two unit vectors.
-pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-    // Four sums side by side: one alone would have to be added up in order.
-    let (a, b) = (a.as_chunks::<4>(), b.as_chunks::<4>());
-    let mut sums = [0.0f32; 4];
-    for (a, b) in a.0.iter().zip(b.0) {
-        for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
-            *sum += a * b;
-        }
-    }
-    sums.iter().sum::<f32>() + a.1.iter().zip(b.1).map(|(a, b)| a * b).sum::<f32>()
-}
-
-/// Makes a vector one of length 1; one without length stays as it is.
-pub fn normalise(vector: &mut [f32]) {
-    let length = dot(vector, vector).sqrt();
-    if length.is_normal() {
-        for v in vector {
-            *v /= length;
-        }
-    }
 }
 
 #[cfg(test)]

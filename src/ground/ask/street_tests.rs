@@ -1,7 +1,7 @@
 //! A street: things of six kinds come, move and go, with noise in all that is seen of them, among clutter.
 
 use super::*;
-use crate::{ground::ask::regions::normalise, types::BBox};
+use crate::{ground::unit::normalise, types::BBox};
 
 const QUERIES: [&str; 5] = ["person", "person in red", "red car", "bus", "dog"];
 const FRAMES: usize = 600;

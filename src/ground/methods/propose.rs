@@ -1,8 +1,9 @@
 //! Regions of a picture that may hold a thing, whatever it is: what models that rank regions by words begin with.
 
+use super::regions::Pick;
 use crate::{
     ground::GroundError,
-    types::{BBox, Rgb},
+    types::{BBox, Rgb, overlap},
 };
 
 /// A region that may hold a thing.
@@ -31,6 +32,28 @@ pub struct Candidate {
     pub score: f32,
 }
 
+impl Candidate {
+    /// One whose corners are in pixels of the picture, as a region; `None` if it is no box.
+    pub fn region(&self) -> Option<Region> {
+        Some(Region { bbox: self.bbox()?, objectness: self.score })
+    }
+
+    /// The same as a match.
+    pub fn pick(&self) -> Option<Pick> {
+        Some(Pick { bbox: self.bbox()?, score: self.score })
+    }
+
+    fn bbox(&self) -> Option<BBox> {
+        let [x1, y1, x2, y2] = self.corners;
+        BBox::new(x1, y1, x2, y2)
+    }
+}
+
+/// The corners of a box of which a network tells the centre and the sides.
+pub fn corners([cx, cy, w, h]: [f32; 4]) -> [f32; 4] {
+    [cx - w / 2.0, cy - h / 2.0, cx + w / 2.0, cy + h / 2.0]
+}
+
 /// The best candidates, best first, of which none overlaps a better one of its class by more than `iou`; at most
 /// `most`. Of equals the earlier is the better. What is empty or not a number is left out.
 ///
@@ -53,16 +76,6 @@ pub fn suppress(mut candidates: Vec<Candidate>, iou: f32, most: usize) -> Vec<Ca
         }
     }
     kept
-}
-
-/// Intersection over union of two boxes with an area.
-fn overlap(a: &[f32; 4], b: &[f32; 4]) -> f32 {
-    let (w, h) = (a[2].min(b[2]) - a[0].max(b[0]), a[3].min(b[3]) - a[1].max(b[1]));
-    if w <= 0.0 || h <= 0.0 {
-        return 0.0;
-    }
-    let area = |c: &[f32; 4]| (c[2] - c[0]) * (c[3] - c[1]);
-    w * h / (area(a) + area(b) - w * h)
 }
 
 #[cfg(test)]

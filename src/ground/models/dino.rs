@@ -13,7 +13,7 @@ use super::{
     phrases::{self, Marks, Phrases},
     picture,
     reader::{Ids, Reader},
-    unfit,
+    sigmoid, unfit,
 };
 use crate::{
     ground::{
@@ -22,7 +22,7 @@ use crate::{
         manifest::Manifest,
         methods::{
             find::{Finder, Want},
-            propose::{Candidate, suppress},
+            propose::{Candidate, corners, suppress},
             regions::Pick,
             retrieve::TextCheck,
         },
@@ -139,10 +139,9 @@ impl Told {
     fn scored(&self, span: &std::ops::Range<usize>) -> Result<Vec<Candidate>, String> {
         let rows: Vec<&[f32]> = self.logits.chunks_exact(self.width).map(|row| &row[span.clone()]).collect();
         numbers("logits", rows.iter().copied().flatten())?;
-        let candidate = |(row, &[cx, cy, w, h]): (&[f32], &[f32; 4])| {
+        let candidate = |(row, place): (&[f32], &[f32; 4])| {
             let best = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let corners = [cx - w / 2.0, cy - h / 2.0, cx + w / 2.0, cy + h / 2.0];
-            Candidate { corners, class: 0, score: 1.0 / (1.0 + (-best).exp()) }
+            Candidate { corners: corners(*place), class: 0, score: sigmoid(best) }
         };
         Ok(rows.into_iter().zip(self.boxes.as_chunks().0).map(candidate).collect())
     }

@@ -18,7 +18,7 @@ use crate::{
         engine::{Data, Element, Engine, EngineError, Outputs, Port, Tensor, listed},
         manifest::Manifest,
         methods::{
-            propose::{Candidate, suppress},
+            propose::{Candidate, corners, suppress},
             regions::Pick,
         },
         vision::{Lay, Resampler},
@@ -207,8 +207,7 @@ impl Told {
     /// Corners of a box, in fractions of the image; `None` if its mask is empty.
     fn corners(&self, at: usize) -> Option<[f32; 4]> {
         let Some((height, width)) = self.mask else {
-            let [cx, cy, w, h] = *self.places.as_chunks().0.get(at)?;
-            return Some([cx - w / 2.0, cy - h / 2.0, cx + w / 2.0, cy + h / 2.0]);
+            return self.places.as_chunks().0.get(at).copied().map(corners);
         };
         bounds(self.places.chunks_exact(height * width).nth(at)?, width)
     }

@@ -69,6 +69,11 @@ fn need<T>(manifest: &Manifest, key: &str, value: Option<T>) -> Result<T, Ground
     value.ok_or_else(|| unfit(manifest, format!("{key}: the family {} needs it", manifest.family)))
 }
 
+/// `1 / (1 + e^-x)`.
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
+}
+
 /// Refuses the scores in an output that are not numbers: those reach no threshold, and it would be said that nothing is there.
 /// Minus infinity is how graphs say that something is ruled out.
 fn numbers<'a>(output: &str, scores: impl IntoIterator<Item = &'a f32>) -> Result<(), String> {

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{Open, need, numbers, open_role, picture, reader::Reader, unfit};
+use super::{Open, need, numbers, open_role, picture, reader::Reader, sigmoid, unfit};
 use crate::{
     ground::{
         GroundError,
@@ -15,7 +15,7 @@ use crate::{
         manifest::{Fit, Manifest},
         methods::{
             find::{Finder, Want},
-            propose::{Candidate, suppress},
+            propose::{Candidate, corners, suppress},
             regions::Pick,
             retrieve::TextCheck,
         },
@@ -79,10 +79,10 @@ impl Owl {
         let shape = || failed(format!("its outputs should be logits f32[1, P, {count}] and pred_boxes f32[1, P, 4]"));
         let (logits, boxes) = told.ok_or_else(shape)?;
         numbers("logits", &logits).map_err(failed)?;
-        let candidate = |query: usize, row: &[f32], &[cx, cy, w, h]: &[f32; 4]| Candidate {
-            corners: [cx - w / 2.0, cy - h / 2.0, cx + w / 2.0, cy + h / 2.0],
+        let candidate = |query: usize, row: &[f32], place: &[f32; 4]| Candidate {
+            corners: corners(*place),
             class: 0,
-            score: 1.0 / (1.0 + (-row[query]).exp()),
+            score: sigmoid(row[query]),
         };
         let rows = || logits.chunks_exact(count).zip(boxes.as_chunks().0);
         Ok((0..count).map(|query| rows().map(|(row, place)| candidate(query, row, place)).collect()).collect())

@@ -18,7 +18,7 @@ use crate::{
         },
         vision::{Filter, Resampler},
     },
-    types::{BBox, Letterbox, Rgb, Size},
+    types::{Letterbox, Rgb, Size},
 };
 
 /// Of two regions that nano offers and that overlap more than this the surer one stays: it offers several a thing.
@@ -113,10 +113,6 @@ impl BoxProposer for Small {
             Some(Candidate { corners: view.to_source(*corners)?.corners(), class: 0, score: *score })
         });
         let best = suppress(candidates.collect(), NANO_IOU, usize::MAX);
-        let region = |c: &Candidate| {
-            let [x1, y1, x2, y2] = c.corners;
-            Some(Region { bbox: BBox::new(x1, y1, x2, y2)?, objectness: c.score })
-        };
-        Ok(best.iter().filter_map(region).collect())
+        Ok(best.iter().filter_map(Candidate::region).collect())
     }
 }

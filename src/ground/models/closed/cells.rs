@@ -1,13 +1,13 @@
 //! Detectors that tell a box from every cell of some grids: YOLOX, the distance bins of `NanoDet` and `PicoDet`, and
 //! `FastestDet`.
 
-use super::{Layout, Wanted, sigmoid};
+use super::{Layout, Wanted};
 use crate::{
     ground::{
         engine::{Engine, Outputs, Port, Tensor, listed},
         manifest::{Activation, Head},
-        methods::propose::Candidate,
-        models::numbers,
+        methods::propose::{Candidate, corners},
+        models::{numbers, sigmoid},
     },
     types::Size,
 };
@@ -80,12 +80,10 @@ impl Yolox {
 
     fn corners(&self, row: &[f32], [x, y, stride]: [f32; 3]) -> [f32; 4] {
         let [cx, cy, w, h] = [row[0], row[1], row[2], row[3]];
-        let [cx, cy, w, h] = if self.decoded {
-            [cx, cy, w, h]
-        } else {
-            [(cx + x) * stride, (cy + y) * stride, w.exp() * stride, h.exp() * stride]
-        };
-        [cx - w / 2.0, cy - h / 2.0, cx + w / 2.0, cy + h / 2.0]
+        if self.decoded {
+            return corners([cx, cy, w, h]);
+        }
+        corners([(cx + x) * stride, (cy + y) * stride, w.exp() * stride, h.exp() * stride])
     }
 }
 
@@ -313,8 +311,7 @@ impl Fastest {
             (x.tanh() + column as f32) / self.columns as f32 * width,
             (y.tanh() + row as f32) / self.rows as f32 * height,
         );
-        let (w, h) = (sigmoid(w) * width, sigmoid(h) * height);
-        [cx - w / 2.0, cy - h / 2.0, cx + w / 2.0, cy + h / 2.0]
+        corners([cx, cy, sigmoid(w) * width, sigmoid(h) * height])
     }
 }
 

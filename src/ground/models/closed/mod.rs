@@ -296,8 +296,3 @@ impl BoxProposer for Closed {
         Ok(best.iter().filter_map(placed).collect())
     }
 }
-
-/// `1 / (1 + e^-x)`.
-fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + (-x).exp())
-}

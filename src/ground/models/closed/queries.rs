@@ -14,12 +14,12 @@
 //! is given. No detector of these suppresses anything: leave `scores.nms_iou` at 1.
 //! UPN's regions, which have one class, are thinned at 0.8 (`inference_wrapper.py` of VLM-FO1).
 
-use super::{Layout, Wanted, sigmoid};
+use super::{Layout, Wanted};
 use crate::{
     ground::{
         engine::{Data, Engine, Outputs, Tensor, listed},
-        methods::propose::Candidate,
-        models::numbers,
+        methods::propose::{Candidate, corners},
+        models::{numbers, sigmoid},
     },
     types::Size,
 };
@@ -70,10 +70,8 @@ impl Queries {
         order.truncate(count);
         let candidate = |at: usize| {
             let (query, class) = (at / classes * 4, at % classes);
-            let [cx, cy, bw, bh] =
-                [places[query] * w, places[query + 1] * h, places[query + 2] * w, places[query + 3] * h];
-            let corners = [cx - bw / 2.0, cy - bh / 2.0, cx + bw / 2.0, cy + bh / 2.0];
-            Candidate { corners, class, score: sigmoid(told[at]) }
+            let place = [places[query] * w, places[query + 1] * h, places[query + 2] * w, places[query + 3] * h];
+            Candidate { corners: corners(place), class, score: sigmoid(told[at]) }
         };
         Ok(order.into_iter().map(candidate).collect())
     }

@@ -12,7 +12,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use sha2::{Digest, Sha256};
 
-use super::{Open, need, picture, proposer, reader::Reader, recent::Recent, unfit};
+use super::{Open, need, picture, proposer, reader::Reader, recent::Recent, sigmoid, unfit};
 use crate::{
     ground::{
         GroundError,
@@ -23,6 +23,7 @@ use crate::{
             regions::Pick,
             retrieve::TextCheck,
         },
+        unit::dot,
         vision::{Fit, Resampler},
     },
     types::{BBox, Rgb, ScoreKind, Size},
@@ -152,13 +153,9 @@ impl Contrast {
             Activation::Softmax => {
                 1.0 / (1.0 + self.against.iter().map(|other| (logit(other) - own).exp()).sum::<f32>())
             }
-            _ => 1.0 / (1.0 + (-own).exp()),
+            _ => sigmoid(own),
         }
     }
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
 /// Tells pixels apart, with their shape.
@@ -215,11 +212,7 @@ impl Finder for Contrast {
                 score: self.score(embedding, text),
             });
             let best = suppress(scored.filter(|c| c.score >= want.least).collect(), self.nms_iou, usize::MAX);
-            let pick = |c: &Candidate| {
-                let [x1, y1, x2, y2] = c.corners;
-                Some(Pick { bbox: BBox::new(x1, y1, x2, y2)?, score: c.score })
-            };
-            best.iter().filter_map(pick).collect()
+            best.iter().filter_map(Candidate::pick).collect()
         });
         Ok(picks.collect())
     }

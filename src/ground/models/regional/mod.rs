@@ -143,7 +143,7 @@ impl Regional {
         let sure = offered.into_iter().filter(|region| region.objectness >= self.objectness);
         let all = sure.map(|region| Candidate { corners: region.bbox.corners(), class: 0, score: region.objectness });
         let best = suppress(all.collect(), self.shown.nms_iou, usize::MAX);
-        let regions: Vec<_> = best.iter().filter_map(region).collect();
+        let regions: Vec<_> = best.iter().filter_map(Candidate::region).collect();
         let mut shares = shares(&regions, self.shown.prompt.min(regions::MOST));
         for share in &mut shares {
             arrange(share, self.shown.order);
@@ -261,11 +261,6 @@ fn by_query(named: impl Iterator<Item = RawBox>, queries: &[&str]) -> Vec<Vec<(u
     found
 }
 
-fn region(candidate: &Candidate) -> Option<Region> {
-    let [x1, y1, x2, y2] = candidate.corners;
-    Some(Region { bbox: BBox::new(x1, y1, x2, y2)?, objectness: candidate.score })
-}
-
 /// The one token of an index.
 fn token(manifest: &Manifest, vocabulary: &Vocabulary, tag: &str) -> Result<usize, GroundError> {
     match vocabulary.encode(tag)?.as_slice() {
@@ -338,11 +333,7 @@ impl Finder for Regional {
                 }
             }
         }
-        let pick = |c: Candidate| {
-            let [x1, y1, x2, y2] = c.corners;
-            Some(Pick { bbox: BBox::new(x1, y1, x2, y2)?, score: c.score })
-        };
-        let best = |found| suppress(found, self.nms_iou, usize::MAX).into_iter().filter_map(pick).collect();
+        let best = |found| suppress(found, self.nms_iou, usize::MAX).iter().filter_map(Candidate::pick).collect();
         Ok(found.into_iter().map(best).collect())
     }
 }
