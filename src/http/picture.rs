@@ -69,7 +69,8 @@ fn pixels(frame: &Frame) -> Result<Rgb, String> {
             Err(why) => tracing::debug!(camera = %frame.camera, why, "no full picture, showing the canvas"),
         }
     }
-    without_borders(frame).ok_or_else(|| format!("frame {} of camera {} has no pixels", frame.seq, frame.camera))
+    let shown = frame.canvas.cut(&frame.view);
+    shown.ok_or_else(|| format!("frame {} of camera {} has no pixels", frame.seq, frame.camera))
 }
 
 /// `source` scaled down, never up, so that its longest side is at most [`LONGEST`].
@@ -80,18 +81,6 @@ fn shown_size(source: Size) -> Size {
     }
     let scaled = |side: u32| (side * LONGEST / longest).max(1);
     Size::new(scaled(source.width), scaled(source.height))
-}
-
-fn without_borders(frame: &Frame) -> Option<Rgb> {
-    let (view, canvas) = (&frame.view, &frame.canvas);
-    let stride = canvas.size.width as usize * 3;
-    let (left, width) = (view.left as usize * 3, view.inner.width as usize * 3);
-    let mut data = Vec::with_capacity(view.inner.area() * 3);
-    for row in view.top..view.top + view.inner.height {
-        let start = row as usize * stride + left;
-        data.extend_from_slice(canvas.data.get(start..start + width)?);
-    }
-    Rgb::new(view.inner, data)
 }
 
 /// `rgb` with the boxes of a detections message drawn in. A message of another shape draws nothing.

@@ -24,6 +24,36 @@ impl Rgb {
         let data = data.into();
         (data.len() == size.area() * 3).then_some(Self { size, data })
     }
+
+    /// The picture that lies on this canvas, without the black around it; `None` unless this is the canvas that `view` tells of.
+    pub fn cut(&self, view: &Letterbox) -> Option<Self> {
+        let mut bytes = Vec::with_capacity(view.inner.area() * 3);
+        self.cut_into(view, &mut bytes);
+        Self::new(view.inner, bytes)
+    }
+
+    /// The bytes of that picture, into `out`; fewer than there should be if `view` tells of another canvas.
+    pub fn cut_into(&self, view: &Letterbox, out: &mut Vec<u8>) {
+        let Letterbox { left, top, inner, .. } = *view;
+        let rows = self.data.chunks_exact((self.size.width as usize * 3).max(1));
+        let columns = left as usize * 3..(left + inner.width) as usize * 3;
+        out.clear();
+        for row in rows.skip(top as usize).take(inner.height as usize) {
+            out.extend_from_slice(row.get(columns.clone()).unwrap_or_default());
+        }
+    }
+
+    /// This picture on a black canvas, on which it has room; its upper left corner lies there.
+    #[must_use]
+    pub fn laid(&self, canvas: Size, [left, top]: [u32; 2]) -> Self {
+        let mut data = vec![0; canvas.area() * 3];
+        let (pitch, row, at) = (canvas.width as usize * 3, self.size.width as usize * 3, left as usize * 3);
+        let rows = data.chunks_exact_mut(pitch.max(1)).skip(top as usize);
+        for (to, from) in rows.zip(self.data.chunks_exact(row.max(1))) {
+            to[at..at + row].copy_from_slice(from);
+        }
+        Self { size: canvas, data: data.into() }
+    }
 }
 
 impl fmt::Debug for Rgb {
@@ -168,6 +198,22 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
     use super::*;
+
+    #[test]
+    fn a_canvas_loses_its_borders_and_gets_them_again() {
+        let size = Size::new(6, 2);
+        let data: Vec<u8> = (0..12u8).flat_map(|i| [i; 3]).collect();
+        let canvas = Rgb::new(size, data).unwrap();
+        let view = Letterbox::fit(Size::new(20, 20), 1.0, size);
+        let got = canvas.cut(&view).unwrap();
+        assert_eq!((got.size, &*got.data), (Size::new(2, 2), &[[2; 3], [3; 3], [8; 3], [9; 3]].concat()[..]));
+        let again = got.laid(size, [view.left, view.top]);
+        assert_eq!(
+            (again.size, &*again.data),
+            (size, &[0, 0, 2, 3, 0, 0, 0, 0, 8, 9, 0, 0].map(|v| [v; 3]).concat()[..])
+        );
+        assert_eq!(Rgb::new(Size::new(3, 1), vec![0; 9]).unwrap().cut(&view), None);
+    }
 
     #[test]
     fn a_canvas_is_painted_once_and_only_if_somebody_looks() {

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     ground::{GroundError, codec::RawBox, error::chain, vision::VisionError},
-    types::{BBox, Frame, Letterbox, Rgb, ScoreKind, Size},
+    types::{BBox, Frame, Rgb, ScoreKind, Size},
 };
 
 /// A query's matches with what their scores mean, best first; or why it could not be asked.
@@ -83,28 +83,10 @@ pub(super) fn picture(frame: &Frame) -> Result<Rgb, String> {
     let source = frame.source();
     match (&frame.full, BBox::new(0.0, 0.0, source.width as f32, source.height as f32)) {
         (Some(full), Some(whole)) => full.crop(&whole, source),
-        _ => inner(&frame.canvas, &frame.view),
-    }
-}
-
-/// The canvas without its borders.
-fn inner(canvas: &Rgb, view: &Letterbox) -> Result<Rgb, String> {
-    let mut pixels = Vec::with_capacity(view.inner.area() * 3);
-    cut(canvas, view, &mut pixels);
-    Rgb::new(view.inner, pixels).ok_or_else(|| {
-        let Size { width, height } = canvas.size;
-        format!("the canvas of {width}x{height} pixels is not the one its frame describes")
-    })
-}
-
-/// The bytes of the picture on a canvas, into `out`; fewer than there should be if `view` is another canvas's.
-pub(in crate::ground) fn cut(canvas: &Rgb, view: &Letterbox, out: &mut Vec<u8>) {
-    let Letterbox { left, top, inner, .. } = *view;
-    let rows = canvas.data.chunks_exact((canvas.size.width as usize * 3).max(1));
-    let columns = left as usize * 3..(left + inner.width) as usize * 3;
-    out.clear();
-    for row in rows.skip(top as usize).take(inner.height as usize) {
-        out.extend_from_slice(row.get(columns.clone()).unwrap_or_default());
+        _ => frame.canvas.cut(&frame.view).ok_or_else(|| {
+            let Size { width, height } = frame.canvas.size;
+            format!("the canvas of {width}x{height} pixels is not the one its frame describes")
+        }),
     }
 }
 
@@ -152,17 +134,5 @@ mod tests {
                 ([0.0, 50.0, 100.0, 100.0], 0.4, ScoreKind::TokenProb),
             ]
         );
-    }
-
-    #[test]
-    fn a_canvas_loses_its_borders() {
-        let size = Size::new(6, 2);
-        let data: Vec<u8> = (0..12u8).flat_map(|i| [i; 3]).collect();
-        let canvas = Rgb::new(size, data).unwrap();
-        let view = Letterbox::fit(Size::new(20, 20), 1.0, size);
-        let got = inner(&canvas, &view).unwrap();
-        assert_eq!((got.size, &*got.data), (Size::new(2, 2), &[[2; 3], [3; 3], [8; 3], [9; 3]].concat()[..]));
-        let other = Rgb::new(Size::new(3, 1), vec![0; 9]).unwrap();
-        assert!(inner(&other, &view).is_err());
     }
 }

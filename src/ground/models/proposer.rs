@@ -93,13 +93,7 @@ impl Small {
 
     fn canvas(&mut self, picture: &Rgb, view: &Letterbox) -> Result<Rgb, GroundError> {
         let resized = self.resampler.resize(&picture.data, picture.size, view.inner, Filter::Bilinear)?;
-        let (width, row) = (self.canvas.width as usize * 3, view.inner.width as usize * 3);
-        let mut data = vec![0; self.canvas.area() * 3];
-        for (line, out) in resized.chunks_exact(row).zip(data.chunks_exact_mut(width).skip(view.top as usize)) {
-            let left = view.left as usize * 3;
-            out[left..left + row].copy_from_slice(line);
-        }
-        Ok(Rgb { size: self.canvas, data: data.into() })
+        Ok(Rgb { size: view.inner, data: resized.into() }.laid(view.canvas, [view.left, view.top]))
     }
 }
 

@@ -124,14 +124,7 @@ impl Placed {
         if self.inner == self.canvas {
             return picture.clone();
         }
-        let mut data = vec![0; self.canvas.area() * 3];
-        let (pitch, row) = (self.canvas.width as usize * 3, self.inner.width as usize * 3);
-        let rows = data.chunks_exact_mut(pitch.max(1)).skip(self.top as usize);
-        for (to, from) in rows.zip(picture.data.chunks_exact(row.max(1))) {
-            let at = self.left as usize * 3;
-            to[at..at + row].copy_from_slice(from);
-        }
-        Rgb { size: self.canvas, data: data.into() }
+        picture.laid(self.canvas, [self.left, self.top])
     }
 
     /// Maps a box in source pixels to fractions of the canvas: the inverse of [`Placed::to_source`].

@@ -20,7 +20,6 @@ use crate::{
             propose::{BoxProposer, Candidate, Region, suppress},
             regions::Pick,
             retrieve::TextCheck,
-            written::cut,
         },
         vision::Resampler,
     },
@@ -266,7 +265,7 @@ impl Finder for Closed {
         let mut prepared = Vec::with_capacity(looks.len());
         for look in looks {
             if self.sight.keeps(look.canvas.size) {
-                cut(look.canvas, look.view, &mut pixels);
+                look.canvas.cut_into(look.view, &mut pixels);
                 prepared.push(self.prepare(&pixels, look.view.inner)?);
             }
         }
