@@ -40,11 +40,13 @@ pub trait Writer: Send {
 
     /// For each text boxes that answer it, in the order written, in fractions of its picture. The words have passed the
     /// checker; questions about the same picture stand next to each other.
-    fn locate(&mut self, asks: &[(&Self::Seen, &str)]) -> Result<Vec<Vec<RawBox>>, GroundError>;
+    ///
+    /// What is wrong with one answer leaves the others as they are. An `Err` means that nothing was answered.
+    fn locate_each(&mut self, asks: &[(&Self::Seen, &str)]) -> Result<Vec<Located>, GroundError>;
 
-    /// The same, where what is wrong with one answer leaves the others as they are. An `Err` means that nothing was answered.
-    fn locate_each(&mut self, asks: &[(&Self::Seen, &str)]) -> Result<Vec<Located>, GroundError> {
-        Ok(self.locate(asks)?.into_iter().map(Ok).collect())
+    /// The same, where one wrong answer spoils all.
+    fn locate(&mut self, asks: &[(&Self::Seen, &str)]) -> Result<Vec<Vec<RawBox>>, GroundError> {
+        self.locate_each(asks)?.into_iter().collect()
     }
 
     /// Looks at one picture.

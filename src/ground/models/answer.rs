@@ -42,8 +42,8 @@ impl Rules {
         })
     }
 
-    /// Watches an answer after `place` tokens.
-    fn guard(&self, place: usize, tokens: usize) -> Guard {
+    /// Watches an answer of up to `tokens` tokens after `place` others.
+    pub(super) fn guard(&self, place: usize, tokens: usize) -> Guard {
         let room = self.context.saturating_sub(place).max(1);
         Guard::new(Caps { tokens: tokens.min(room), ..self.caps })
     }
@@ -197,7 +197,8 @@ pub(super) fn words(
     }
 }
 
-fn told(decoder: &Decoder, logits: &[f32]) -> Result<(u32, f32), GroundError> {
+/// The best token and its probability.
+pub(super) fn told(decoder: &Decoder, logits: &[f32]) -> Result<(u32, f32), GroundError> {
     Ok(best(logits).ok_or_else(|| decoder.failed(crate::ground::models::not_numbers("logits")))?)
 }
 

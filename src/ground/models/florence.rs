@@ -176,10 +176,6 @@ impl Writer for Florence {
         self.tower.look(pictures)
     }
 
-    fn locate(&mut self, asks: &[(&Seen, &str)]) -> Result<Vec<Vec<RawBox>>, GroundError> {
-        self.locate_each(asks)?.into_iter().collect()
-    }
-
     fn locate_each(&mut self, asks: &[(&Seen, &str)]) -> Result<Vec<Located>, GroundError> {
         let prompts = asks.iter().map(|(_, text)| self.prompt(&self.asked(text))).collect::<Result<Vec<_>, _>>()?;
         let lengths: Vec<_> = prompts.iter().map(Vec::len).collect();

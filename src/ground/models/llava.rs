@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::{
     Open,
-    answer::{Rules, best},
+    answer::{Rules, told},
     decoder::Decoder,
     grounded::{Head, Shown},
     need, open_role, picture,
@@ -25,7 +25,6 @@ use super::{
 use crate::{
     ground::{
         GroundError,
-        codec::guard::{Caps, Guard},
         engine::{self, Data, Engine, Tensor},
         manifest::{Manifest, Positions},
         methods::{
@@ -182,12 +181,10 @@ impl Llava {
     /// What stands for each phrase of the answer: a state of the language model.
     fn phrases(&mut self, seen: &[f32], text: &str) -> Result<Vec<Vec<f32>>, GroundError> {
         let (mut talk, length) = self.begin(seen, text)?;
-        let room = self.rules.context.saturating_sub(length).max(1);
-        let mut guard = Guard::new(Caps { tokens: self.rules.caps.tokens.min(room), ..self.rules.caps });
+        let mut guard = self.rules.guard(length, self.rules.caps.tokens);
         let mut phrases = Vec::new();
         loop {
-            let found = best(talk.logits());
-            let (token, _) = found.ok_or_else(|| self.decoder.failed(crate::ground::models::not_numbers("logits")))?;
+            let (token, _) = told(&self.decoder, talk.logits())?;
             if self.rules.end.contains(&token) {
                 return Ok(phrases);
             }

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     ground::{
         GroundError,
-        codec::{Codec, RawBox, paligemma},
+        codec::{Codec, paligemma},
         engine::{Data, Tensor},
         manifest::{Coordinates, Manifest, Positions},
         methods::{
@@ -137,10 +137,6 @@ impl Writer for PaliGemma {
 
     fn look(&mut self, pictures: &[&Rgb]) -> Result<Vec<Result<Seen, VisionError>>, GroundError> {
         self.tower.look(pictures)
-    }
-
-    fn locate(&mut self, asks: &[(&Seen, &str)]) -> Result<Vec<Vec<RawBox>>, GroundError> {
-        self.locate_each(asks)?.into_iter().collect()
     }
 
     fn locate_each(&mut self, asks: &[(&Seen, &str)]) -> Result<Vec<Located>, GroundError> {

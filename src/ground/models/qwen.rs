@@ -20,7 +20,7 @@ use crate::{
     ground::{
         GroundError,
         codec::{
-            Codec, RawBox,
+            Codec,
             qwen_box::{Dialect, QwenBox},
             qwen_json::{self, QwenJson, Reasoning, Unit},
         },
@@ -323,10 +323,6 @@ impl Writer for Qwen {
 
     fn look(&mut self, pictures: &[&Rgb]) -> Result<Vec<Result<Seen, VisionError>>, GroundError> {
         self.tower.look(pictures)
-    }
-
-    fn locate(&mut self, asks: &[(&Seen, &str)]) -> Result<Vec<Vec<RawBox>>, GroundError> {
-        self.locate_each(asks)?.into_iter().collect()
     }
 
     fn locate_each(&mut self, asks: &[(&Seen, &str)]) -> Result<Vec<Located>, GroundError> {

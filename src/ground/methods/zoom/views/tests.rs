@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     ground::{
         codec::RawBox,
-        methods::{Unanswered, retrieve::TextCheck, zoom::ZoomConfig},
+        methods::{Unanswered, retrieve::TextCheck, written::Located, zoom::ZoomConfig},
         vision::VisionError,
     },
     types::{CameraId, Followed, Method, Query, QueryId},
@@ -114,8 +114,8 @@ impl Writer for Oracle {
         Ok(pictures.iter().map(|picture| Ok(shown(picture))).collect())
     }
 
-    fn locate(&mut self, asks: &[(&Shows, &str)]) -> Result<Vec<Vec<RawBox>>, GroundError> {
-        Ok(asks.iter().map(|(seen, _)| self.locate_in(seen)).collect())
+    fn locate_each(&mut self, asks: &[(&Shows, &str)]) -> Result<Vec<Located>, GroundError> {
+        Ok(asks.iter().map(|(seen, _)| Ok(self.locate_in(seen))).collect())
     }
 }
 
