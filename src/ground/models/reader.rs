@@ -5,7 +5,11 @@ use std::{collections::HashSet, sync::Arc};
 
 use tokenizers::Tokenizer;
 
-use super::{need, unfit};
+use super::{
+    need,
+    tokens::{empty, read, reserved, tokenizer},
+    unfit,
+};
 use crate::ground::{
     GroundError,
     engine::{Data, Tensor},
@@ -48,12 +52,7 @@ impl Reader {
         if rules.template.matches("{}").count() != 1 {
             return Err(unfit(manifest, format!("text.template: `{}` should hold {{}} once", rules.template)));
         }
-        let file = manifest.dir.join(&manifest.tokens.vocabulary);
-        let bad = |reason: String| GroundError::Vocabulary { file: file.clone(), reason };
-        let mut tokenizer = Tokenizer::from_file(&file).map_err(|e| bad(e.to_string()))?;
-        // Published vocabularies come with the lengths their trainers used.
-        tokenizer.with_truncation(None).map_err(|e| bad(e.to_string()))?;
-        tokenizer.with_padding(None);
+        let tokenizer = tokenizer(manifest)?;
         let special = tokenizer.get_added_tokens_decoder();
         let reserved = special.into_iter().filter(|(_, token)| token.special).map(|(id, _)| id).collect();
         let tokens = &manifest.tokens;
@@ -66,22 +65,20 @@ impl Reader {
     /// The tokens of some words, none added; refuses those that have a meaning of their own to the model.
     pub(super) fn words(&self, text: &str) -> Result<Vec<i64>, String> {
         let model = &self.model;
-        let encoded = self.tokenizer.encode_fast(self.cleaned(text), false);
-        let encoded = encoded.map_err(|e| format!("{model} cannot read the text: {e}; say it with other words"))?;
+        let cleaned = self.cleaned(text);
+        let encoded = read(&self.tokenizer, &cleaned, model)?;
         if let Some(id) = encoded.get_ids().iter().find(|id| self.reserved.contains(id)) {
             let token = self.tokenizer.id_to_token(*id).unwrap_or_default();
-            if !self.cleaned(text).contains(&token) {
+            if !cleaned.contains(&token) {
                 // What stands for anything that is not in the vocabulary.
                 return Err(format!(
                     "\"{text}\" has something in it that {model} cannot read; say it with other words"
                 ));
             }
-            return Err(format!(
-                "the text contains `{token}`, which has a meaning of its own to {model}; leave it out"
-            ));
+            return Err(reserved(&token, model));
         }
         if encoded.get_ids().is_empty() {
-            return Err(format!("there is nothing in \"{text}\" that {model} could read; say what to look for"));
+            return Err(empty(text, model));
         }
         Ok(encoded.get_ids().iter().map(|id| i64::from(*id)).collect())
     }

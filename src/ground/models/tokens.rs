@@ -1,13 +1,40 @@
 //! A published vocabulary: texts to token ids, and an answer's ids back to text as they come.
 
-use std::{collections::HashSet, path::Path, sync::Arc};
+use std::{collections::HashSet, sync::Arc};
 
-use tokenizers::Tokenizer;
+use tokenizers::{Encoding, Tokenizer};
 
 use crate::ground::{GroundError, manifest::Manifest, methods::retrieve::TextCheck};
 
 /// Tokens that a prompt has beside the picture and the query, with room to spare.
 const FRAME: usize = 48;
+
+/// Opens the manifest's vocabulary, a `tokenizer.json`.
+pub(super) fn tokenizer(manifest: &Manifest) -> Result<Tokenizer, GroundError> {
+    let file = manifest.dir.join(&manifest.tokens.vocabulary);
+    let bad = |reason: String| GroundError::Vocabulary { file: file.clone(), reason };
+    let mut tokenizer = Tokenizer::from_file(&file).map_err(|e| bad(e.to_string()))?;
+    // Published vocabularies come with the lengths their trainers used.
+    tokenizer.with_truncation(None).map_err(|e| bad(e.to_string()))?;
+    tokenizer.with_padding(None);
+    Ok(tokenizer)
+}
+
+/// The tokens of a text, none added.
+pub(super) fn read(tokenizer: &Tokenizer, text: &str, model: &str) -> Result<Encoding, String> {
+    let encoded = tokenizer.encode_fast(text, false);
+    encoded.map_err(|e| format!("{model} cannot read the text: {e}; say it with other words"))
+}
+
+/// Why a text that holds this token cannot be asked.
+pub(super) fn reserved(token: &str, model: &str) -> String {
+    format!("the text contains `{token}`, which has a meaning of its own to {model}; leave it out")
+}
+
+/// Why a text without tokens cannot be asked.
+pub(super) fn empty(text: &str, model: &str) -> String {
+    format!("there is nothing in \"{text}\" that {model} could read; say what to look for")
+}
 
 /// The vocabulary of a model, and which of its tokens no query may contain.
 pub struct Vocabulary {
@@ -25,12 +52,7 @@ impl Vocabulary {
 
     /// The same where a prompt has `taken` more tokens, and room for `texts` texts.
     pub fn load_beside(manifest: &Manifest, taken: usize, texts: usize) -> Result<Self, GroundError> {
-        let file = manifest.dir.join(&manifest.tokens.vocabulary);
-        let bad = |reason: String| GroundError::Vocabulary { file: file.clone(), reason };
-        let mut tokenizer = Tokenizer::from_file(Path::new(&file)).map_err(|e| bad(e.to_string()))?;
-        // Published vocabularies come with the lengths their trainers used.
-        tokenizer.with_truncation(None).map_err(|e| bad(e.to_string()))?;
-        tokenizer.with_padding(None);
+        let tokenizer = tokenizer(manifest)?;
         let limits = &manifest.limits;
         let taken = limits.image_tokens.saturating_add(FRAME).saturating_add(taken);
         let most = limits.context.saturating_sub(taken) / texts.max(1);
@@ -60,16 +82,13 @@ impl Vocabulary {
     /// Whether `text` can be asked: short enough, and without tokens that would change the prompt's structure.
     pub fn check(&self, text: &str) -> Result<(), String> {
         let model = &self.model;
-        let encoded = self.tokenizer.encode_fast(text, false);
-        let encoded = encoded.map_err(|e| format!("{model} cannot read the text: {e}; say it with other words"))?;
+        let encoded = read(&self.tokenizer, text, model)?;
         if let Some(id) = encoded.get_ids().iter().find(|id| self.reserved.contains(id)) {
             let token = self.tokenizer.id_to_token(*id).unwrap_or_default();
-            return Err(format!(
-                "the text contains `{token}`, which has a meaning of its own to {model}; leave it out"
-            ));
+            return Err(reserved(&token, model));
         }
         match encoded.get_ids().len() {
-            0 => Err(format!("there is nothing in \"{text}\" that {model} could read; say what to look for")),
+            0 => Err(empty(text, model)),
             count if count > self.most => {
                 Err(format!("the text has {count} tokens; {model} takes at most {}: shorten it", self.most))
             }
