@@ -17,7 +17,7 @@ use groundd::{
         methods::{
             regions::Bar,
             retrieve::Ask,
-            together::{self, Bars},
+            together::{self, Asked, Bars},
             zoom::{Zoom, ZoomConfig},
         },
         models::nano::Nano,
@@ -355,7 +355,9 @@ fn a_frame_is_looked_at_once_whatever_is_asked_and_rows_that_are_over_are_left_o
     let queries: Vec<_> = methods.map(|method| asking("dark", method, None)).into();
     let asks: Vec<_> = frames
         .iter()
-        .flat_map(|frame| queries.iter().chain(&queries).map(|query| (query.method, Ask { frame, query })))
+        .flat_map(|frame| {
+            queries.iter().chain(&queries).map(|query| Asked { method: query.method, ask: Ask { frame, query } })
+        })
         .collect();
     let mut zoom = Zoom::new(ZoomConfig::default(), 8);
     let told = together::answer(&mut model, &asks, BARS, &mut zoom).unwrap();

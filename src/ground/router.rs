@@ -108,14 +108,14 @@ where
     }
 
     fn answer(&mut self, asks: &[Asked<'_>]) -> Result<Vec<Told>, GroundError> {
-        let fitting: Vec<_> = asks.iter().filter(|(_, ask)| self.takes(ask.frame).is_ok()).copied().collect();
+        let fitting: Vec<_> = asks.iter().filter(|asked| self.takes(asked.ask.frame).is_ok()).copied().collect();
         let told = together::answer(&mut self.model, &fitting, self.bars, &mut self.zoom)?;
         let mut told = GroundError::unless_all(told, fitting.len())?.into_iter();
         let mut next = || told.next().unwrap_or_else(|| Ok(Vec::new().into()));
         Ok(asks
             .iter()
-            .map(|(_, ask)| {
-                self.takes(ask.frame)?;
+            .map(|asked| {
+                self.takes(asked.ask.frame)?;
                 next()
             })
             .collect())
@@ -139,7 +139,7 @@ impl<M: Writer> Able for Writing<M> {
     }
 
     fn answer(&mut self, asks: &[Asked<'_>]) -> Result<Vec<Told>, GroundError> {
-        let asks: Vec<_> = asks.iter().map(|(_, ask)| *ask).collect();
+        let asks: Vec<_> = asks.iter().map(|asked| asked.ask).collect();
         write(&mut self.0, &asks)
     }
 }
@@ -173,11 +173,11 @@ impl<M: Judge> Able for Searching<M> {
 
     fn answer(&mut self, asks: &[Asked<'_>]) -> Result<Vec<Told>, GroundError> {
         let of = |zoom: bool| -> Vec<Ask<'_>> {
-            asks.iter().filter(|(method, _)| (*method == Method::Zoom) == zoom).map(|(_, ask)| *ask).collect()
+            asks.iter().filter(|asked| (asked.method == Method::Zoom) == zoom).map(|asked| asked.ask).collect()
         };
         let mut written = write(&mut self.model, &of(false))?.into_iter();
         let mut zoomed = views::answer(&mut self.zoom, &mut self.model, &of(true))?.into_iter();
-        let next = |(method, _): &Asked<'_>| if *method == Method::Zoom { zoomed.next() } else { written.next() };
+        let next = |asked: &Asked<'_>| if asked.method == Method::Zoom { zoomed.next() } else { written.next() };
         Ok(asks.iter().filter_map(next).collect())
     }
 }
@@ -211,7 +211,7 @@ impl Able for Finding {
     }
 
     fn answer(&mut self, asks: &[Asked<'_>]) -> Result<Vec<Told>, GroundError> {
-        let asks: Vec<_> = asks.iter().map(|(_, ask)| *ask).collect();
+        let asks: Vec<_> = asks.iter().map(|asked| asked.ask).collect();
         find::answer(self.model.as_mut(), &asks, self.least)
     }
 }
@@ -335,7 +335,7 @@ impl Grounder for Router {
                 let method = (self.check)(query).and_then(|()| route(&self.info, query.method));
                 let status = match method {
                     Ok(method) => {
-                        routed.push((method, Ask { frame: &job.frame, query }));
+                        routed.push(Asked { method, ask: Ask { frame: &job.frame, query } });
                         places.push((j, q));
                         Status::Ok
                     }
@@ -353,7 +353,7 @@ impl Grounder for Router {
         let replies = self.replies(frames, &routed);
         self.model.put_back();
         let replies = GroundError::unless_all(replies?, routed.len())?;
-        for (((j, q), (method, ask)), reply) in places.into_iter().zip(&routed).zip(replies) {
+        for (((j, q), Asked { method, ask }), reply) in places.into_iter().zip(&routed).zip(replies) {
             let Reply { status, hits, complete, fresh } = reply;
             let most = if self.model.means_one(&ask.query.text) { 1 } else { usize::MAX };
             let matches = hits.iter().take(most).map(|hit| self.report(*method, hit, fresh)).collect();

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     ground::{
         GroundError,
-        methods::{Unanswered, regions::Bar, together::Asked},
+        methods::{Unanswered, by_frame, regions::Bar, together::Asked},
         router::Able,
     },
     types::{CameraId, Frame, Method, Rgb, ShedReason, Status, Work},
@@ -77,7 +77,7 @@ impl Desk {
     fn fetch(&mut self, asks: &[Asked<'_>]) {
         let known: Vec<_> = {
             let mut common = self.common();
-            asks.iter().filter_map(|(_, ask)| common.places.remove_entry(&ask.frame.camera)).collect()
+            asks.iter().filter_map(|asked| common.places.remove_entry(&asked.ask.frame.camera)).collect()
         };
         self.places.extend(known);
     }
@@ -139,7 +139,7 @@ impl Desk {
                     self.reply(Known { looked: true, ..Known::default() }, true, Some(ShedReason::Budget))
                 }
                 Some(Ok(())) | None => {
-                    let place = self.places.get_mut(&asks[i].1.frame.camera);
+                    let place = self.places.get_mut(&asks[i].ask.frame.camera);
                     let known = place.and_then(|place| place.known(&asks[i], bar, scores.get(&i)));
                     let mut known = known.unwrap_or_default();
                     known.all &= !outdated.contains(&i);
@@ -174,11 +174,11 @@ impl Desk {
     ) -> Result<(), GroundError> {
         let mut frames: Vec<&Frame> = Vec::new();
         let busy = self.common().budget.is_busy();
-        for of_frame in round.chunk_by(|a, b| std::ptr::eq(asks[*a].1.frame, asks[*b].1.frame)) {
-            let frame = asks[of_frame[0]].1.frame;
+        for of_frame in by_frame(round, |i| asks[*i].ask.frame) {
+            let frame = asks[of_frame[0]].ask.frame;
             let now = self.now(frame);
             let place = self.places.entry(frame.camera.clone()).or_default();
-            let key = |i: &usize| Key { id: asks[*i].1.query.id.clone(), rev: asks[*i].1.query.rev };
+            let key = |i: &usize| Key { id: asks[*i].ask.query.id.clone(), rev: asks[*i].ask.query.rev };
             place.meet(frame, of_frame.iter().map(key).collect(), &self.config, now);
             let mut looked = place.looked;
             if let Some(offering) = model.offering() {
@@ -188,8 +188,8 @@ impl Desk {
                 }
                 // A search cuts its crops from this very picture, so that its regions must be of this one as well.
                 let closer = !busy
-                    && of_frame.iter().filter(|i| asks[**i].0 == Method::Zoom).any(|i| {
-                        let place_of = place.scene.place(&asks[*i].1.query.id);
+                    && of_frame.iter().filter(|i| asks[**i].method == Method::Zoom).any(|i| {
+                        let place_of = place.scene.place(&asks[*i].ask.query.id);
                         place_of.is_some_and(|query| place.scene.held(query).is_missing())
                     });
                 if !looked && (closer || place.offered.is_none()) {
@@ -232,13 +232,13 @@ impl Desk {
     /// now. `bar` is that of a model that offers regions.
     fn due(&self, bar: Option<Bar>, asks: &[Asked<'_>], open: &[usize]) -> (Vec<Due>, BTreeSet<usize>) {
         let (mut due, mut outdated) = (Vec::new(), BTreeSet::new());
-        for of_frame in open.chunk_by(|a, b| std::ptr::eq(asks[*a].1.frame, asks[*b].1.frame)) {
-            let frame = asks[of_frame[0]].1.frame;
+        for of_frame in by_frame(open, |i| asks[*i].ask.frame) {
+            let frame = asks[of_frame[0]].ask.frame;
             let Some(Place { scene, looked, .. }) = self.places.get(&frame.camera) else { continue };
             let (now, kept) = (self.now(frame), !looked);
             let (mut by_region, mut wanted) = (BTreeMap::new(), Vec::new());
             for i in of_frame.iter().copied() {
-                let (method, ask) = &asks[i];
+                let Asked { method, ask } = &asks[i];
                 let Some(place) = scene.place(&ask.query.id) else { continue };
                 if let Some(bar) = bar.filter(|_| *method == Method::Retrieve) {
                     let threshold = ask.query.threshold.unwrap_or(bar.score);
@@ -274,9 +274,9 @@ impl Desk {
         }
         let mut common = self.common();
         let item = |due: &Due| {
-            let (method, ask) = &asks[due.ask];
+            let Asked { method, ask } = &asks[due.ask];
             let scene = self.places.get(&ask.frame.camera).map(|place| &place.scene);
-            let first = || asks.iter().position(|(_, other)| std::ptr::eq(other.frame, ask.frame));
+            let first = || asks.iter().position(|other| std::ptr::eq(other.ask.frame, ask.frame));
             Item {
                 query: &ask.query.id,
                 worth: &ask.query.worth,
@@ -292,7 +292,7 @@ impl Desk {
         let verdicts = common.budget.decide(&items, now);
         for (due, verdict) in due.iter().zip(&verdicts) {
             if *verdict == Some(ShedReason::Deadline) {
-                common.costs.doubt(asks[due.ask].0, now);
+                common.costs.doubt(asks[due.ask].method, now);
             }
         }
         verdicts
@@ -307,8 +307,8 @@ impl Desk {
     ) -> Result<BTreeMap<usize, Vec<f32>>, GroundError> {
         let Some(offering) = model.offering() else { return Ok(BTreeMap::new()) };
         let (mut dues, mut pairs) = (Vec::new(), Vec::new());
-        for due in go.iter().filter(|due| asks[due.ask].0 == Method::Retrieve) {
-            let ask = &asks[due.ask].1;
+        for due in go.iter().filter(|due| asks[due.ask].method == Method::Retrieve) {
+            let ask = &asks[due.ask].ask;
             if let Some(offered) = self.places.get(&ask.frame.camera).and_then(|place| place.offered.as_ref()) {
                 dues.push(due);
                 pairs.push((offered, ask.query.text.as_str()));
@@ -320,15 +320,15 @@ impl Desk {
         self.common().costs.took(Method::Retrieve, all.len(), began, Instant::now());
         let mut scores = BTreeMap::new();
         for (due, fit) in dues.iter().zip(all) {
-            let frame = asks[due.ask].1.frame;
+            let frame = asks[due.ask].ask.frame;
             let now = self.now(frame);
             if let Some(place) = self.places.get_mut(&frame.camera) {
                 place.scene.answered(due.place, &fit, now);
             }
             scores.insert(due.ask, fit);
         }
-        for of_frame in dues.chunk_by(|a, b| std::ptr::eq(asks[a.ask].1.frame, asks[b.ask].1.frame)) {
-            if let Some(place) = self.places.get_mut(&asks[of_frame[0].ask].1.frame.camera) {
+        for of_frame in by_frame(&dues, |due| asks[due.ask].ask.frame) {
+            if let Some(place) = self.places.get_mut(&asks[of_frame[0].ask].ask.frame.camera) {
                 place.scene.learn();
             }
         }
@@ -343,29 +343,30 @@ impl Desk {
         go: &[Due],
     ) -> Result<BTreeMap<usize, Result<(), Unanswered>>, GroundError> {
         let offers = model.offering().is_some();
-        let seen = |ask: usize| self.places.get(&asks[ask].1.frame.camera).is_some_and(|place| place.offered.is_some());
-        let whole = |due: &&Due| !offers || (asks[due.ask].0 != Method::Retrieve && seen(due.ask));
+        let seen =
+            |ask: usize| self.places.get(&asks[ask].ask.frame.camera).is_some_and(|place| place.offered.is_some());
+        let whole = |due: &&Due| !offers || (asks[due.ask].method != Method::Retrieve && seen(due.ask));
         let mut dues: Vec<&Due> = go.iter().filter(whole).collect();
         // By method, for the costs; and questions about the same frame stand next to each other.
-        dues.sort_by_key(|due| (asks[due.ask].0.name(), due.ask));
+        dues.sort_by_key(|due| (asks[due.ask].method.name(), due.ask));
         let mut outcome = BTreeMap::new();
-        for of_method in dues.chunk_by(|a, b| asks[a.ask].0 == asks[b.ask].0) {
+        for of_method in dues.chunk_by(|a, b| asks[a.ask].method == asks[b.ask].method) {
             let some: Vec<Asked<'_>> = of_method.iter().map(|due| asks[due.ask]).collect();
             let began = Instant::now();
             let told = match model.offering() {
                 Some(offering) => {
-                    let look = |asked: &Asked<'_>| self.places.get(&asked.1.frame.camera)?.offered.as_ref();
+                    let look = |asked: &Asked<'_>| self.places.get(&asked.ask.frame.camera)?.offered.as_ref();
                     let on: Vec<_> = some.iter().filter_map(|asked| Some((look(asked)?, *asked))).collect();
                     offering.tell(&on)?
                 }
                 None => model.answer(&some)?,
             };
             let told = GroundError::unless_all(told, some.len())?;
-            let of_one_frame = some.chunk_by(|a, b| std::ptr::eq(a.1.frame, b.1.frame));
+            let of_one_frame = by_frame(&some, |asked| asked.ask.frame);
             let count = if model.at_once() { of_one_frame.count() } else { some.len() };
-            self.common().costs.took(some[0].0, count, began, Instant::now());
+            self.common().costs.took(some[0].method, count, began, Instant::now());
             for (due, told) in of_method.iter().zip(told) {
-                let frame = asks[due.ask].1.frame;
+                let frame = asks[due.ask].ask.frame;
                 let now = self.now(frame);
                 let Some(place) = self.places.get_mut(&frame.camera) else { continue };
                 let held = place.scene.held(due.place);
@@ -389,8 +390,8 @@ impl Desk {
 /// Questions in as few groups as there are frames of one camera, those about the earlier frame in the earlier group.
 fn rounds(asks: &[Asked<'_>]) -> Vec<Vec<usize>> {
     let mut rounds: Vec<(Vec<&Frame>, Vec<usize>)> = Vec::new();
-    for (i, (_, ask)) in asks.iter().enumerate() {
-        let frame = ask.frame;
+    for (i, asked) in asks.iter().enumerate() {
+        let frame = asked.ask.frame;
         let here = rounds.iter().position(|(frames, _)| frames.iter().any(|f| std::ptr::eq(*f, frame)));
         let after = rounds.iter().rposition(|(frames, _)| frames.iter().any(|f| f.camera == frame.camera));
         let round = here.unwrap_or_else(|| after.map_or(0, |round| round + 1));

@@ -97,7 +97,7 @@ impl<S: Fn(usize) -> Vec<Thing> + Send> Offering for Scripted<S> {
             Some(Hit { pick: Pick { bbox, score: 0.9 }, kind: ScoreKind::TokenProb, crop: None })
         };
         let told = |(offered, ask): &(&Offered, Asked<'_>)| -> Vec<Hit> {
-            things(offered).iter().filter_map(|thing| hit(thing, ask.1.frame)).collect()
+            things(offered).iter().filter_map(|thing| hit(thing, ask.ask.frame)).collect()
         };
         let Self { hasty, partial, .. } = *self;
         let finds =
@@ -149,7 +149,8 @@ impl<S: Fn(usize) -> Vec<Thing> + Send> Office<S> {
     }
 
     fn ask(&mut self, frame: &Frame, queries: &[(Method, &Query)]) -> Vec<Reply> {
-        let asks: Vec<Asked<'_>> = queries.iter().map(|(method, query)| (*method, Ask { frame, query })).collect();
+        let asks: Vec<Asked<'_>> =
+            queries.iter().map(|&(method, query)| Asked { method, ask: Ask { frame, query } }).collect();
         self.desk.answer(&mut self.model, &asks).unwrap()
     }
 

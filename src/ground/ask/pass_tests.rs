@@ -18,7 +18,7 @@ impl Able for OnePass {
     }
 
     fn answer(&mut self, asks: &[Asked<'_>]) -> Result<Vec<Told>, GroundError> {
-        let frames = asks.chunk_by(|a, b| std::ptr::eq(a.1.frame, b.1.frame)).count();
+        let frames = by_frame(asks, |asked| asked.ask.frame).count();
         self.passes += frames;
         thread::sleep(self.pace * u32::try_from(frames).unwrap());
         Ok(asks.iter().map(|_| Ok(Vec::new().into())).collect())
@@ -37,8 +37,10 @@ fn a_pass_that_answers_all_questions_has_its_price_for_each_and_is_left_out_wher
     let mut ask = |queries: &[&Query]| {
         number += 1;
         let frame = frame("a", 0, 20 * number, ms(0));
-        let asks: Vec<Asked<'_>> =
-            queries.iter().map(|&query| (Method::Detector, Ask { frame: &frame, query })).collect();
+        let asks: Vec<Asked<'_>> = queries
+            .iter()
+            .map(|&query| Asked { method: Method::Detector, ask: Ask { frame: &frame, query } })
+            .collect();
         let statuses: Vec<Status> =
             desk.answer(&mut model, &asks).unwrap().into_iter().map(|reply| reply.status).collect();
         (statuses, model.passes)

@@ -57,7 +57,7 @@ impl Place {
     /// picture looked at last, if they were asked just now.
     pub(super) fn known(
         &mut self,
-        (method, ask): &Asked<'_>,
+        Asked { method, ask }: &Asked<'_>,
         bar: Option<Bar>,
         scores: Option<&Vec<f32>>,
     ) -> Option<Known> {

@@ -4,7 +4,7 @@
 //! is one, unless the canvas holds all they would see of it. They look once at a frame, for all its queries.
 
 use super::{
-    Hit, Told,
+    Hit, Told, by_frame,
     regions::Pick,
     retrieve::{Ask, TextCheck},
     written::picture,
@@ -73,7 +73,7 @@ pub fn answer(finder: &mut dyn Finder, asks: &[Ask<'_>], least: f32) -> Result<V
     let wants: Vec<_> =
         asks.iter().map(|ask| Want { text: &ask.query.text, least: ask.query.threshold.unwrap_or(least) }).collect();
     let (mut frames, mut rest) = (Vec::new(), wants.as_slice());
-    for asks in asks.chunk_by(|a, b| std::ptr::eq(a.frame, b.frame)) {
+    for asks in by_frame(asks, |ask| ask.frame) {
         let (own, others) = rest.split_at(asks.len());
         frames.push((asks[0].frame, own));
         rest = others;

@@ -4,7 +4,9 @@
 //! are [`written`]. Likewise `detector`, and `retrieve` by models that are shown the whole picture: both are [`find`]. A
 //! model that can do several methods from one look at the picture is asked [`together`].
 
-use crate::types::{BBox, ScoreKind};
+use std::ptr;
+
+use crate::types::{BBox, Frame, ScoreKind};
 
 pub mod find;
 pub mod propose;
@@ -16,6 +18,14 @@ pub mod written;
 pub mod zoom;
 
 use regions::Pick;
+
+/// Questions, of which those about the same frame stand next to each other, in groups about one frame each.
+pub(in crate::ground) fn by_frame<'q, 'f, Q>(
+    questions: &'q [Q],
+    frame: impl Fn(&Q) -> &'f Frame,
+) -> impl Iterator<Item = &'q [Q]> {
+    questions.chunk_by(move |a, b| ptr::eq(frame(a), frame(b)))
+}
 
 /// A match: where, how well, what that means, and in which crop it was found.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -5,7 +5,7 @@
 //! decisions, scored ones by a bar.
 
 use super::{
-    Hit, Told,
+    Hit, Told, by_frame,
     regions::{self, Bar, Offer, Pick},
     retrieve::{self, Ask, Pair, Proposals, Selection, Selector},
     zoom::{self, Zoom, crops::Root},
@@ -60,7 +60,13 @@ pub struct Bars {
 }
 
 /// A question, and how it is to be answered; not by `auto`.
-pub type Asked<'a> = (Method, Ask<'a>);
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// How.
+    pub method: Method,
+    /// What is asked.
+    pub ask: Ask<'a>,
+}
 
 /// Answers all questions with one look at each frame. Questions about the same frame stand next to each other.
 pub fn answer<M: AllRound>(
@@ -87,11 +93,11 @@ pub fn answer_seen<M: AllRound>(
     zoom: &mut Zoom,
 ) -> Result<Vec<Told>, GroundError> {
     let pairs: Vec<Pair<'_>> =
-        asks.iter().zip(places).map(|((_, ask), canvas)| Pair { canvas: *canvas, text: &ask.query.text }).collect();
+        asks.iter().zip(places).map(|(one, canvas)| Pair { canvas: *canvas, text: &one.ask.query.text }).collect();
     let of = |wanted: &[Method]| -> Vec<Pair<'_>> {
         let mut some: Vec<Pair<'_>> = Vec::new();
-        for ((method, _), pair) in asks.iter().zip(&pairs) {
-            if wanted.contains(method) && !some.contains(pair) {
+        for (asked, pair) in asks.iter().zip(&pairs) {
+            if wanted.contains(&asked.method) && !some.contains(pair) {
                 some.push(*pair);
             }
         }
@@ -108,7 +114,7 @@ pub fn answer_seen<M: AllRound>(
     }
     let mut told = Vec::with_capacity(asks.len());
     let mut crops = zoom::crops::Crops::default();
-    for (i, ((method, ask), pair)) in asks.iter().zip(&pairs).enumerate() {
+    for (i, (Asked { method, ask }, pair)) in asks.iter().zip(&pairs).enumerate() {
         if i == 0 || places[i] != places[i - 1] {
             // Crops are of one frame.
             crops = zoom::crops::Crops::default();
@@ -152,11 +158,9 @@ struct Sorted<'a> {
 impl<'a> Sorted<'a> {
     fn of(asks: &[Asked<'a>]) -> Self {
         let mut sorted = Self { canvases: Vec::new(), places: Vec::new() };
-        for (i, (_, ask)) in asks.iter().enumerate() {
-            if i == 0 || !std::ptr::eq(asks[i - 1].1.frame, ask.frame) {
-                sorted.canvases.push(&ask.frame.canvas);
-            }
-            sorted.places.push(sorted.canvases.len() - 1);
+        for (place, own) in by_frame(asks, |asked| asked.ask.frame).enumerate() {
+            sorted.canvases.push(&own[0].ask.frame.canvas);
+            sorted.places.extend(own.iter().map(|_| place));
         }
         sorted
     }
@@ -185,8 +189,8 @@ struct Written {
 impl Written {
     fn plan(asks: &[Asked<'_>], pairs: &[Pair<'_>], selected: impl Fn(&Pair<'_>) -> usize) -> Self {
         let mut wanted = Vec::new();
-        let place = |((method, _), pair): (&Asked<'_>, &Pair<'_>)| {
-            let form = match method {
+        let place = |(asked, pair): (&Asked<'_>, &Pair<'_>)| {
+            let form = match asked.method {
                 Method::Coords => Form::Coords,
                 Method::Bins => Form::Bins,
                 _ => return None,

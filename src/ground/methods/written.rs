@@ -4,6 +4,7 @@
 //! canvas without its borders otherwise. The picture is looked at once a frame, however many queries are asked of it.
 
 use super::{
+    by_frame,
     regions::Pick,
     retrieve::{Ask, TextCheck},
 };
@@ -59,7 +60,7 @@ pub trait Writer: Send {
 /// Answers all questions. Those about the same frame stand next to each other. A query without a threshold of its own gets
 /// every box.
 pub fn answer<W: Writer>(writer: &mut W, asks: &[Ask<'_>]) -> Result<Vec<Found>, GroundError> {
-    let frames: Vec<_> = asks.chunk_by(|a, b| std::ptr::eq(a.frame, b.frame)).collect();
+    let frames: Vec<_> = by_frame(asks, |ask| ask.frame).collect();
     let pictures: Vec<_> = frames.iter().map(|asks| picture(asks[0].frame)).collect();
     let shown: Vec<_> = pictures.iter().filter_map(|picture| picture.as_ref().ok()).collect();
     let mut looked = writer.look(&shown)?.into_iter();

@@ -10,7 +10,7 @@ use crate::{
     ground::{
         GroundError,
         methods::{
-            Finds, Hit, Told,
+            Finds, Hit, Told, by_frame,
             retrieve::Ask,
             written::{self, Writer},
         },
@@ -52,7 +52,7 @@ pub trait Judge: Writer {
 /// Answers all questions. Those about the same frame stand next to each other.
 pub fn answer<W: Judge>(zoom: &mut Zoom, model: &mut W, asks: &[Ask<'_>]) -> Result<Vec<Told>, GroundError> {
     let mut told = Vec::with_capacity(asks.len());
-    for asks in asks.chunk_by(|a, b| std::ptr::eq(a.frame, b.frame)) {
+    for asks in by_frame(asks, |ask| ask.frame) {
         // The whole picture is the same for every query.
         let mut whole = None;
         for ask in asks {
