@@ -25,7 +25,7 @@ use clap::Parser;
 
 use crate::{
     config::ConfigError, daemon::ServiceError, ground::GroundError, http::HttpError, ingest::IngestError,
-    publish::PublishError,
+    publish::PublishError, types::chain,
 };
 
 /// How a command can end badly, as exit codes of sysexits(3).
@@ -62,16 +62,7 @@ impl Failure {
 
     /// `error` and everything it was caused by, in one line.
     fn of(exit: Exit, error: &dyn Error) -> Self {
-        let mut message = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            let text = error.to_string();
-            if !message.contains(&text) {
-                message = format!("{message}: {text}");
-            }
-            cause = error.source();
-        }
-        Self { exit, message }
+        Self::new(exit, chain(error))
     }
 }
 

@@ -13,7 +13,6 @@ use super::{
         lanes::Lanes,
         local::{Compute, Local, Runtime},
     },
-    error::chain,
     heads, library_path,
     manifest::Manifest,
     methods::{regions::Bar, together::Bars, written::Writer, zoom::Zoom},
@@ -28,7 +27,7 @@ use super::{
     router::{Able, Built, Finding, Router, Searching, Together, Writing},
     seeing::{self, Seeing},
 };
-use crate::types::Method;
+use crate::types::{Method, chain};
 
 /// See [`super::load_team`].
 pub(super) fn load(config: &ModelConfig, folders: &[PathBuf], most: usize) -> Result<Box<dyn Grounder>, GroundError> {

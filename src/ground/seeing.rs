@@ -13,11 +13,11 @@ use super::{
         local::{Compute, Local, Runtime},
         resizable,
     },
-    error::chain,
     find,
     manifest::{Fit, Manifest},
     models::closed,
 };
+use crate::types::chain;
 
 /// The file that sees every picture, by the families' names for it.
 const ROLES: [&str; 2] = ["vision", "detector"];

@@ -14,8 +14,8 @@ use std::{
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::{GroundError, Grounder, error::chain};
-use crate::types::{Answer, Batch, DropReason, Grounding, Job, Pulse, Status, Timings, Underway};
+use super::{GroundError, Grounder};
+use crate::types::{Answer, Batch, DropReason, Grounding, Job, Pulse, Status, Timings, Underway, chain};
 
 /// Groundings that may wait for tracking before the model does: some, so that a hiccup there does not idle the device.
 const WAITING: usize = 32;

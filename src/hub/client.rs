@@ -17,7 +17,7 @@ use super::{
     cache::{Cache, is_commit},
     is_set, variable,
 };
-use crate::backoff::Backoff;
+use crate::{backoff::Backoff, types::chain};
 
 /// Requests for one answer, the first included.
 const TRIES: u32 = 4;
@@ -325,14 +325,7 @@ fn wait(value: &str) -> Option<Duration> {
 
 /// An error and its causes, without the address: a signed one is a secret.
 pub(super) fn words(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
+    chain(&error.without_url())
 }
 
 #[cfg(test)]

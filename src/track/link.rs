@@ -5,8 +5,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::{TrackConfig, tracker::seconds};
-use crate::types::{BBox, Best, EventKind, Match, Query, TrackEvent};
+use super::TrackConfig;
+use crate::types::{BBox, Best, EventKind, Match, Query, TrackEvent, seconds};
 
 /// A query that is shed says nothing about its objects, but after this many times the time without frames that makes a
 /// camera silent nobody should believe in them any more.

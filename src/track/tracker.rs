@@ -22,7 +22,7 @@ use super::{
     link::{Link, SHED_PATIENCE},
     motion::Motion,
 };
-use crate::types::{Answer, BBox, EventKind, Match, Query, QueryId, ScoreKind, Status, TrackEvent};
+use crate::types::{Answer, BBox, EventKind, Match, Query, QueryId, ScoreKind, Status, TrackEvent, seconds};
 
 /// Boxes of different queries that overlap this much are one object.
 const SAME: f32 = 0.7;
@@ -429,9 +429,4 @@ fn closeness(bbox: &BBox, predicted: &BBox, since: f64) -> Option<f32> {
     #[expect(clippy::cast_possible_truncation, reason = "0 to 1")]
     let score = (1.0 - distance / reach) as f32;
     (distance <= reach).then_some(score)
-}
-
-/// Configured seconds; what is no span of time counts as none.
-pub(super) fn seconds(value: f32) -> Duration {
-    Duration::try_from_secs_f32(value).unwrap_or_default()
 }

@@ -5,6 +5,7 @@
 
 pub mod batch;
 pub mod canvases;
+pub mod chain;
 pub mod event;
 pub mod followed;
 pub mod frame;
@@ -17,11 +18,13 @@ pub mod pulse;
 pub mod query;
 pub mod reminder;
 pub mod setting;
+pub mod span;
 pub mod underway;
 pub mod work;
 
 pub use batch::{Batch, Job};
 pub use canvases::Canvases;
+pub use chain::chain;
 pub use event::{Best, EventKind, TrackEvent};
 pub use followed::Followed;
 pub use frame::{Canvas, Capture, Clock, Frame, FullFrame, Rgb};
@@ -33,5 +36,6 @@ pub use pulse::{Busy, Pulse};
 pub use query::{Method, Query, QuerySet, Worth};
 pub use reminder::Reminder;
 pub use setting::WrongSetting;
+pub use span::seconds;
 pub use underway::Underway;
 pub use work::{ShedReason, Work};

@@ -24,8 +24,6 @@ mod place;
 pub mod regions;
 pub mod scene;
 
-use std::time::Duration;
-
 use serde::Deserialize;
 
 use crate::types::WrongSetting;
@@ -85,9 +83,4 @@ impl AskConfig {
             None => Ok(()),
         }
     }
-}
-
-/// Configured seconds; what is no span of time counts as none.
-fn seconds(value: f32) -> Duration {
-    Duration::try_from_secs_f32(value).unwrap_or_default()
 }

@@ -13,9 +13,8 @@ use super::{
     gate::{Gate, Look},
     held::Held,
     regions::{Proposed, Region, Regions},
-    seconds,
 };
-use crate::types::{QueryId, Rgb};
+use crate::types::{QueryId, Rgb, seconds};
 
 /// A new or changed region is asked about by itself only from this objectness on: fainter ones come and go, and are asked
 /// about as often as a clear miss is.

@@ -9,8 +9,8 @@ use super::{
     retrieve::{Ask, TextCheck},
 };
 use crate::{
-    ground::{GroundError, codec::RawBox, error::chain, vision::VisionError},
-    types::{BBox, Frame, Rgb, ScoreKind, Size},
+    ground::{GroundError, codec::RawBox, vision::VisionError},
+    types::{BBox, Frame, Rgb, ScoreKind, Size, chain},
 };
 
 /// A query's matches with what their scores mean, best first; or why it could not be asked.

@@ -13,7 +13,6 @@ use crate::{
         GroundError,
         codec::Placement,
         engine::{Data, Engine, Outputs, Port, Tensor},
-        error::chain,
         manifest::Manifest,
         methods::{
             find::{Finder, Look, Want},
@@ -23,7 +22,7 @@ use crate::{
         },
         vision::Resampler,
     },
-    types::{BBox, Rgb, ScoreKind, Size},
+    types::{BBox, Rgb, ScoreKind, Size, chain},
 };
 
 mod cells;
