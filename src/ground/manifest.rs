@@ -1,16 +1,19 @@
 //! A model's folder: `model.toml` and the files it vouches for. Knows no runtime and no model family.
 
 use std::{
-    fmt::Write as _,
     fs,
     io::{self, Read},
     path::{Component, Path, PathBuf},
 };
 
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::types::{Canvases, Method, Size};
+use crate::types::{
+    Canvases, Method, Size,
+    published::{LONGEST_NAME, is_name, is_sha256},
+};
 
 mod heads;
 mod json;
@@ -171,9 +174,8 @@ impl Manifest {
 
     fn check(&self) -> Result<(), (String, String)> {
         let complain = |key: &str, reason: &str| Err((key.to_owned(), reason.to_owned()));
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if self.name.is_empty() || self.name.len() > 64 || !self.name.chars().all(plain) {
-            return complain("name", "should be 1 to 64 ASCII letters, digits, `-`, `_` or `.`");
+        if !is_name(&self.name) {
+            return complain("name", &format!("should be 1 to {LONGEST_NAME} ASCII letters, digits, `-`, `_` or `.`"));
         }
         if self.methods.is_empty() || self.methods.contains(&Method::Auto) {
             return complain("methods", "should name at least one of retrieve, zoom, coords, bins, detector");
@@ -262,9 +264,8 @@ impl Manifest {
         if self.files[..at].iter().any(|earlier| earlier.path == file.path) {
             return complain("path", format!("`{}` is listed twice", file.path.display()));
         }
-        let hex = |c: char| c.is_ascii_digit() || matches!(c, 'a'..='f');
         let derived = self.is_derived() && file.sha256.is_empty();
-        if !derived && (file.sha256.len() != 64 || !file.sha256.chars().all(hex)) {
+        if !derived && !is_sha256(&file.sha256) {
             return complain("sha256", "should be 64 lower-case hex digits".to_owned());
         }
         Ok(())
@@ -336,7 +337,7 @@ impl Manifest {
     pub fn hash8_of(manifests: &[&Self]) -> String {
         let mut hasher = Sha256::new();
         manifests.iter().flat_map(|m| &m.files).for_each(|f| hasher.update(&f.sha256));
-        hex(&hasher.finalize()[..4])
+        HEXLOWER.encode(&hasher.finalize()[..4])
     }
 }
 
@@ -362,7 +363,7 @@ pub(super) fn digest_of(path: &Path, progress: &mut impl FnMut(u64)) -> Result<S
     let mut piece = vec![0; 1 << 20];
     loop {
         match reader.read(&mut piece).map_err(unreadable)? {
-            0 => return Ok(hex(&hasher.finalize())),
+            0 => return Ok(HEXLOWER.encode(&hasher.finalize())),
             n => {
                 hasher.update(&piece[..n]);
                 progress(n as u64);
@@ -374,14 +375,6 @@ pub(super) fn digest_of(path: &Path, progress: &mut impl FnMut(u64)) -> Result<S
 /// What stands for the manifest of a folder without one.
 fn published_name() -> &'static str {
     crate::types::published::CONFIGURATION[0]
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        write!(text, "{byte:02x}").ok();
-        text
-    })
 }
 
 /// Every model's folder directly inside `folders`, sorted within each. A hidden one is a model in the making.

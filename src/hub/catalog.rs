@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::HubError;
 use crate::types::{
     Method,
-    published::{self, LONGEST_NAME, Weights},
+    published::{self, LONGEST_NAME, Weights, is_name, is_sha256},
 };
 
 /// The catalog's name in a folder of models.
@@ -211,11 +211,9 @@ impl Entry {
     fn check(&self) -> Result<(), String> {
         Reference::new(&self.repository, &self.revision).map_err(|e| e.to_string())?;
         check_name(&self.name)?;
-        let hex =
-            |text: &String| text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         for pin in &self.files {
             check_path(&pin.path)?;
-            if !pin.sha256.iter().all(hex) {
+            if !pin.sha256.iter().all(|text| is_sha256(text)) {
                 return Err(format!("{}: sha256 should be 64 lower-case hex digits", pin.path));
             }
         }
@@ -225,8 +223,7 @@ impl Entry {
 
 /// Whether a model's folder may have this name.
 pub fn check_name(name: &str) -> Result<(), String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if name.is_empty() || name.len() > LONGEST_NAME || name.starts_with('.') || !name.chars().all(plain) {
+    if !is_name(name) || name.starts_with('.') {
         return Err(format!(
             "the name `{name}` should be 1 to {LONGEST_NAME} ASCII letters, digits, `-`, `_` or `.`, no `.` first"
         ));

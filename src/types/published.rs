@@ -21,6 +21,17 @@ pub const ENCODER: &str = "encoder_model";
 /// The longest name that a model's folder may have.
 pub const LONGEST_NAME: usize = 64;
 
+/// Whether a model may be called so in messages; a folder's name begins with no `.` besides.
+pub fn is_name(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    (1..=LONGEST_NAME).contains(&text.len()) && text.chars().all(plain)
+}
+
+/// Whether this is a SHA-256 as manifests and catalogs write it.
+pub fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// The folder's name for a repository's model that has no other: `owner--name`. One that is too long ends in its hash
 /// instead, so that two that begin alike stay two.
 pub fn folder(repository: &str) -> String {
