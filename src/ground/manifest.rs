@@ -27,7 +27,7 @@ pub use tables::{Channels, Coordinates, Decoder, File, Fit, Input, Positions, Re
 pub const FILE_NAME: &str = "model.toml";
 
 /// What a model's folder says of itself, checked.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// Name in messages: ASCII letters, digits, `-`, `_` and `.`.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 /// `[input]`: what frames must look like.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
     /// Width in pixels, unless the model takes any.
@@ -57,10 +57,11 @@ pub struct Input {
 }
 
 /// How a picture is laid on the model's image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fit {
     /// Scaled by one factor and centred on black.
+    #[default]
     Letterbox,
     /// Stretched to a fixed size.
     Stretch,

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::{Facts, Json, Source};
 use crate::{
-    ground::manifest::{Channels, Coordinates, File, Fit, Input, Manifest, ManifestError, Resample, Sizes, Tokens},
+    ground::manifest::{Coordinates, File, Fit, Input, Manifest, ManifestError, Resample, Sizes, Tokens},
     types::{Method, published::VOCABULARY},
 };
 
@@ -75,20 +75,10 @@ pub(super) fn manifest(source: &Source, facts: Facts, files: Vec<File>) -> Resul
         provenance,
         input,
         limits,
-        scores: None,
-        decoder: None,
-        head: None,
-        text: None,
-        proposer: None,
-        look: None,
-        contrast: None,
-        regions: None,
-        aux: None,
-        grounding: None,
         tokens,
         files,
         dir: source.dir.clone(),
-        detail: None,
+        ..Manifest::default()
     })
 }
 
@@ -220,26 +210,12 @@ fn normalised(source: &Source) -> Result<Input, ManifestError> {
         }
     };
     Ok(Input {
-        width: 0,
-        height: 0,
-        shapes: Vec::new(),
         fit: Fit::Stretch,
-        patch: None,
-        merge: None,
-        temporal_patch: None,
-        window: None,
-        min_pixels: None,
-        max_pixels: None,
         resample: Some(resample),
-        pad: None,
-        rect: false,
-        shortest: None,
-        longest: None,
-        channels: Channels::default(),
         scale: Some(picture.get("rescale_factor")?.unwrap_or(1.0 / 255.0)),
         mean: Some(picture.need(&["image_mean"])?),
         std: Some(picture.need(&["image_std"])?),
-        coordinates: None,
+        ..Input::default()
     })
 }
 
