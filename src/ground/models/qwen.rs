@@ -57,8 +57,8 @@ pub const QWEN3: &str = "qwen3-vl";
 enum Form {
     /// `<|box_start|>(x1,y1),(x2,y2)<|box_end|>`.
     Markers,
-    /// JSON; `true` counts pixels of the resized picture, `false` thousandths.
-    Json(bool),
+    /// JSON whose numbers count this.
+    Json(Coordinates),
 }
 
 /// The tokens that give a prompt its structure.
@@ -290,8 +290,10 @@ impl Qwen {
     fn codec(&self, seen: &Seen) -> Box<dyn Codec> {
         match self.form {
             Form::Markers => Box::new(QwenBox::new(Dialect::Qwen2Vl)),
-            Form::Json(true) => Box::new(QwenJson::new(Unit::Pixels(seen.image), Reasoning::None)),
-            Form::Json(false) => Box::new(QwenJson::new(Unit::Thousandths, Reasoning::None)),
+            Form::Json(Coordinates::ResizedPixels) => {
+                Box::new(QwenJson::new(Unit::Pixels(seen.image), Reasoning::None))
+            }
+            Form::Json(_) => Box::new(QwenJson::new(Unit::Thousandths, Reasoning::None)),
         }
     }
 }
@@ -361,8 +363,7 @@ fn form(manifest: &Manifest) -> Result<Form, GroundError> {
     let coordinates = need(manifest, "input.coordinates", manifest.input.coordinates)?;
     match (manifest.family.as_str(), coordinates) {
         (QWEN2, Coordinates::Thousandths) => Ok(Form::Markers),
-        (_, Coordinates::ResizedPixels) => Ok(Form::Json(true)),
-        (_, Coordinates::Thousandths) => Ok(Form::Json(false)),
+        (_, counted @ (Coordinates::ResizedPixels | Coordinates::Thousandths)) => Ok(Form::Json(counted)),
         (family, _) => {
             Err(unfit(manifest, format!("input.coordinates: the family {family} writes no location tokens")))
         }
