@@ -36,7 +36,7 @@ pub enum GroundError {
         /// The family it names.
         family: String,
         /// The families there are.
-        known: &'static str,
+        known: String,
     },
     /// The manifest lacks something its family needs, or contradicts it.
     #[error("{}: {reason}", .manifest.display())]

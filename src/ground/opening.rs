@@ -64,7 +64,7 @@ struct Opening {
     folders: Vec<PathBuf>,
     runtime: Runtime,
     compute: Compute,
-    /// The first one's: the others remember what it does.
+    /// Each model searches by another one of it: what they remember of cameras they share.
     zoom: Zoom,
     /// The file that sees every picture, which all share.
     sees: Option<Lanes<Local>>,
@@ -165,7 +165,7 @@ impl Opening {
             }
             family => {
                 let (manifest, family) = (manifest.path(), family.to_owned());
-                Err(GroundError::Family { manifest, family, known: models::FAMILIES })
+                Err(GroundError::Family { manifest, family, known: models::families() })
             }
         }
     }

@@ -13,7 +13,7 @@ pub enum DropReason {
     Superseded,
     /// It was older than the deadline when a batch was cut.
     Stale,
-    /// The model failed on its batch.
+    /// The model's thread died over its batch. A failure that the model tells of is published, as an error of every query.
     ModelError,
     /// The broker was away; detections are worthless later.
     Broker,

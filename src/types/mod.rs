@@ -1,4 +1,4 @@
-//! The words every stage speaks: frames, queries, boxes, groundings. Plain data.
+//! The words every stage speaks: frames, queries, boxes, groundings; and the accounts and clocks that stages share.
 //!
 //! Nothing here knows tokio, GStreamer, ONNX Runtime or MQTT, so each stage can be read, built and tested
 //! on its own against these types alone.

@@ -42,9 +42,11 @@ pub(super) mod trial;
 pub mod words;
 
 /// The families [`crate::ground::load`] knows, for the message that says which.
-pub const FAMILIES: &str = "nano, qwen2-vl, qwen2.5-vl, qwen3-vl, florence-2, paligemma, yolox, \
-    nanodet, picodet, fastestdet, rt-detr, d-fine, rf-detr, deformable-detr, clip, siglip, vlm-fo1, vlx-seek, \
-    grounding-dino, owlv2, llava-grounding";
+pub fn families() -> String {
+    let asked = [nano::FAMILY, qwen::QWEN2, qwen::QWEN2_5, qwen::QWEN3, florence::FAMILY, paligemma::FAMILY];
+    let others = [dino::FAMILY, owl::FAMILY, llava::FAMILY];
+    [&asked[..], &closed::FAMILIES, &contrast::FAMILIES, &regional::FAMILIES, &others].concat().join(", ")
+}
 
 /// Opens one file of a model.
 pub type Open<'a> = dyn FnMut(&Path) -> Result<Box<dyn Engine>, EngineError> + 'a;
