@@ -141,10 +141,10 @@ pub(super) struct Watch {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "every_frame")]
     pub(super) staleness_ms: Option<u64>,
     /// Stop after this many seconds
-    #[arg(long, value_name = "N", value_parser = seconds)]
+    #[arg(long, value_name = "N", value_parser = positive)]
     pub(super) seconds: Option<f64>,
     /// Analyse at most this many frames a second of each camera
-    #[arg(long, value_name = "N", value_parser = seconds)]
+    #[arg(long, value_name = "N", value_parser = positive)]
     pub(super) fps: Option<f64>,
     /// Matches below this score, 0 to 1, are not reported; default is the model's own
     #[arg(long, value_name = "SCORE", value_parser = score)]
@@ -161,7 +161,7 @@ pub(super) struct Demo {
     #[arg(value_name = "URI")]
     pub(super) camera: Option<String>,
     /// Stop after this many seconds; default is at Ctrl-C
-    #[arg(long, value_name = "N", value_parser = seconds)]
+    #[arg(long, value_name = "N", value_parser = positive)]
     pub(super) seconds: Option<f64>,
 }
 
@@ -279,13 +279,13 @@ pub(super) struct Bench {
     #[arg(long, default_value = "1,2,4", value_name = "N,…", value_delimiter = ',', value_parser = streams)]
     pub(super) streams: Vec<usize>,
     /// How long to measure each case
-    #[arg(long, default_value_t = 10.0, value_name = "N", value_parser = seconds)]
+    #[arg(long, default_value_t = 10.0, value_name = "N", value_parser = positive)]
     pub(super) seconds: f64,
     /// How long to let each case run before it is measured
-    #[arg(long, default_value_t = 5.0, value_name = "N", value_parser = seconds)]
+    #[arg(long, default_value_t = 5.0, value_name = "N", value_parser = positive)]
     pub(super) warm_up: f64,
     /// Have groundd analyse at most this many frames a second of each camera
-    #[arg(long, value_name = "N", value_parser = seconds)]
+    #[arg(long, value_name = "N", value_parser = positive)]
     pub(super) fps: Option<f64>,
     /// Measure one camera beside another, too, that is steady, floods, stalls and reconnects
     #[arg(long)]
@@ -391,7 +391,7 @@ fn named(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
+fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(n) if n > 0.0 && n <= 1e9 => Ok(n),
         _ => Err("a number above 0 is needed".to_owned()),
