@@ -108,7 +108,7 @@ pub async fn serve(path: &Path, models: Vec<PathBuf>, stop: CancellationToken) -
         let address = listener.local_addr().ok().or(config.http.listen);
         info!(url = address.map(|address| format!("http://{address}/")), "live view");
         let options = http::Options { hosts: config.http.hosts.clone(), ..Default::default() };
-        tokio::spawn(http::serve_with(listener, hub.clone(), options, shutdown.clone().cancelled_owned()));
+        tokio::spawn(http::serve(listener, hub.clone(), options, shutdown.clone().cancelled_owned()));
     }
     let (model, most) = (config.model.clone(), config.schedule.at_once());
     let loading = tokio::task::spawn_blocking(move || ground::load_team(&model, &models, most));

@@ -51,10 +51,10 @@ const FRAMES: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 
 /// Where a frame's time goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+enum Stage {
     /// From the encoded data's arrival to the decoded picture.
     Decode,
-    /// From the decoded picture to the cut of its batch.
+    /// From the decoded picture to the moment the model began with its batch.
     Queue,
     /// In the model.
     Infer,
@@ -144,7 +144,7 @@ impl Metrics {
     }
 
     /// One frame spent `time` in `stage`.
-    pub fn observe(&self, stage: Stage, time: Duration) {
+    fn observe(&self, stage: Stage, time: Duration) {
         let name = match stage {
             Stage::Decode => "decode",
             Stage::Queue => "queue",

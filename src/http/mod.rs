@@ -25,8 +25,8 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Deserializer, de};
 
 pub use hub::Hub;
-pub use metrics::{Broker, Metrics, Stage};
-pub use server::{Options, bind, serve, serve_with};
+pub use metrics::{Broker, Metrics};
+pub use server::{Options, bind, serve};
 
 /// The `[http]` table.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]

@@ -71,13 +71,8 @@ pub async fn bind(addr: SocketAddr) -> Result<TcpListener, HttpError> {
     })
 }
 
-/// Serves `hub` on `listener` until `shutdown`, with the default [`Options`].
-pub async fn serve(listener: TcpListener, hub: Hub, shutdown: impl Future) -> io::Result<()> {
-    serve_with(listener, hub, Options::default(), shutdown).await
-}
-
 /// Serves `hub` on `listener` until `shutdown`; then live views end, other answers get a second.
-pub async fn serve_with(listener: TcpListener, hub: Hub, options: Options, shutdown: impl Future) -> io::Result<()> {
+pub async fn serve(listener: TcpListener, hub: Hub, options: Options, shutdown: impl Future) -> io::Result<()> {
     let loopback = listener.local_addr()?.ip().is_loopback();
     let (stop, stopped) = watch::channel(false);
     let service = TowerToHyperService::new(routes::router(hub, &options, loopback, stopped.clone()));

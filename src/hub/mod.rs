@@ -125,11 +125,6 @@ impl Hub {
     pub fn stage(&self, plan: &Plan, folder: &Path, name: &str) -> Result<install::Staged, HubError> {
         install::stage(&self.cache.repository(&plan.reference), plan, folder, name)
     }
-
-    /// Where the cache is.
-    pub fn cache(&self) -> &Path {
-        self.cache.path()
-    }
 }
 
 /// Whether a variable is set to something that means yes, as the hub's own tools read it.

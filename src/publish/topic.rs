@@ -44,11 +44,6 @@ impl Topics {
         Ok(Self { base: base.to_owned() })
     }
 
-    /// The base topic.
-    pub fn base(&self) -> &str {
-        &self.base
-    }
-
     /// `online` or `offline`, retained: the daemon's own, and its last will.
     pub fn status(&self) -> String {
         format!("{}/status", self.base)

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use groundd::{
-    http::{Hub, Options, bind, serve_with},
+    http::{Hub, Options, bind, serve},
     types::{BBox, CameraId, Capture, Clock, Frame, FullFrame, Ledger, Letterbox, Rgb, Size},
 };
 use serde_json::{Value, json};
@@ -108,7 +108,7 @@ impl Server {
         let listener = bind(addr).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let task = tokio::spawn(serve_with(listener, hub.clone(), options, stopped));
+        let task = tokio::spawn(serve(listener, hub.clone(), options, stopped));
         Self { addr, hub, stop, task }
     }
 
