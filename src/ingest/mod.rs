@@ -34,12 +34,13 @@ pub mod timeline;
 mod upright;
 
 use std::{
-    future::{self, Future},
+    future,
     path::{Path, PathBuf},
-    pin::Pin,
     sync::OnceLock,
 };
 
+/// What methods of traits that are used as `dyn` return where they are async.
+pub use futures_util::future::BoxFuture;
 use gstreamer as gst;
 use serde::Deserialize;
 
@@ -56,9 +57,6 @@ pub use self::{
     supervisor::{Camera, Options, Restart, start},
 };
 use crate::types::CameraId;
-
-/// A future that borrows for `'a`; traits with async methods that are used as `dyn` return it.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Opens cameras. The supervisor calls it once per connection.
 pub trait Opener: Send + Sync + 'static {

@@ -43,7 +43,7 @@ pub use self::{
     error::PublishError,
     message::{Delivery, Message},
     settings::default_client_id,
-    sink::{Boxed, Dial, Receipt, Refused, Session, Sink, Verdict},
+    sink::{Dial, Receipt, Refused, Session, Sink, Verdict},
     spool::SpoolError,
     topic::{TopicError, Topics},
 };

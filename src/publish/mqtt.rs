@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use rumqttc::{
     NetworkOptions, Outgoing, TlsConfiguration, Transport,
     v5::{
@@ -36,7 +37,7 @@ use super::{
     control::MAX_ORDER,
     inbox::{Inbox, Letter},
     settings::Settings,
-    sink::{Boxed, Receipt},
+    sink::Receipt,
 };
 
 /// Messages between us and the event loop. Few, so that live messages are refused early instead of growing old.
@@ -279,7 +280,7 @@ impl Sink for Link {
             .map_err(|_| if self.driver.is_finished() { Refused::Offline } else { Refused::Backlogged })
     }
 
-    fn send(&self, message: Message) -> Boxed<'_, Receipt> {
+    fn send(&self, message: Message) -> BoxFuture<'_, Receipt> {
         Box::pin(async move {
             let (verdict, receipt) = oneshot::channel();
             let receipt = Receipt(receipt);
@@ -302,7 +303,7 @@ impl Sink for Link {
         self.window
     }
 
-    fn disconnect(&self) -> Boxed<'_, ()> {
+    fn disconnect(&self) -> BoxFuture<'_, ()> {
         // An error means that the connection has ended already.
         Box::pin(async { drop(self.client.disconnect().await) })
     }

@@ -1,7 +1,6 @@
 //! The seam between the publisher and what carries its messages. Knows no broker.
 
-use std::{future::Future, pin::Pin};
-
+use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use super::{Message, PublishError};
@@ -42,20 +41,17 @@ impl Receipt {
     }
 }
 
-/// A future in a box.
-pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
 /// One connection to a broker.
 pub trait Sink: Send + Sync {
     /// Hands a live message over. Never waits; `Ok` means that it is about to be written.
     fn offer(&self, message: &Message) -> Result<(), Refused>;
     /// Queues a message behind those before it, waiting for room. Messages arrive in this order, and only the receipt
     /// says that one has arrived.
-    fn send(&self, message: Message) -> Boxed<'_, Receipt>;
+    fn send(&self, message: Message) -> BoxFuture<'_, Receipt>;
     /// How many messages may wait for their receipts at a time; at least one.
     fn window(&self) -> usize;
     /// Says goodbye after all that was sent before; the connection ends then.
-    fn disconnect(&self) -> Boxed<'_, ()>;
+    fn disconnect(&self) -> BoxFuture<'_, ()>;
 }
 
 /// A connection with the news of its end.

@@ -3,11 +3,12 @@
 use std::{collections::BTreeSet, sync::Mutex, time::SystemTime};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use proptest::prelude::*;
 use tokio::sync::mpsc;
 
 use super::{super::outbox::Outbox, *};
-use crate::publish::{Boxed, Refused};
+use crate::publish::Refused;
 
 /// Everything that arrived, on whatever connection.
 type Arrived = Arc<Mutex<Vec<(String, Bytes)>>>;
@@ -56,7 +57,7 @@ impl Sink for FlakySink {
         Err(Refused::Backlogged)
     }
 
-    fn send(&self, message: Message) -> Boxed<'_, Receipt> {
+    fn send(&self, message: Message) -> BoxFuture<'_, Receipt> {
         let (verdict, receipt) = oneshot::channel();
         let mut left = self.left.lock().unwrap();
         if *left == 0 {
@@ -80,7 +81,7 @@ impl Sink for FlakySink {
         3
     }
 
-    fn disconnect(&self) -> Boxed<'_, ()> {
+    fn disconnect(&self) -> BoxFuture<'_, ()> {
         drop(self.over.lock().unwrap().take().map(|over| over.send(broken())));
         Box::pin(async {})
     }
@@ -119,7 +120,7 @@ impl Sink for SlowSink {
         Err(Refused::Backlogged)
     }
 
-    fn send(&self, _: Message) -> Boxed<'_, Receipt> {
+    fn send(&self, _: Message) -> BoxFuture<'_, Receipt> {
         let (verdict, receipt) = oneshot::channel();
         drop(self.unanswered.send(verdict));
         Box::pin(async { Receipt(receipt) })
@@ -129,7 +130,7 @@ impl Sink for SlowSink {
         4
     }
 
-    fn disconnect(&self) -> Boxed<'_, ()> {
+    fn disconnect(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {})
     }
 }
