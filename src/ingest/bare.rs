@@ -9,7 +9,7 @@ use std::{
 use gstreamer::{self as gst, prelude::*};
 use gstreamer_app as gst_app;
 
-use super::{IngestError, canvas::Painter, rtsp_clip::Clip, timeline::Timeline};
+use super::{IngestError, canvas::Painter, launched::Launched, rtsp_clip::Clip, timeline::Timeline};
 use crate::types::{Rgb, Size};
 
 /// Pictures that may wait on either side of the decoder.
@@ -73,34 +73,25 @@ impl Bare {
 
     /// Decodes and gives every picture to `see` until it says no.
     fn play(&self, see: &mut dyn FnMut(&gst::Sample) -> Result<bool, String>) -> Result<(), IngestError> {
-        let wrong = |what: &str| IngestError::Server(format!("decode its own clip: {what}"));
-        let text = "appsrc name=feed format=time ! decodebin force-sw-decoders=true caps=video/x-raw(ANY) \
-                    ! appsink name=out sync=false";
-        let pipeline = gst::parse::launch(text).map_err(|e| wrong(e.message()))?;
-        let pipeline = pipeline.downcast::<gst::Pipeline>().map_err(|_| wrong("no pipeline"))?;
-        pipeline.connect_deep_element_added(|_, _, element| {
+        self.show(see).map_err(|what| IngestError::Server(format!("decode its own clip: {what}")))
+    }
+
+    fn show(&self, see: &mut dyn FnMut(&gst::Sample) -> Result<bool, String>) -> Result<(), String> {
+        let launched = Launched::new(
+            "appsrc name=feed format=time ! decodebin force-sw-decoders=true caps=video/x-raw(ANY) \
+             ! appsink name=out sync=false",
+        )?;
+        launched.pipeline().connect_deep_element_added(|_, _, element| {
             if element.find_property("max-threads").is_some() {
                 element.set_property("max-threads", 1i32);
             }
         });
-        let element = |name: &str| pipeline.by_name(name).ok_or_else(|| wrong("no end"));
-        let feed = element("feed")?.downcast::<gst_app::AppSrc>().map_err(|_| wrong("no start"))?;
-        let out = element("out")?.downcast::<gst_app::AppSink>().map_err(|_| wrong("no sink"))?;
+        let out: gst_app::AppSink = launched.element("out")?;
         super::pipeline::take_any_layout(&out);
         out.set_max_buffers(WAITING);
-        let (clip, mut count) = (Arc::clone(&self.clip), 0);
-        let need = move |feed: &gst_app::AppSrc, _| {
-            if let Some(unit) = clip.unit(count) {
-                count += 1;
-                // Refused only at the end.
-                feed.push_sample(&unit).ok();
-            }
-        };
-        feed.set_callbacks(gst_app::AppSrcCallbacks::builder().need_data(need).build());
-        let began = pipeline.set_state(gst::State::Playing).map_err(|_| wrong("it does not start"));
-        let seen = began.and_then(|_| pull(&out, see).map_err(|what| wrong(&what)));
-        pipeline.set_state(gst::State::Null).map_err(|_| wrong("it does not stop"))?;
-        seen
+        self.clip.feed(&launched.element("feed")?);
+        launched.play("it does not start")?;
+        pull(&out, see)
     }
 }
 

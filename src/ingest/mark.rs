@@ -12,7 +12,7 @@ use std::{
 use gstreamer as gst;
 use gstreamer_video::{self as gst_video, prelude::*};
 
-use super::IngestError;
+use super::{IngestError, launched::Launched};
 use crate::types::Rgb;
 
 /// Decodes a clip and encodes it again, as cameras do: no reordering, one slice, a keyframe every 15 pictures.
@@ -42,13 +42,16 @@ const WIDTH: u32 = 2 * BITS * SQUARE;
 /// Writes a copy of the clip at `from`, H.264 in Matroska, with a number in every picture that is large enough.
 pub fn number(from: &Path, into: &Path) -> Result<(), IngestError> {
     super::init()?;
-    let wrong = |what: &str| IngestError::Server(format!("number the pictures of {}: {what}", from.display()));
-    let pipeline = gst::parse::launch(NUMBERED).map_err(|e| wrong(e.message()))?;
-    let pipeline = pipeline.downcast::<gst::Pipeline>().map_err(|_| wrong("no pipeline"))?;
-    let element = |name: &str| pipeline.by_name(name).ok_or_else(|| wrong("no end"));
+    let wrong = |what| IngestError::Server(format!("number the pictures of {}: {what}", from.display()));
+    write(from, into).map_err(wrong)
+}
+
+fn write(from: &Path, into: &Path) -> Result<(), String> {
+    let launched = Launched::new(NUMBERED)?;
+    let element = |name| launched.element::<gst::Element>(name);
     element("source")?.set_property("location", from.to_string_lossy().as_ref());
     element("sink")?.set_property("location", into.to_string_lossy().as_ref());
-    let pad = element("mark")?.static_pad("src").ok_or_else(|| wrong("no pictures"))?;
+    let pad = element("mark")?.static_pad("src").ok_or("no pictures")?;
     let count = AtomicU64::new(0);
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
         let video = pad.current_caps().and_then(|caps| gst_video::VideoInfo::from_caps(&caps).ok());
@@ -57,17 +60,14 @@ pub fn number(from: &Path, into: &Path) -> Result<(), IngestError> {
         }
         gst::PadProbeReturn::Ok
     });
-    let written = pipeline.set_state(gst::State::Playing).map_err(|_| wrong("it cannot be read")).and_then(|_| {
-        let bus = pipeline.bus().ok_or_else(|| wrong("no bus"))?;
-        let end = bus.timed_pop_filtered(PATIENCE, &[gst::MessageType::Eos, gst::MessageType::Error]);
-        match end.as_ref().map(|message| message.view()) {
-            Some(gst::MessageView::Eos(_)) => Ok(()),
-            Some(gst::MessageView::Error(e)) => Err(wrong(e.error().message())),
-            _ => Err(wrong("it takes too long; use a shorter clip")),
-        }
-    });
-    pipeline.set_state(gst::State::Null).map_err(|_| wrong("it cannot be closed"))?;
-    written
+    launched.play("it cannot be read")?;
+    let bus = launched.pipeline().bus().ok_or("no bus")?;
+    let end = bus.timed_pop_filtered(PATIENCE, &[gst::MessageType::Eos, gst::MessageType::Error]);
+    match end.as_ref().map(|message| message.view()) {
+        Some(gst::MessageView::Eos(_)) => Ok(()),
+        Some(gst::MessageView::Error(e)) => Err(e.error().message().to_owned()),
+        _ => Err("it takes too long; use a shorter clip".to_owned()),
+    }
 }
 
 /// Draws `number` into an I420 picture; `false` if it is too small for it.

@@ -15,6 +15,7 @@ mod check;
 mod clock;
 mod diagnose;
 mod gate;
+mod launched;
 pub mod mark;
 mod outlet;
 mod pace;

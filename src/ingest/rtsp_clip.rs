@@ -1,11 +1,11 @@
 //! A clip read into memory, still encoded, to be played again and again without a seam in its time stamps.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use gstreamer::{self as gst, prelude::*};
 use gstreamer_app as gst_app;
 
-use super::IngestError;
+use super::{IngestError, launched::Launched};
 
 /// Takes the stream out of its file as it is.
 const AS_IT_IS: &str = "filesrc name=source ! parsebin ! appsink name=out sync=false \
@@ -38,20 +38,21 @@ impl Clip {
 
     /// Reads the first video stream of the file at `path`.
     pub(super) fn load(path: &Path) -> Result<Self, IngestError> {
-        let wrong = |what: &str| IngestError::Server(format!("play {}: {what}", path.display()));
-        let element = gst::parse::launch(AS_IT_IS).map_err(|e| wrong(e.message()))?;
-        let pipeline = element.downcast::<gst::Pipeline>().map_err(|_| wrong("no pipeline"))?;
-        let (source, sink) = (pipeline.by_name("source"), pipeline.by_name("out"));
-        let sink = sink.and_then(|s| s.downcast::<gst_app::AppSink>().ok()).ok_or_else(|| wrong("no sink"))?;
-        if let Some(source) = source {
-            source.set_property("location", path.to_string_lossy().as_ref());
-        }
-        let read = pipeline
-            .set_state(gst::State::Playing)
-            .map_err(|_| wrong("it cannot be read"))
-            .and_then(|_| read(&sink).ok_or_else(|| wrong("it holds no H.264, H.265 or MJPEG video that can be read")));
-        pipeline.set_state(gst::State::Null).map_err(|_| wrong("it cannot be closed"))?;
-        read
+        let wrong = |what| IngestError::Server(format!("play {}: {what}", path.display()));
+        open(path).map_err(wrong)
+    }
+
+    /// Hands out its units one by one as they are asked for; the sinks pace it.
+    pub(super) fn feed(self: &Arc<Self>, feed: &gst_app::AppSrc) {
+        let (clip, mut count) = (Arc::clone(self), 0);
+        let need = move |feed: &gst_app::AppSrc, _| {
+            if let Some(unit) = clip.unit(count) {
+                count += 1;
+                // Refused only while it is being shut down, and then nothing is left to do.
+                feed.push_sample(&unit).ok();
+            }
+        };
+        feed.set_callbacks(gst_app::AppSrcCallbacks::builder().need_data(need).build());
     }
 
     /// How many pictures it has.
@@ -97,6 +98,15 @@ impl Clip {
             _ => "( appsrc name=feed format=time ! h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1 )",
         }
     }
+}
+
+fn open(path: &Path) -> Result<Clip, String> {
+    let launched = Launched::new(AS_IT_IS)?;
+    let sink: gst_app::AppSink = launched.element("out")?;
+    let source: gst::Element = launched.element("source")?;
+    source.set_property("location", path.to_string_lossy().as_ref());
+    launched.play("it cannot be read")?;
+    Ok(read(&sink).ok_or("it holds no H.264, H.265 or MJPEG video that can be read")?)
 }
 
 fn read(sink: &gst_app::AppSink) -> Option<Clip> {

@@ -179,23 +179,10 @@ fn factory(clip: &Arc<Clip>, timeline: Timeline) -> RTSPMediaFactory {
             timeline.follow(&pay);
         }
         if let Some(feed) = bin.by_name("feed").and_then(|f| f.downcast::<gst_app::AppSrc>().ok()) {
-            supply(&feed, Arc::clone(&clip));
+            clip.feed(&feed);
         }
     });
     factory
-}
-
-/// Hands out the clip's units one by one as they are asked for; the sinks pace it.
-fn supply(feed: &gst_app::AppSrc, clip: Arc<Clip>) {
-    let mut count = 0;
-    let need = move |feed: &gst_app::AppSrc, _| {
-        if let Some(unit) = clip.unit(count) {
-            count += 1;
-            // Refused only while it is being shut down, and then nothing is left to do.
-            feed.push_sample(&unit).ok();
-        }
-    };
-    feed.set_callbacks(gst_app::AppSrcCallbacks::builder().need_data(need).build());
 }
 
 /// Who may connect, and over what; `None` is everybody in the clear.
