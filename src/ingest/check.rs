@@ -13,7 +13,7 @@ use super::{
     secrets::Access,
     template::Template,
 };
-use crate::types::{Ledger, Size};
+use crate::types::Size;
 
 /// The canvas used where the model's is not known; no result depends on it.
 const ANY_CANVAS: Size = Size { width: 512, height: 288 };
@@ -58,8 +58,7 @@ pub fn probe(config: &CameraConfig, pipelines: Option<&Path>, limit: Duration) -
 
 async fn first_picture(config: &CameraConfig, pipelines: Option<&Path>, limit: Duration) -> Result<String, End> {
     let slot = Arc::new(Slot::new(Policy::Latest, Arc::default()));
-    let account = (slot, Arc::new(Ledger::default()));
-    let outlet = Outlet::new(config.id.clone(), ANY_CANVAS, Policy::Latest, None, account);
+    let outlet = Outlet::new(config.id.clone(), ANY_CANVAS, Policy::Latest, None, slot, Arc::default());
     let mut source = GstOpener.open(config, pipelines, outlet.clone()).await?;
     let until = Instant::now() + limit;
     let answer = timeout_at(until, async {

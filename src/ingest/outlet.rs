@@ -83,7 +83,8 @@ impl Outlet {
         canvases: impl Into<Canvases>,
         policy: Policy,
         fps: Option<f32>,
-        (slot, ledger): (Arc<Slot>, Arc<Ledger>),
+        slot: Arc<Slot>,
+        ledger: Arc<Ledger>,
     ) -> Self {
         // Where every picture is wanted nothing is looked at by the clock, and the same file gives the same pictures.
         let live = !matches!(policy, Policy::Every { .. });

@@ -205,7 +205,7 @@ mod tests {
     use super::*;
     use crate::{
         ingest::{Policy, Slot},
-        types::{Ledger, Size},
+        types::Size,
     };
 
     fn config(uri: &str) -> CameraConfig {
@@ -231,8 +231,8 @@ mod tests {
     #[tokio::test]
     async fn a_camera_whose_attempts_hang_is_not_opened_again_and_again() {
         let config = config("gopher://h");
-        let account = (Arc::new(Slot::new(Policy::Latest, Arc::default())), Arc::new(Ledger::default()));
-        let outlet = Outlet::new(config.id.clone(), Size::new(32, 32), Policy::Latest, None, account);
+        let slot = Arc::new(Slot::new(Policy::Latest, Arc::default()));
+        let outlet = Outlet::new(config.id.clone(), Size::new(32, 32), Policy::Latest, None, slot, Arc::default());
         let refusal = async || GstOpener.open(&config, None, outlet.next_run()).await.err().unwrap();
         let mut hanging: Vec<_> = (0..HANGING).map(|_| outlet.attempt()).collect();
         let end = refusal().await;

@@ -88,8 +88,8 @@ struct Shared {
 /// Starts a camera on a task of its own. Its frames are numbered and accounted in `ledger`, after those that are in it.
 pub fn start(config: CameraConfig, options: &Options, opener: Arc<dyn Opener>, ledger: Arc<Ledger>) -> Camera {
     let slot = Arc::new(Slot::new(options.policy, Arc::clone(&options.ready)));
-    let account = (Arc::clone(&slot), Arc::clone(&ledger));
-    let outlet = Outlet::new(config.id.clone(), options.canvases.clone(), options.policy, config.fps, account)
+    let (id, canvases, policy) = (config.id.clone(), options.canvases.clone(), options.policy);
+    let outlet = Outlet::new(id, canvases, policy, config.fps, Arc::clone(&slot), Arc::clone(&ledger))
         .with_decoder_threads(options.decoder_threads);
     let span = info_span!("camera", camera = %config.id);
     let shared = Arc::new(Shared { config, slot, ledger, restarts: Restarts::default(), ended: Mutex::default() });
