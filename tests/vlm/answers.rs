@@ -322,6 +322,8 @@ fn a_qwen_names_what_a_question_is_about() {
     ] {
         let Model::Qwen(mut qwen) = Model::scripted("qwen2.5-vl", said) else { panic!("not a Qwen") };
         assert_eq!(qwen.cues("Where is the red car beside the van?").unwrap(), expected);
+        let tokens = tokens_of(&model_dir("qwen2.5-vl"), said).len();
+        assert_eq!(usize::try_from(qwen.decoder().written()).unwrap(), tokens);
     }
 }
 
