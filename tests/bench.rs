@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::{
     alone, h264,
-    process::{Process, finish, groundd},
+    process::{Process, finish, groundd, processes},
     wait_for,
 };
 
@@ -120,19 +120,6 @@ fn a_clip_with_more_pictures_than_there_are_numbers_is_refused() {
     for words in ["long.mp4", " pictures", "no more than 1024", "-frames:v 1024"] {
         assert!(said.contains(words), "{words:?} is not in\n{said}");
     }
-}
-
-/// Command lines of the processes that have to do with `folder`, but for one.
-fn processes(folder: &Path, but: u32) -> Vec<String> {
-    let folder = folder.to_str().unwrap();
-    let pids = fs::read_dir("/proc").unwrap().filter_map(|e| e.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    let line = |pid: u32| {
-        let text = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-        let [line, variables] =
-            ["cmdline", "environ"].map(|file| String::from_utf8_lossy(&text(file)).replace('\0', " "));
-        (line.contains(folder) || variables.contains(folder)).then_some(line)
-    };
-    pids.filter(|pid| *pid != but).filter_map(line).collect()
 }
 
 #[test]

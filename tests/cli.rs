@@ -1,48 +1,18 @@
 //! Bad input: every mistake gets the documented exit code and an error that names the thing, the place and the remedy.
 
-use std::{
-    ffi::OsString,
-    fs,
-    os::unix::ffi::OsStringExt,
-    path::Path,
-    process::{Command, Output},
-    time::Duration,
-};
+use std::{ffi::OsString, fs, os::unix::ffi::OsStringExt, path::Path, process::Command, time::Duration};
 
 use sha2::{Digest, Sha256};
 
 use crate::support::{
     free_port, h264,
-    process::{Mosquitto, Process, finish, finish_into, groundd},
+    process::{Mosquitto, Process, assert_sober, fails, finish, finish_into, groundd},
     wait_for,
 };
 
 const USAGE: i32 = 64;
 const UNAVAILABLE: i32 = 69;
 const CONFIG: i32 = 78;
-
-/// Runs to the end, checks the exit code, that stdout stayed empty, and that every one of `words` is in the error.
-#[track_caller]
-fn fails(command: &mut Command, code: i32, words: &[&str]) {
-    let output = finish(command);
-    // `check` reports on stdout; everything else complains on stderr.
-    let said = String::from_utf8_lossy(&[&*output.stdout, &*output.stderr].concat()).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{command:?}\n{said}");
-    let reports = command.get_args().next().is_some_and(|first| first == "check");
-    assert!(reports || output.stdout.is_empty(), "{command:?} wrote to stdout:\n{said}");
-    for word in words {
-        assert!(said.contains(word), "`{word}` is missing from:\n{said}");
-    }
-    assert_sober(&output);
-}
-
-#[track_caller]
-fn assert_sober(output: &Output) {
-    let said = String::from_utf8_lossy(&output.stderr);
-    for horror in ["panicked", "RUST_BACKTRACE", "unwrap", "thread '"] {
-        assert!(!said.contains(horror), "{said}");
-    }
-}
 
 fn watch(arguments: &[&str]) -> Command {
     let mut command = groundd();
@@ -277,6 +247,15 @@ fn check_knows_that_events_cannot_be_kept() {
     let output = finish(groundd().args(["check", "--offline", "--config", &config]));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     assert!(!folder.path().join("later").exists());
+    // What the file does not name is the folder that systemd keeps for the service.
+    let check = |more: &str| {
+        let mut command = groundd();
+        command.args(["check", "--offline", "--config", &write_config(folder.path(), more)]);
+        command.env("STATE_DIRECTORY", "/proc/nope");
+        command
+    };
+    fails(check(""), CONFIG, &["FAIL  broker", "/proc/nope"]);
+    assert!(finish(&mut check("[mqtt]\nspool_dir = \"later/spool\"\n")).status.success());
 }
 
 #[test]

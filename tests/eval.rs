@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     ground::{CANVAS, Region, picture, tiny},
-    process::{finish, groundd},
+    process::{fails, finish, groundd},
 };
 
 const USAGE: i32 = 64;
@@ -32,18 +32,6 @@ fn succeeds(command: &mut Command) -> Output {
     let output = finish(command);
     assert!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
     output
-}
-
-#[track_caller]
-fn fails(command: &mut Command, code: i32, words: &[&str]) {
-    let output = finish(command);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{command:?}\n{said}");
-    assert!(output.stdout.is_empty(), "a failure has no result");
-    for word in words {
-        assert!(said.contains(word), "`{word}` is missing from:\n{said}");
-    }
-    assert!(!said.contains("panicked"), "{said}");
 }
 
 fn read(path: &Path) -> Value {

@@ -22,10 +22,16 @@ use groundd::{
     types::{Answer, Batch, CameraId, DropReason, Frame, Grounding, Ledger, Pulse, QueryId, QuerySet, Size, Status},
 };
 use serde_json::Value;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{alone, ground};
+use crate::support::{alone, ground, until};
+
+/// Nothing that comes at all takes longer.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A model that does as it is told with each batch, and finds nothing.
 struct Scripted<F> {
@@ -145,7 +151,7 @@ impl Flow {
     }
 
     async fn next(&mut self) -> Grounding {
-        let next = tokio::time::timeout(Duration::from_secs(20), self.groundings.recv()).await;
+        let next = timeout(PATIENCE, self.groundings.recv()).await;
         next.expect("a grounding comes in time").expect("the model lives")
     }
 
@@ -171,13 +177,14 @@ async fn a_batch_is_cut_when_the_model_is_free_and_the_wait_before_is_told() {
     };
     let mut flow = Flow::start(Scripted { max_batch: 4, work }, &[Arc::clone(&camera)], &ready);
     camera.offer(0);
-    assert_eq!(begins.recv().await.unwrap(), [0]);
+    let mut begin = async || timeout(PATIENCE, begins.recv()).await.expect("a batch is begun in time").unwrap();
+    assert_eq!(begin().await, [0]);
     // The model is busy. Whoever cut now would keep the newer frame from taking the older one's place.
     camera.offer(1);
     tokio::time::sleep(Duration::from_millis(200)).await;
     camera.offer(2);
     go.send(()).unwrap();
-    assert_eq!(begins.recv().await.unwrap(), [2]);
+    assert_eq!(begin().await, [2]);
     go.send(()).unwrap();
     assert_eq!(camera.ledger.dropped(DropReason::Superseded), 1);
     for seq in [0, 2] {
@@ -209,9 +216,7 @@ async fn no_model_waits_for_another_and_a_camera_has_a_picture_with_one_at_most(
     };
     let mut flow = Flow::start_all(vec![model(), model()], &[&slow, &quick].map(Arc::clone), &ready);
     slow.offer(0);
-    while begun.lock().unwrap().is_empty() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until("a batch to be begun", || !begun.lock().unwrap().is_empty()).await;
     // One model is at work on the slow camera's picture; its next one waits for that, whoever is free.
     slow.offer(1);
     for seq in 0..20 {
@@ -293,6 +298,20 @@ async fn a_camera_that_floods_falls_silent_or_comes_and_goes_costs_the_others_no
     }
 }
 
+/// As a service runs.
+fn plan(staleness: Duration) -> Plan {
+    Plan {
+        every_frame: false,
+        films: BTreeSet::new(),
+        finite: false,
+        staleness,
+        max_batch: 0,
+        track: TrackConfig::default(),
+        snapshot_every: None,
+        pipelines: None,
+    }
+}
+
 #[test]
 fn four_times_too_many_frames_are_published_fresh_or_dropped_for_a_reason() {
     const BATCH: Duration = Duration::from_secs(1);
@@ -310,16 +329,7 @@ fn four_times_too_many_frames_are_published_fresh_or_dropped_for_a_reason() {
             Ok(())
         }
     };
-    let plan = Plan {
-        every_frame: false,
-        films: BTreeSet::new(),
-        finite: false,
-        staleness: STALENESS,
-        max_batch: 0,
-        track: TrackConfig::default(),
-        snapshot_every: None,
-        pipelines: None,
-    };
+    let plan = plan(STALENESS);
     let queries = ["person", "red car"].map(|text| {
         let id = QueryId::new(&text.replace(' ', "-")).unwrap();
         (id.clone(), QueryConfig::new(id, text))

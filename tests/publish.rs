@@ -20,10 +20,12 @@ mod presence;
 mod refusals;
 
 use crate::support::{
-    process::Process,
+    free_port,
+    process::{Process, resident_kb},
     proxy::{Mode, Proxy},
+    until,
 };
-use broker::{Broker, Subscriber, free_port, until};
+use broker::{Broker, Subscriber};
 
 fn config(url: String) -> MqttConfig {
     MqttConfig { url, client_id: Some("groundd-test".into()), keep_alive_seconds: 5, ..MqttConfig::default() }
@@ -67,13 +69,15 @@ fn number(n: u64) -> Bytes {
 async fn each_kind_of_message_arrives_as_its_kind() {
     let broker = Broker::open();
     let subscriber = Subscriber::exact(broker.port, "groundd/#").await;
-    let publisher = started(&config(broker.url())).await;
+    // Not the default, so that it is seen where it comes from.
+    let settings = MqttConfig { detections_expiry_seconds: 37, ..config(broker.url()) };
+    let publisher = started(&settings).await;
     publisher.live("groundd/c/detections".into(), Bytes::from_static(b"{}")).unwrap();
     publisher.state("groundd/c/q/present".into(), Bytes::from_static(b"ON"));
     publisher.event("groundd/c/events".into(), number(1));
     until("all messages", || subscriber.count() >= 4).await;
     let expiry = subscriber.heard().iter().find(|m| m.topic.ends_with("detections")).unwrap().expiry;
-    assert!(expiry.is_some_and(|s| (9..=10).contains(&s)), "{expiry:?}");
+    assert!(expiry.is_some_and(|s| (36..=37).contains(&s)), "{expiry:?}");
     assert_eq!(subscriber.on("groundd/c/events"), ["1"]);
     // Who listens already is not told whether a message is kept.
     let mut kinds: Vec<_> = subscriber.heard().into_iter().map(|m| (m.topic, m.qos, m.retain)).collect();
@@ -231,7 +235,7 @@ async fn a_slow_network_refuses_live_messages_instead_of_queueing_them() {
     proxy.set(Mode::Slow(20_000));
     let payload = Bytes::from(vec![b'x'; 8 * 1024]);
     let started = Instant::now();
-    let mut refused = 0;
+    let (mut refused, mut took) = (0, Vec::new());
     for _ in 0..3000 {
         let before = Instant::now();
         match publisher.live("groundd/c/detections".into(), payload.clone()) {
@@ -239,12 +243,15 @@ async fn a_slow_network_refuses_live_messages_instead_of_queueing_them() {
             Err(Refused::Backlogged) => refused += 1,
             Err(other) => panic!("{other}"),
         }
-        assert!(before.elapsed() < Duration::from_millis(250), "live() waited");
+        took.push(before.elapsed());
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let stats = publisher.stats();
     println!("{:?}: {refused} refused, {} taken", started.elapsed(), stats.sent_live);
     assert_eq!((stats.dropped_live, stats.sent_live), (refused, 3000 - refused));
+    // A machine that is busy may hold up a call now and then; the line would hold up nearly each.
+    took.sort();
+    assert!(took[2700] < Duration::from_millis(50), "live() waited: {:?} for one in ten", took[2700]);
     // 24 MB were offered to a line that carries 20 kB a second.
     assert!(refused > 1500, "{refused}");
     proxy.set(Mode::Pass);
@@ -260,14 +267,14 @@ async fn without_a_broker_memory_stays_flat_and_the_gap_is_announced() {
     let publisher = start(&settings);
     let reason = reason(&publisher).await;
     assert!(reason.contains("Connection refused") && reason.contains("mqtt.url"), "{reason}");
-    let before = resident_kib();
+    let before = resident_kb("self");
     let picture = Bytes::from(vec![0; 100_000]);
     for n in 0..3000u64 {
         assert_eq!(publisher.live("groundd/c/detections".into(), picture.clone()), Err(Refused::Offline));
         publisher.state("groundd/c/q/snapshot".into(), Bytes::from(vec![n.to_le_bytes()[0]; 100_000]));
         publisher.event("groundd/c/events".into(), Bytes::from(format!("{n}{}", " ".repeat(10_000))));
     }
-    let grown = resident_kib().saturating_sub(before);
+    let grown = resident_kb("self").saturating_sub(before);
     println!("grew by {grown} KiB while 630 MB were offered");
     assert!(grown < 20_000, "{grown} KiB");
     let stats = publisher.stats();
@@ -285,12 +292,6 @@ async fn without_a_broker_memory_stays_flat_and_the_gap_is_announced() {
     assert_eq!((&marker["type"], &marker["lost"]), (&"gap".into(), &2900.into()));
     assert_eq!(heard[1].trim(), "2900");
     drop(proxy_free);
-}
-
-fn resident_kib() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 const SPOOL_DIR: &str = "GROUNDD_TEST_SPOOL";

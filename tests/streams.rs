@@ -28,6 +28,7 @@ use crate::{
     support::{
         alone,
         ground::{batch, frame, frame_of},
+        until,
     },
 };
 
@@ -322,7 +323,8 @@ async fn four_times_the_load_is_counted_and_stays_young_and_small() {
     }
     let p95 = percentile(tally.ages(), 0.95);
     println!("p95 {p95:.0} ms; resident {half} bytes after half the time, at most {most} later");
-    assert!(p95 <= 3000.0, "p95 {p95} ms");
+    // Much younger than is allowed: what waits is replaced until the model is free, and is then looked at in one batch.
+    assert!(p95 <= 2000.0, "p95 {p95} ms");
     assert!(most < half + (24 << 20), "{half} bytes after half the time, {most} at most later");
     assert!(tally.odd.is_empty(), "{:?}", &tally.odd[..tally.odd.len().min(5)]);
 }
@@ -378,14 +380,6 @@ fn nano() -> Box<dyn Grounder> {
     ground::load(&ModelConfig { threads: 1, ..ModelConfig::default() }, &models).unwrap()
 }
 
-async fn until(is_so: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !is_so() {
-        assert!(began.elapsed() < rig::SOON, "waited in vain");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
 /// A camera's published frames a second and the 95th percentile of their ages, over some time from now.
 async fn watch(heard: &Heard, camera: &str, span: Duration) -> (f64, f64) {
     let from = Instant::now();
@@ -412,7 +406,7 @@ async fn one_camera_that_floods_stalls_or_reconnects_costs_another_nothing() {
     let staleness = Duration::from_secs(1);
     let mut pipeline = Pipeline::start(model, plan(staleness, folder.path()), heard.sink(), set, new_epoch());
     pipeline.set_cameras(&cameras(&[("good", &good), ("bad", &bad)], 1.0)).await;
-    until(|| pipeline.statuses().iter().all(|(_, status)| status.state == State::Live)).await;
+    until("both cameras", || pipeline.statuses().iter().all(|(_, status)| status.state == State::Live)).await;
     let span = Duration::from_secs(3);
     let calm = watch(&heard, "good", span).await;
     proxy.freeze(true);
@@ -423,7 +417,7 @@ async fn one_camera_that_floods_stalls_or_reconnects_costs_another_nothing() {
     let back = watch(&heard, "good", span).await;
     pipeline.set_cameras(&cameras(&[("good", &good), ("bad", &bad), ("flood", "test://snow")], 1.0)).await;
     let flooded = watch(&heard, "good", span).await;
-    until(|| state(&pipeline).state == State::Live).await;
+    until("the frozen camera", || state(&pipeline).state == State::Live).await;
     let accounts = pipeline.accounts();
     pipeline.stop().await.unwrap();
     balance(&accounts, &heard.take());

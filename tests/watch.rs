@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::{
@@ -167,7 +168,26 @@ fn every_frame_waits_for_a_broker_and_a_full_log_stops_nothing() {
     assert_eq!(watch.lines().len(), 25);
     wait_for("all frames at the broker", Duration::from_secs(5), || (subscriber.lines().len() == 25).then_some(()));
     for topic in ["groundd/status", "groundd/cam0/status", "groundd/cam0/person/present", "groundd/cam0/person/count"] {
-        assert_eq!(broker.retained(topic), None, "{topic}");
+        assert!(broker.cleared(topic), "{topic}");
+    }
+}
+
+#[test]
+fn an_interrupt_ends_the_watch_as_the_end_of_a_film_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(folder.path());
+    let mut command = groundd();
+    let url = format!("mqtt://127.0.0.1:{}", broker.port);
+    command.args(["watch", "test://", "--query", "person", "--broker", &url]);
+    let mut watch = Process::start(command, folder.path(), "watch");
+    let topics = ["groundd/cam0/status", "groundd/cam0/person/present", "groundd/cam0/person/count"];
+    for topic in topics {
+        watch.wait_for(topic, Duration::from_secs(30), || broker.retained(topic));
+    }
+    watch.signal(Signal::INT);
+    assert_eq!(watch.wait(Duration::from_secs(20)).code(), Some(0), "{}", watch.log());
+    for topic in topics {
+        assert!(broker.cleared(topic), "{topic}");
     }
 }
 

@@ -18,6 +18,7 @@ use groundd::{
 };
 
 use super::support::{CANVAS, Proxy, Rig, SOON, config, folder, h264, serve};
+use crate::support::until;
 
 fn guarded(clip: &Path) -> RtspServer {
     let credentials = Some(("root".to_owned(), "s3:cr@t".to_owned()));
@@ -176,8 +177,8 @@ async fn a_camera_whose_teardown_hangs_is_left_behind() {
     let opener = Arc::new(Hangs::default());
     let (given, ledger) = (Arc::clone(&opener) as Arc<dyn Opener>, Arc::default());
     let camera = ingest::start(config("test://", ""), &options, given, Arc::clone(&ledger));
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    let outlet = opener.0.lock().unwrap().clone().expect("it was opened");
+    until("the camera to be opened", || opener.0.lock().unwrap().is_some()).await;
+    let outlet = opener.0.lock().unwrap().clone().unwrap();
     let (slot, began) = (Arc::clone(camera.slot()), Instant::now());
     camera.stop().await;
     assert!(began.elapsed() < Duration::from_secs(7), "{:?}", began.elapsed());

@@ -2,7 +2,6 @@
 
 use std::{
     env, fs,
-    os::unix::fs::PermissionsExt,
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -10,7 +9,8 @@ use std::{
 
 use groundd::ingest::{RestartReason, RtspServer, RtspServerOptions, State};
 
-use super::support::{Child, Rig, SOON, config, draw, folder, free_port, h264, serve};
+use super::support::{Child, Rig, SOON, config, draw, folder, h264, serve};
+use crate::support::{free_port, process::resident_kb, vlc};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn h265_and_mjpeg_come_over_rtsp_too() {
@@ -48,19 +48,6 @@ async fn a_camera_that_comes_back_with_another_codec_is_taken_as_it_is() {
     drop(new);
 }
 
-/// VLC refuses to run as root.
-fn vlc() -> Command {
-    let mut command = if rustix::process::geteuid().is_root() {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "cvlc"]);
-        command
-    } else {
-        Command::new("cvlc")
-    };
-    command.args(["--no-audio", "--loop", "--quiet"]);
-    command
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn vlc_serves_a_camera_as_well() {
     let folder = folder();
@@ -70,10 +57,8 @@ async fn vlc_serves_a_camera_as_well() {
         "testsrc2=s=320x180:r=15:d=4",
         "-c:v libx264 -preset ultrafast -g 8 -bf 0 -pix_fmt yuv420p",
     );
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let port = free_port();
-    let sout = format!("--sout=#rtp{{sdp=rtsp://127.0.0.1:{port}/cam}}");
-    let server = Child::spawn(vlc().env("HOME", folder.path()).arg(sout).arg("--sout-keep").arg(&clip));
+    let server = Child::spawn(&mut vlc(folder.path(), port, &clip));
     // Not up yet, most likely: the supervisor is there for that.
     let rig = Rig::live(config(&format!("rtsp://127.0.0.1:{port}/cam"), "transport = \"udp\""));
     let wait = Duration::from_secs(30);
@@ -160,11 +145,9 @@ async fn an_rtsps_camera_must_be_signed_by_whom_we_trust() {
 }
 
 /// Open files, threads and resident kilobytes of this process.
-fn held() -> (usize, usize, usize) {
+fn held() -> (usize, usize, u64) {
     let count = |folder: &str| fs::read_dir(folder).unwrap().count();
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let rss = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
-    (count("/proc/self/fd"), count("/proc/self/task"), rss.trim().trim_end_matches(" kB").parse().unwrap())
+    (count("/proc/self/fd"), count("/proc/self/task"), resident_kb("self"))
 }
 
 /// Runs alone in a process of its own, since other tests hold files and threads too.

@@ -7,10 +7,10 @@ use groundd::publish::{MqttConfig, PublishError, Publisher, probe};
 use rumqttc::v5::MqttOptions;
 
 use super::{
-    broker::{Broker, Certificates, Subscriber, free_port, until},
+    broker::{Broker, Certificates, Subscriber},
     config, number, reason, start, started, up,
 };
-use crate::support::proxy::Proxy;
+use crate::support::{free_port, proxy::Proxy, until};
 
 fn with_password(dir: &Path, password: &str, url: String) -> MqttConfig {
     let file = dir.join("client-password");

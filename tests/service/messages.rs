@@ -123,7 +123,7 @@ fn silence_says_of_nobody_that_they_are_gone_and_pictures_outlive_a_restart() {
     world.broker.settle(&heard);
     let before = heard.lines().len();
     drop(server);
-    let gone = |topic: &str| world.broker.listed(topic).is_empty().then_some(());
+    let gone = |topic: &str| world.broker.cleared(topic).then_some(());
     wait_for("who is there to be taken back", PATIENCE, || gone(present));
     world.broker.settle(&heard);
     let after = heard.lines().split_off(before);
@@ -136,4 +136,31 @@ fn silence_says_of_nobody_that_they_are_gone_and_pictures_outlive_a_restart() {
     let daemon = world.run(&config);
     wait_for("the other query to be taken back", A_WHILE, || gone("groundd/query/dog/state"));
     assert!(world.broker.kept(state).contains("active") && pictured("second"), "{}", daemon.log());
+}
+
+#[test]
+fn the_files_staleness_is_what_is_published_by_and_other_tables_wait_for_a_restart() {
+    let world = World::new();
+    let camera = [("gate", "test://ball")];
+    let stale = "[schedule]\nstaleness_ms = 1\n";
+    let config = world.configure(&camera, &[("person", "person")], stale);
+    let heard = world.broker.subscribe("told", &["groundd/stats", "groundd/gate/detections"]);
+    let mut daemon = world.run(&config);
+    world.await_live("gate", &daemon);
+
+    world.configure(&camera, &[("person", "person")], &format!("{stale}[track]\nlost_seconds = 7.5\n"));
+    daemon.signal(Signal::HUP);
+    daemon.wait_for("the reload", PATIENCE, || daemon.log().contains("reloaded").then_some(()));
+    let log = daemon.log();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("only after a restart")).collect();
+    assert!(told.len() == 1 && told[0].contains("[track]"), "{log}");
+
+    std::thread::sleep(Duration::from_secs(3));
+    daemon.signal(Signal::TERM);
+    assert!(daemon.wait(PATIENCE).success(), "{}", daemon.log());
+    world.broker.settle(&heard);
+    let stats = World::messages(&heard, "groundd/stats").pop().unwrap();
+    let frames = &stats["cameras"]["gate"];
+    assert!(frames["published"] == 0 && frames["dropped"]["stale"].as_u64() >= Some(3), "{stats}");
+    assert_eq!(World::messages(&heard, "groundd/gate/detections").len(), 0);
 }

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
@@ -14,10 +14,7 @@ use rumqttc::v5::{AsyncClient, Event, Incoming, MqttOptions, mqttbytes::QoS};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
-/// A port nobody listens on just now.
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
+use crate::support::{free_port, until};
 
 /// A running broker; killed when dropped.
 pub(crate) struct Broker {
@@ -193,15 +190,6 @@ async fn listen(options: MqttOptions, filter: String, qos: QoS, (heard, subscrip
             Ok(_) => {}
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
-    }
-}
-
-/// Waits for `ready`, at most 20 seconds.
-pub(crate) async fn until(what: &str, mut ready: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !ready() {
-        assert!(Instant::now() < deadline, "waited too long for {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

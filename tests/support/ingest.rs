@@ -232,8 +232,3 @@ impl Drop for Child {
         self.0.wait().ok();
     }
 }
-
-/// A port nobody listens on, for peers that cannot choose one themselves.
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}

@@ -58,14 +58,29 @@ pub fn worst(got: &[f32], expected: &[f32]) -> f32 {
 }
 
 /// Polls until `found` yields something; panics, saying what was awaited, after `limit`.
-pub fn wait_for<T>(what: &str, limit: Duration, mut found: impl FnMut() -> Option<T>) -> T {
+#[track_caller]
+pub fn wait_for<T>(what: &str, limit: Duration, found: impl FnMut() -> Option<T>) -> T {
+    within(limit, found).unwrap_or_else(|| panic!("waited {limit:?} in vain for {what}"))
+}
+
+/// Polls until `found` yields something, but no longer than `limit`.
+pub fn within<T>(limit: Duration, mut found: impl FnMut() -> Option<T>) -> Option<T> {
     let started = Instant::now();
     loop {
-        if let Some(value) = found() {
+        let value = found();
+        if value.is_some() || started.elapsed() >= limit {
             return value;
         }
-        assert!(started.elapsed() < limit, "waited {limit:?} in vain for {what}");
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Waits for `ready` where others go on meanwhile, at most 20 seconds.
+pub async fn until(what: &str, mut ready: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !ready() {
+        assert!(Instant::now() < deadline, "waited too long for {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -78,4 +93,19 @@ pub fn alone() -> MutexGuard<'static, ()> {
 /// A port of 127.0.0.1 that nobody uses now.
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// VLC as a camera: an RTSP server that shares no code with GStreamer's. It shows `clip`, which lies in `folder`.
+pub fn vlc(folder: &Path, port: u16, clip: &Path) -> Command {
+    use std::os::unix::fs::PermissionsExt;
+    // VLC refuses to run as root, so the folder must be readable by somebody else.
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new("env");
+    if rustix::process::geteuid().is_root() {
+        command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    }
+    command.args(["cvlc", "--no-audio", "--loop", "--quiet"]).env("HOME", folder);
+    command.arg(format!("--sout=#rtp{{sdp=rtsp://127.0.0.1:{port}/cam}}")).arg("--sout-keep").arg(clip);
+    command
 }

@@ -1,6 +1,7 @@
 //! Child processes that never outlive their test.
 
 use std::{
+    borrow::BorrowMut,
     fs,
     io::Write,
     os::unix::process::CommandExt,
@@ -12,7 +13,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use super::wait_for;
+use super::{wait_for, within};
 
 /// No command that ends by itself takes longer.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -96,9 +97,13 @@ impl Process {
 
     /// Resident memory in kilobytes.
     pub fn rss_kb(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        resident_kb(&self.pid().to_string())
+    }
+
+    /// Waits as [`wait_for`](super::wait_for) does; in vain, it shows what the program has said by then.
+    #[track_caller]
+    pub fn wait_for<T>(&self, what: &str, limit: Duration, found: impl FnMut() -> Option<T>) -> T {
+        within(limit, found).unwrap_or_else(|| panic!("waited {limit:?} in vain for {what}\n{}", self.log()))
     }
 }
 
@@ -142,6 +147,51 @@ fn finish_with(command: &mut Command, stdout: Option<Stdio>, input: Option<&str>
     let status = process.wait(PATIENCE);
     let read = |path: &Path| fs::read(path).unwrap_or_default();
     Output { status, stdout: read(&process.stdout), stderr: read(&process.stderr) }
+}
+
+/// Runs `command` to its end, which must be a failure with this exit code that names all `words`. Nothing is on stdout, but
+/// for what `check` reports.
+#[track_caller]
+pub fn fails(mut command: impl BorrowMut<Command>, code: i32, words: &[&str]) {
+    let command = command.borrow_mut();
+    let output = finish(command);
+    let said = String::from_utf8_lossy(&[&*output.stdout, &*output.stderr].concat()).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{command:?}\n{said}");
+    let reports = command.get_args().next().is_some_and(|first| first == "check");
+    assert!(reports || output.stdout.is_empty(), "{command:?} wrote to stdout:\n{said}");
+    for word in words {
+        assert!(said.contains(word), "`{word}` is missing from:\n{said}");
+    }
+    assert_sober(&output);
+}
+
+/// Nothing that it said is meant for a programmer.
+#[track_caller]
+pub fn assert_sober(output: &Output) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    for horror in ["panicked", "RUST_BACKTRACE", "unwrap", "thread '"] {
+        assert!(!said.contains(horror), "{said}");
+    }
+}
+
+/// Resident memory of a process (`self` is this one) in kilobytes.
+pub fn resident_kb(process: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Command lines of the processes that have to do with `folder`, but for one.
+pub fn processes(folder: &Path, but: u32) -> Vec<String> {
+    let folder = folder.to_str().unwrap();
+    let pids = fs::read_dir("/proc").unwrap().filter_map(|e| e.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let line = |pid: u32| {
+        let text = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let [line, variables] =
+            ["cmdline", "environ"].map(|file| String::from_utf8_lossy(&text(file)).replace('\0', " "));
+        (line.contains(folder) || variables.contains(folder)).then_some(line)
+    };
+    pids.filter(|pid| *pid != but).filter_map(line).collect()
 }
 
 /// A number that no other call got.
@@ -210,6 +260,12 @@ impl Mosquitto {
         wait_for("mosquitto", Duration::from_secs(10), || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
     }
 
+    /// Stops all its work, or lets it go on, while its sockets stay open.
+    pub fn freeze(&self, frozen: bool) {
+        let process = self.process.as_ref().expect("it runs");
+        process.signal(if frozen { Signal::STOP } else { Signal::CONT });
+    }
+
     /// One of mosquitto's clients, on its way to this broker.
     fn client(&self, program: &str) -> Command {
         let mut command = Command::new(program);
@@ -253,7 +309,14 @@ impl Mosquitto {
         self.subscribe(&format!("list-{}", fresh()), &[filter]).lines()
     }
 
-    /// What is retained under `topic` right now, `None` if nothing.
+    /// Whether nothing is retained under `topic`, however slow the machine: what is comes before the mark.
+    pub fn cleared(&self, topic: &str) -> bool {
+        // The message that clears it, which may come just now, is empty.
+        self.listed(topic).iter().all(|line| line.trim_end() == topic)
+    }
+
+    /// What is retained under `topic` right now; `None` if nothing, or nothing that came in a second: absence is what
+    /// [`Mosquitto::cleared`] shows.
     pub fn retained(&self, topic: &str) -> Option<String> {
         self.retained_within(topic, 1)
     }
