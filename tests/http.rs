@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of tests fail like tests")]
 
 #[path = "support/http_client.rs"]
-mod client;
+pub(crate) mod client;
 #[path = "support/http_feed.rs"]
 mod feed;
 #[path = "web/numbers.rs"]

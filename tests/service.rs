@@ -2,6 +2,7 @@
 
 mod control;
 mod ends;
+mod http;
 mod messages;
 
 use std::{
