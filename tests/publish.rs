@@ -16,6 +16,7 @@ use groundd::{
 
 #[path = "support/broker.rs"]
 mod broker;
+mod flow;
 mod presence;
 mod refusals;
 
