@@ -1,6 +1,8 @@
 //! More to do than there is time for: what is published is fresh all the same, nothing is lost, and nobody suffers for
 //! another.
 
+mod faults;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
