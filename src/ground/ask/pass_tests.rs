@@ -52,3 +52,28 @@ fn a_pass_that_answers_all_questions_has_its_price_for_each_and_is_left_out_wher
     assert_eq!(ask(&[&poor]), (vec![poorer.clone()], 2));
     assert_eq!(ask(&[&poor, &free]), (vec![poorer, Status::Ok], 3));
 }
+
+#[test]
+fn a_busy_device_leaves_questions_undone_but_no_pass() {
+    // Of the time of a busy device nothing is for questions.
+    let (config, work) = (AskConfig { once: false, share: 0.0, ..AskConfig::default() }, Arc::<Work>::default());
+    let mut desk = Desk::new(config, None, Arc::clone(&work));
+    let mut passing = OnePass { pace: Duration::ZERO, passes: 0 };
+    let mut asking = Scripted::new(|_| vec![thing([0.1, 0.1, 0.2, 0.2], 0.9, &[("car", 0.9)])]);
+    let queries = ["car", "bus", "dog"].map(|text| query(text, Worth::default()));
+    for number in 1..=5u8 {
+        let now = Instant::now();
+        desk.common().budget.worked(now.checked_sub(Duration::from_secs(5)).unwrap(), now);
+        let (picture, beside) = (frame("a", 0, 20 * number, ms(0)), frame("b", 0, 20 * number, ms(0)));
+        let asks: Vec<Asked<'_>> =
+            queries.iter().map(|query| (Method::Detector, Ask { frame: &picture, query })).collect();
+        let replies = desk.answer(&mut passing, &asks).unwrap();
+        assert!(replies.iter().all(|reply| reply.status == Status::Ok), "picture {number}");
+        // The device is busy indeed, as whoever is asked one by one is told.
+        let asks = [(Method::Retrieve, Ask { frame: &beside, query: &queries[0] })];
+        assert_eq!(desk.answer(&mut asking, &asks).unwrap()[0].status, shed(ShedReason::Busy), "picture {number}");
+    }
+    assert_eq!((passing.passes, asking.asked, work.asked()), (5, 0, 15));
+    let all: u64 = ShedReason::ALL.iter().map(|reason| work.shed(*reason)).sum();
+    assert_eq!((work.shed(ShedReason::Busy), all), (5, 5));
+}
