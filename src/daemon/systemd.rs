@@ -41,6 +41,25 @@ fn stuck(pulses: &[Pulse], limit: Duration) -> Vec<&'static str> {
     pulses.iter().filter(|p| p.busy_for().is_some_and(|t| t > limit)).map(Pulse::stage).collect()
 }
 
+/// What a tick of the watchdog is for.
+#[derive(Debug, PartialEq, Eq)]
+enum Tick {
+    /// All stages get on: systemd is told.
+    Feed,
+    /// These are stuck, since the tick before: the log is told, and systemd nothing.
+    Stuck(Vec<&'static str>),
+    /// Some still are.
+    Silence,
+}
+
+fn tick(pulses: &[Pulse], limit: Duration, was_stuck: bool) -> Tick {
+    match stuck(pulses, limit) {
+        none if none.is_empty() => Tick::Feed,
+        _ if was_stuck => Tick::Silence,
+        stages => Tick::Stuck(stages),
+    }
+}
+
 /// Feeds systemd's watchdog as long as no stage is stuck. A camera or a broker that is away is not a hang; a model
 /// that never returns is, and so is a runtime too blocked to run this very task.
 pub(super) async fn watchdog(pulses: Vec<Pulse>, shutdown: CancellationToken) {
@@ -54,13 +73,15 @@ pub(super) async fn watchdog(pulses: Vec<Pulse>, shutdown: CancellationToken) {
             () = shutdown.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let stuck = stuck(&pulses, STUCK);
-        if stuck.is_empty() {
-            tell(&[NotifyState::Watchdog]);
-        } else if !was_stuck {
-            error!(stages = stuck.join(", "), "stuck: the watchdog is not fed; systemd will restart the daemon");
+        let tick = tick(&pulses, STUCK, was_stuck);
+        was_stuck = tick != Tick::Feed;
+        match tick {
+            Tick::Feed => tell(&[NotifyState::Watchdog]),
+            Tick::Stuck(stages) => {
+                error!(stages = stages.join(", "), "stuck: the watchdog is not fed; systemd will restart the daemon");
+            }
+            Tick::Silence => {}
         }
-        was_stuck = !stuck.is_empty();
     }
 }
 
@@ -77,5 +98,19 @@ mod tests {
         std::thread::sleep(Duration::from_millis(30));
         assert_eq!(stuck(&pulses, Duration::from_millis(10)), ["ground"]);
         assert!(stuck(&pulses, Duration::from_mins(1)).is_empty());
+    }
+
+    #[test]
+    fn the_watchdog_is_not_fed_while_a_stage_is_stuck_and_the_log_is_told_once() {
+        let pulses = ["ground", "publish"].map(Pulse::new);
+        let (ground, limit) = (pulses[0].clone(), Duration::from_millis(10));
+        assert_eq!(tick(&pulses, limit, false), Tick::Feed);
+        let hanging = ground.busy();
+        assert_eq!(tick(&pulses, Duration::from_mins(1), false), Tick::Feed, "a stage may be at work");
+        std::thread::sleep(Duration::from_millis(30));
+        assert_eq!(tick(&pulses, limit, false), Tick::Stuck(vec!["ground"]));
+        assert_eq!(tick(&pulses, limit, true), Tick::Silence);
+        drop(hanging);
+        assert_eq!(tick(&pulses, limit, true), Tick::Feed, "it got on before systemd lost patience");
     }
 }
