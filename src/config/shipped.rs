@@ -92,3 +92,17 @@ fn what_is_commented_out_can_be_meant() {
     assert!(query.cameras.is_some() && query.threshold.is_some());
     assert!(query.deadline_ms.is_some() && query.budget.is_some());
 }
+
+#[test]
+fn a_query_is_asked_as_its_table_says() {
+    let config = parsed(
+        "[[camera]]\nid = \"gate\"\nuri = \"test://\"\n[[query]]\nid = \"q\"\ntext = \"red car\"\ncameras = [\"gate\"]\n\
+         method = \"zoom\"\nthreshold = 0.25\npriority = -3\ndeadline_ms = 1500\nbudget = 0.125\n",
+    );
+    let (gate, id) = (CameraId::new("gate").unwrap(), QueryId::new("q").unwrap());
+    let Query { id: of, rev, text, cameras, method, threshold, worth } = config.queries[&id].query(7);
+    assert_eq!((of, rev, text.as_str(), cameras), (id, 7, "red car", Some(vec![gate])));
+    assert_eq!((method, threshold), (Method::Zoom, Some(0.25)));
+    let (deadline, budget) = (Some(Duration::from_millis(1500)), Some(0.125));
+    assert_eq!(worth, Worth { priority: -3, deadline, budget });
+}

@@ -270,9 +270,10 @@ mod tests {
     async fn offering_and_closing_both_wake_the_consumer() {
         let (ledger, ready) = (Arc::new(Ledger::default()), Arc::new(Notify::new()));
         let slot = Slot::new(Policy::Latest, Arc::clone(&ready));
+        let rings = || tokio::time::timeout(Duration::from_secs(5), ready.notified());
         slot.offer(frame(&ledger, 0));
-        ready.notified().await;
+        rings().await.expect("a frame rings");
         slot.close();
-        ready.notified().await;
+        rings().await.expect("the end rings");
     }
 }

@@ -139,6 +139,16 @@ fn will() -> Will {
     Will { topic: "status".into(), online: Bytes::from_static(b"online"), offline: Bytes::from_static(b"offline") }
 }
 
+/// Waits, by a clock that may be stopped, until everything is acknowledged.
+async fn idle(shared: &Shared) {
+    let settled = async {
+        while !shared.is_idle() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_hours(1), settled).await.expect("everything is acknowledged in the end");
+}
+
 async fn scenario(lives: Vec<(usize, bool)>, events: u64) -> (Vec<(String, Bytes)>, u64) {
     let shared = Arc::new(Shared::new(Outbox::new(10_000), None, None));
     let arrived = Arrived::default();
@@ -158,9 +168,7 @@ async fn scenario(lives: Vec<(usize, bool)>, events: u64) -> (Vec<(String, Bytes
         shared.state(format!("s{}", n % 3), Bytes::from(n.to_string()));
         tokio::time::sleep(Duration::from_millis(7)).await;
     }
-    while !shared.is_idle() {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    idle(&shared).await;
     let until = Instant::now() + Duration::from_secs(2);
     shared.closing.send_replace(Some(Closing { flush_until: until, until }));
     task.await.unwrap();
@@ -218,9 +226,7 @@ async fn a_slow_connection_is_kept_while_acknowledgements_come() {
     for n in 0..12 {
         shared.event("e".into(), Bytes::from(n.to_string()), SystemTime::now());
     }
-    while !shared.is_idle() {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    idle(&shared).await;
     let stats = shared.stats();
     assert_eq!((stats.events_acked, stats.connects), (12, 1));
     task.abort();

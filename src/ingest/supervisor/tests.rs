@@ -233,3 +233,44 @@ async fn a_file_may_show_nothing_for_longer_than_a_camera() {
         camera.stop().await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_camera_whose_frames_wait_for_a_slow_model_is_neither_stalled_nor_started_anew() {
+    const FRAMES: u64 = 4;
+    let runtime = tokio::runtime::Handle::current();
+    let opener = opens(move |outlet| {
+        let (runtime, producer) = (runtime.clone(), outlet.clone());
+        producer.offer(picture());
+        std::thread::spawn(move || {
+            // It waits for room by the machine's clock, and is judged by the one that this test stops.
+            let _clock = runtime.enter();
+            for _ in 1..FRAMES {
+                producer.offer(picture());
+            }
+        });
+        Ok(Plays::start(outlet, Vec::new(), 3_600_000, RestartReason::EndOfStream))
+    });
+    let options = Options { policy: Policy::Every { capacity: 1 }, ..options(Restart::Forever) };
+    let camera = start(config("rtsp://h/s"), &options, opener, Arc::default());
+    reached(&camera, State::Live).await;
+    let states = camera.status();
+    for number in 0..FRAMES {
+        // One waits to be taken and the next, if there is one, for room; only then is time let go on.
+        let offered = (number + 2).min(FRAMES);
+        let began = std::time::Instant::now();
+        while camera.ledger().decoded() < offered {
+            assert!(began.elapsed() < Duration::from_secs(20), "{:?}", camera.ledger());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        if number + 2 <= FRAMES {
+            sleep(Duration::from_mins(2)).await;
+        }
+        assert_eq!((states.borrow().state, camera.restarts().total()), (State::Live, 0), "frame {number}");
+        let frame = camera.slot().take(std::time::Instant::now()).unwrap();
+        assert_eq!(frame.seq, number);
+        frame.ticket.publish();
+    }
+    assert_eq!(camera.ledger().published(), FRAMES);
+    camera.stop().await;
+}
