@@ -65,12 +65,14 @@ fn a_busy_device_leaves_questions_undone_but_no_pass() {
         let now = Instant::now();
         desk.common().budget.worked(now.checked_sub(Duration::from_secs(5)).unwrap(), now);
         let (picture, beside) = (frame("a", 0, 20 * number, ms(0)), frame("b", 0, 20 * number, ms(0)));
-        let asks: Vec<Asked<'_>> =
-            queries.iter().map(|query| (Method::Detector, Ask { frame: &picture, query })).collect();
+        let asks: Vec<Asked<'_>> = queries
+            .iter()
+            .map(|query| Asked { method: Method::Detector, ask: Ask { frame: &picture, query } })
+            .collect();
         let replies = desk.answer(&mut passing, &asks).unwrap();
         assert!(replies.iter().all(|reply| reply.status == Status::Ok), "picture {number}");
         // The device is busy indeed, as whoever is asked one by one is told.
-        let asks = [(Method::Retrieve, Ask { frame: &beside, query: &queries[0] })];
+        let asks = [Asked { method: Method::Retrieve, ask: Ask { frame: &beside, query: &queries[0] } }];
         assert_eq!(desk.answer(&mut asking, &asks).unwrap()[0].status, shed(ShedReason::Busy), "picture {number}");
     }
     assert_eq!((passing.passes, asking.asked, work.asked()), (5, 0, 15));
