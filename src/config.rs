@@ -356,6 +356,8 @@ mod tests {
         assert!(empty.contains("line 6") && empty.contains("query text is empty"), "{empty}");
         let high = error(&format!("{CAMERA}[[query]]\nid = \"q\"\ntext = \"car\"\nthreshold = 40\n"));
         assert!(high.contains("from 0 to 1"), "{high}");
+        let nowhere = error(&format!("{CAMERA}[[query]]\nid = \"q\"\ntext = \"car\"\ncameras = []\n"));
+        assert!(nowhere.contains("line 7") && nowhere.contains("never be asked"), "{nowhere}");
         assert!(error(&format!("{CAMERA}fps = 0\n")).contains("`fps`"));
         let rate = error(&format!("{CAMERA}[ask]\nrate = 0\n"));
         assert!(rate.starts_with("g.toml:5:") && rate.contains("`rate`"), "{rate}");

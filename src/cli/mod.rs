@@ -66,15 +66,9 @@ impl Failure {
     }
 }
 
-/// Parses the arguments, runs the command, says what went wrong. Returns the exit code; all that was to be printed is.
+/// Parses the arguments, runs the command, says what went wrong. Returns the exit code. All that is printed are whole lines, which
+/// are out as soon as they are written; who may be stuck in the midst of one, for nobody reads it, is not waited for.
 pub fn main() -> u8 {
-    let code = answer();
-    // Who closed the pipe has seen enough.
-    io::stdout().flush().ok();
-    code
-}
-
-fn answer() -> u8 {
     let args = match args::Args::try_parse() {
         Ok(args) => args,
         Err(error) => {

@@ -18,11 +18,13 @@ use tracing_subscriber::{
 };
 
 use super::{Exit, Failure};
+use crate::publish;
 
 /// Starts logging with `filter`, else `RUST_LOG`, else `default`.
 pub(super) fn init(filter: Option<&str>, default: &str) -> Result<(), Failure> {
     let from_environment = std::env::var("RUST_LOG").ok().filter(|f| !f.is_empty());
-    let text = filter.map(str::to_owned).or(from_environment).unwrap_or_else(|| default.to_owned());
+    let text =
+        filter.map(str::to_owned).or(from_environment).unwrap_or_else(|| format!("{default},{}", publish::LOGGED));
     let wrong = |why: &str| {
         let remedy =
             "use a level (error, warn, info, debug, trace), or levels of parts as in `groundd::ingest=debug,warn`";

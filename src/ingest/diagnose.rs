@@ -282,6 +282,35 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_has_no_pictures_is_told_from_what_lacks_a_decoder() {
+        let camera = CameraConfig::new(CameraId::new("gate").unwrap(), "http://camera/s.cgi");
+        for (said, words) in [
+            ("No decoder available for type 'audio/mpeg, mpegversion=(int)4'.", "this is sound and no video"),
+            ("No decoder available for type 'text/html'.", "this is a web page"),
+            ("No decoder available for type 'video/x-h265'.", "install gstreamer1.0-libav"),
+        ] {
+            let end = classify(&camera, &glib::Error::new(gst::StreamError::CodecNotFound, said), None);
+            assert!(end.text.contains(words), "{}", end.text);
+        }
+    }
+
+    #[test]
+    fn an_answer_that_nobody_foresaw_comes_with_something_to_do() {
+        let camera = CameraConfig::new(CameraId::new("gate").unwrap(), "rtsp://camera/s");
+        for (said, words) in [
+            ("Not Enough Bandwidth (453)", "too many watch it"),
+            ("Found (302)", "give the address"),
+            ("Bad Request (400)", "check the path"),
+            ("Internal Server Error (500)", "restart it"),
+            ("(System error)", "does this address play"),
+        ] {
+            let debug = format!("a.c(1): f (): /Source:source:\nUnhandled error ({said})");
+            let end = classify(&camera, &glib::Error::new(gst::ResourceError::Read, "Fault."), Some(&debug));
+            assert!(end.text.contains(words), "{}", end.text);
+        }
+    }
+
     proptest! {
         #[test]
         fn a_password_in_a_query_does_not_come_back_from_gstreamer(

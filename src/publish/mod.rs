@@ -59,6 +59,9 @@ use self::{
 };
 use crate::types::Pulse;
 
+/// A filter for logs: what the MQTT client says of each message that is refused, [`Publisher`] says with more words, and not each time.
+pub const LOGGED: &str = "rumqttc=error";
+
 /// The `[mqtt]` table: the broker and how to reach it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]

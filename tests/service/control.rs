@@ -109,6 +109,19 @@ fn a_camera_comes_and_goes_by_message_and_its_password_stays_inside() {
 }
 
 #[test]
+fn a_camera_that_cannot_work_says_so_and_keeps_nobody_from_being_watched() {
+    let world = World::new();
+    let config = world.configure(&[("gate", "test://")], &[("person", "person")], "");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text + "[[camera]]\nid = \"odd\"\nuri = \"test://\"\npipeline = \"nope\"\n").unwrap();
+    let daemon = world.run(&config);
+    let odd = state(&world, "camera/odd", &daemon, |s| s["status"] == "failed");
+    assert!(odd["reason"].as_str().unwrap().contains("`nope`"), "{odd}");
+    state(&world, "camera/gate", &daemon, |s| s["status"] == "active" && s["reason"].is_null());
+    world.await_live("gate", &daemon);
+}
+
+#[test]
 fn nobody_is_obeyed_who_is_not_named() {
     let world = World::new();
     let cameras = [("gate", "test://")];

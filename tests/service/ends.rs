@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::process::ExitStatusExt,
     time::{Duration, Instant},
 };
 
@@ -39,8 +40,8 @@ fn the_demo_shows_boxes_and_leaves_nothing_running() {
         processes(folder.path(), pid).is_empty().then_some(())
     });
     let left = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    // What the test itself keeps there, and a number that ONNX Runtime writes for itself when it is loaded.
-    let left: Vec<String> = left.filter(|name| !name.starts_with("demo.") && name != ".ses").collect();
+    // What the test itself keeps there.
+    let left: Vec<String> = left.filter(|name| !name.starts_with("demo.")).collect();
     assert!(left.is_empty(), "{left:?}");
 }
 
@@ -61,4 +62,35 @@ fn a_second_signal_does_not_wait_for_a_broker_that_is_frozen() {
     let status = daemon.wait(PATIENCE);
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     assert!(status.success() && daemon.log().contains("second signal"), "{status}: {}", daemon.log());
+}
+
+#[test]
+fn a_signal_while_the_model_is_loaded_is_a_quiet_end() {
+    let world = World::new();
+    let config = world.configure(&[("gate", "test://")], &[("person", "person")], "");
+    for wait in (0..12).map(|n| Duration::from_millis(60 * n)) {
+        let mut daemon = world.run(&config);
+        std::thread::sleep(wait);
+        daemon.signal(Signal::TERM);
+        // Before it listens to signals it ends by them.
+        let status = daemon.wait(PATIENCE);
+        let early = wait < Duration::from_millis(200) && status.signal() == Some(Signal::TERM.as_raw());
+        assert!(status.success() || early, "after {wait:?}: {status}\n{}", daemon.log());
+    }
+}
+
+#[test]
+fn a_start_that_is_refused_does_not_disturb_the_service_at_the_broker() {
+    let world = World::new();
+    let heard = world.broker.subscribe("heard", &["groundd/#"]);
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = format!("[http]\nlisten = \"{}\"\n", port.local_addr().unwrap());
+    for (more, code, word) in [("[model]\npath = \"nope\"\n", 78, "nope"), (&*taken, 69, "in use")] {
+        let config = world.configure(&[("gate", "test://")], &[("person", "person")], more);
+        let mut daemon = world.run(&config);
+        assert_eq!(daemon.wait(PATIENCE).code(), Some(code), "{}", daemon.log());
+        assert!(daemon.log().contains(word), "{}", daemon.log());
+    }
+    world.broker.settle(&heard);
+    assert_eq!(heard.lines(), Vec::<String>::new());
 }

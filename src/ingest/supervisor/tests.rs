@@ -207,11 +207,8 @@ async fn an_address_that_gives_one_picture_is_a_camera_of_one_a_second() {
         let down = timeout(Duration::from_secs(10), states.wait_for(|status| status.state != State::Live)).await;
         assert_eq!(down.is_err(), stills, "{uri}");
         if stills {
-            assert!(
-                (9..=12).contains(&camera.ledger().decoded()),
-                "{} pictures in ten seconds",
-                camera.ledger().decoded()
-            );
+            // Here it takes three seconds to find out why it ended.
+            assert!((4..=5).contains(&camera.ledger().decoded()), "{} pictures", camera.ledger().decoded());
         }
         camera.stop().await;
     }
@@ -238,7 +235,11 @@ async fn a_file_may_show_nothing_for_longer_than_a_camera() {
 async fn a_camera_whose_frames_wait_for_a_slow_model_is_neither_stalled_nor_started_anew() {
     const FRAMES: u64 = 4;
     let runtime = tokio::runtime::Handle::current();
+    let opened = AtomicU32::new(0);
     let opener = opens(move |outlet| {
+        if opened.fetch_add(1, SeqCst) > 0 {
+            return Err(End::new(RestartReason::Unreachable, "opened again"));
+        }
         let (runtime, producer) = (runtime.clone(), outlet.clone());
         producer.offer(picture());
         std::thread::spawn(move || {
