@@ -47,6 +47,7 @@ test: setup-test
 lint: setup-test
 	cargo fmt --check
 	cargo clippy --locked --quiet --all-targets -- -D warnings
+	cargo check --locked --quiet --manifest-path fuzz/Cargo.toml
 
 SOAK_ROUNDS = 10
 # How long four times the possible load lasts.
