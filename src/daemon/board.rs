@@ -40,6 +40,8 @@ pub(super) struct Board {
     pub(super) pipelines: Option<PathBuf>,
     /// Revisions of the cameras.
     pub(super) cameras: Changes<CameraId, CameraConfig>,
+    /// What is wrong with cameras, by the revision that was looked at.
+    pub(super) problems: BTreeMap<CameraId, (u32, Option<String>)>,
     /// What was told last, to take back what is gone.
     pub(super) told: BTreeSet<Target>,
     pub(super) announced: BTreeSet<(CameraId, QueryId)>,
@@ -78,11 +80,9 @@ impl Board {
         self.cameras.note(&cameras);
         for (id, camera) in &cameras {
             let note = wishes.refused().get(&Target::Camera(id.clone())).map(|reason| not_obeyed(reason));
-            // What it lacks on this machine just now is its status' business: it may be there the next time it is tried.
-            let problem = ingest::check(camera, self.pipelines.as_deref()).err().filter(|e| !e.is_unavailable());
+            let (rev, problem) = (self.cameras.rev(id), self.problem(id, camera));
             let status = if problem.is_some() { SetState::Failed } else { SetState::Active };
-            let reason = note.or_else(|| problem.map(|problem| problem.to_string()));
-            let state = payload::set_state(self.cameras.rev(id), status, reason.as_deref());
+            let state = payload::set_state(rev, status, note.or(problem).as_deref());
             self.publisher.state(self.topics.camera_state(id), state);
         }
         let mut told: BTreeSet<_> = queries.iter().map(|query| Target::Query(query.id.clone())).collect();
@@ -93,9 +93,12 @@ impl Board {
         told.extend(wishes.refused().keys().cloned());
         for gone in self.told.difference(&told) {
             self.publisher.state(self.state_topic(gone), Bytes::new());
-            if let Target::Query(id) = gone {
-                self.hub.metrics().remove_query(id);
-                self.warned.remove(id);
+            match gone {
+                Target::Query(id) => {
+                    self.hub.metrics().remove_query(id);
+                    self.warned.remove(id);
+                }
+                Target::Camera(id) => drop(self.problems.remove(id)),
             }
         }
         self.told = told;
@@ -110,6 +113,22 @@ impl Board {
             unsay(&self.publisher, &self.topics, camera, query);
         }
         self.begun = begun;
+    }
+
+    /// Why a camera cannot work as it is set. What it lacks on this machine just now is its status' business: it may be there the
+    /// next time it is tried.
+    fn problem(&mut self, id: &CameraId, camera: &CameraConfig) -> Option<String> {
+        let rev = self.cameras.rev(id);
+        match self.problems.get(id) {
+            // A pipeline is built to see whether it can be: not whenever something else changes.
+            Some((of, problem)) if *of == rev => problem.clone(),
+            _ => {
+                let error = ingest::check(camera, self.pipelines.as_deref()).err();
+                let problem = error.filter(|error| !error.is_unavailable()).map(|error| error.to_string());
+                self.problems.insert(id.clone(), (rev, problem.clone()));
+                problem
+            }
+        }
     }
 
     fn state_topic(&self, target: &Target) -> String {
@@ -128,8 +147,8 @@ impl Board {
     ) -> serde_json::Value {
         let problem = (self.checker)(query).err();
         // Once, and not whenever something else changes.
-        if let Some(reason) =
-            problem.as_ref().filter(|_| self.warned.insert(query.id.clone(), query.rev) != Some(query.rev))
+        if let Some(reason) = &problem
+            && self.warned.insert(query.id.clone(), query.rev) != Some(query.rev)
         {
             warn!(query = %query.id, "the query cannot be answered: {reason}");
         }

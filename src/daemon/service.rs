@@ -173,6 +173,7 @@ impl Service {
             told: BTreeSet::new(),
             announced: BTreeSet::new(),
             warned: BTreeMap::new(),
+            problems: BTreeMap::new(),
             begun: unsaid,
             started: Instant::now(),
         };

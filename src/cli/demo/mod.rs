@@ -47,6 +47,9 @@ pub(super) fn run(args: &args::Demo) -> Result<(), Failure> {
 }
 
 async fn demo(args: &args::Demo, clip: std::path::PathBuf, folder: &Path) -> Result<(), Failure> {
+    // First of all: whoever ended this in the midst of its start would leave the broker behind.
+    let farewell =
+        daemon::farewell().map_err(|e| Failure::new(Exit::Internal, format!("cannot listen for signals: {e}")))?;
     let camera = RtspServer::start(RtspServerOptions { clip, mounts: vec!["street".into()], ..Default::default() })?;
     let mut broker = Broker::start(folder).await?;
     let http = free_port()?;
@@ -64,8 +67,6 @@ async fn demo(args: &args::Demo, clip: std::path::PathBuf, folder: &Path) -> Res
     });
     let mut table =
         Table::new(broker.subscribe(&TOPICS, &["%t", "%p"])?, banner(&camera.url("street"), broker.port(), http));
-    let farewell =
-        daemon::farewell().map_err(|e| Failure::new(Exit::Internal, format!("cannot listen for signals: {e}")))?;
     let shown = tokio::select! {
         shown = show(args.seconds, &mut table, &mut broker, &daemon) => shown,
         () = farewell => Ok(()),
