@@ -66,6 +66,8 @@ impl Browser {
             .args(FLAGS)
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .arg("about:blank")
+            // What it leaves when it is killed goes with its profile.
+            .env("TMPDIR", profile.path())
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
