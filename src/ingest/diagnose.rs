@@ -85,9 +85,12 @@ pub(super) fn classify(config: &CameraConfig, error: &glib::Error, debug: Option
     End::new(reason, format!("{uri}: {}{more}{remedy}", told(error.message())))
 }
 
-/// What GStreamer calls something that has no pictures, in plain words.
+/// What GStreamer calls something that has no pictures, in plain words. Where it speaks of video as well, that is what lacks a decoder.
 fn others(said: &str) -> Option<&'static str> {
     let said = said.to_ascii_lowercase();
+    if said.contains("video") {
+        return None;
+    }
     let kinds = [("audio", "sound"), ("aac", "sound"), ("html", "a web page"), ("text", "text"), ("opus", "sound")];
     kinds.into_iter().find(|(word, _)| said.contains(word)).map(|(_, kind)| kind)
 }
@@ -97,14 +100,16 @@ fn remedy(said: &str) -> &'static str {
     let code = |first: char| {
         said.split('(').any(|part| part.len() > 3 && part.starts_with(first) && part.as_bytes()[3] == b')')
     };
-    match () {
-        () if said.contains("(453)") => {
-            "too many watch it at once, or its network is too slow: free one, or take its smaller stream"
-        }
-        () if code('3') => "it sends elsewhere, and that again; give the address where the stream is",
-        () if code('4') => "check the path after the host name",
-        () if code('5') => "the camera's server has a fault; restart it if it stays so",
-        () => "does this address play with ffplay or VLC? If so, try the other transport (tcp, udp)",
+    if said.contains("(453)") {
+        "too many watch it at once, or its network is too slow: free one, or take its smaller stream"
+    } else if code('3') {
+        "it sends elsewhere, and that again; give the address where the stream is"
+    } else if code('4') {
+        "check the path after the host name"
+    } else if code('5') {
+        "the camera's server has a fault; restart it if it stays so"
+    } else {
+        "does this address play with ffplay or VLC? If so, try the other transport (tcp, udp)"
     }
 }
 
@@ -289,6 +294,7 @@ mod tests {
             ("No decoder available for type 'audio/mpeg, mpegversion=(int)4'.", "this is sound and no video"),
             ("No decoder available for type 'text/html'.", "this is a web page"),
             ("No decoder available for type 'video/x-h265'.", "install gstreamer1.0-libav"),
+            ("Missing decoder: AAC (audio/mpeg), Missing decoder: H.265 (video/x-h265)", "install gstreamer1.0-libav"),
         ] {
             let end = classify(&camera, &glib::Error::new(gst::StreamError::CodecNotFound, said), None);
             assert!(end.text.contains(words), "{}", end.text);
