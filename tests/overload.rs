@@ -4,7 +4,7 @@
 mod faults;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
@@ -16,11 +16,10 @@ use std::{
 
 use groundd::{
     config::QueryConfig,
-    daemon::{Pipeline, Plan, Revisions, Sinks, new_epoch},
+    daemon::{Pipeline, Revisions, Sinks, new_epoch},
     ground::{GroundError, Grounder, Limits, ModelInfo, QueryCheck, worker},
     ingest::{self, CameraConfig},
     schedule::{Inlet, Scheduler},
-    track::TrackConfig,
     types::{Answer, Batch, CameraId, DropReason, Frame, Grounding, Ledger, Pulse, QueryId, QuerySet, Size, Status},
 };
 use serde_json::Value;
@@ -30,7 +29,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{alone, ground, until};
+use crate::support::{alone, ground, plan, until};
 
 /// Nothing that comes at all takes longer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -297,20 +296,6 @@ async fn a_camera_that_floods_falls_silent_or_comes_and_goes_costs_the_others_no
         // One may still stand where it is kept until a newer one comes.
         let kept = u64::from(camera.newest.lock().unwrap().is_some());
         assert_eq!((camera.ledger.in_flight(), camera.ledger.dropped(DropReason::Lost)), (kept, 0));
-    }
-}
-
-/// As a service runs.
-fn plan(staleness: Duration) -> Plan {
-    Plan {
-        every_frame: false,
-        films: BTreeSet::new(),
-        finite: false,
-        staleness,
-        max_batch: 0,
-        track: TrackConfig::default(),
-        snapshot_every: None,
-        pipelines: None,
     }
 }
 

@@ -2,7 +2,7 @@
 #![allow(clippy::await_holding_lock, reason = "it keeps other tests away, not other tasks")]
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs,
     path::Path,
     sync::{Arc, Mutex},
@@ -15,7 +15,6 @@ use groundd::{
     ground::{self, AskConfig, GroundError, Grounder, Limits, ModelConfig, ModelInfo, Provider, QueryCheck},
     http::process::Usage,
     ingest::{self, CameraConfig, State},
-    track::TrackConfig,
     types::{
         Answer, Batch, CameraId, DropReason, Followed, Job, Ledger, Method, QueryId, QuerySet, Rgb, ShedReason, Size,
         Status, Work,
@@ -28,7 +27,7 @@ use crate::{
     support::{
         alone,
         ground::{batch, frame, frame_of},
-        until,
+        plan, until,
     },
 };
 
@@ -184,17 +183,8 @@ fn queries(texts: &[(&str, Method, i32)]) -> QuerySet {
     Revisions::default().apply(&configs.collect())
 }
 
-fn plan(staleness: Duration, pipelines: &Path) -> Plan {
-    Plan {
-        every_frame: false,
-        films: BTreeSet::new(),
-        finite: false,
-        staleness,
-        max_batch: 0,
-        track: TrackConfig::default(),
-        snapshot_every: None,
-        pipelines: Some(pipelines.to_owned()),
-    }
+fn planned(staleness: Duration, pipelines: &Path) -> Plan {
+    Plan { pipelines: Some(pipelines.to_owned()), ..plan(staleness) }
 }
 
 /// Makes `test://` cameras small and as fast as is wanted.
@@ -245,7 +235,7 @@ async fn pixels_older_than_allowed_are_never_published_however_slow_the_model() 
     // Every third frame is done too late.
     let model = Slow::boxed(&[5, 20, 400], 1);
     let set = queries(&[("person", Method::Auto, 0)]);
-    let mut pipeline = Pipeline::start(model, plan(staleness, folder.path()), heard.sink(), set, new_epoch());
+    let mut pipeline = Pipeline::start(model, planned(staleness, folder.path()), heard.sink(), set, new_epoch());
     pipeline.set_cameras(&cameras(&[("a", "test://ball"), ("b", "test://ball")], 1.0)).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     let accounts = pipeline.accounts();
@@ -298,7 +288,7 @@ async fn four_times_the_load_is_counted_and_stays_young_and_small() {
     let (heard, staleness) = (Heard::default(), Duration::from_secs(3));
     let mut model = load();
     model.ask(&AskConfig { once: false, ..AskConfig::default() }, false);
-    let mut pipeline = Pipeline::start(model, plan(staleness, folder.path()), heard.sink(), set, new_epoch());
+    let mut pipeline = Pipeline::start(model, planned(staleness, folder.path()), heard.sink(), set, new_epoch());
     let names: Vec<String> = (0..count).map(|i| format!("cam{i}")).collect();
     let uris: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "test://snow")).collect();
     pipeline.set_cameras(&cameras(&uris, 10.0)).await;
@@ -404,7 +394,7 @@ async fn one_camera_that_floods_stalls_or_reconnects_costs_another_nothing() {
     let model = Slow::boxed(&[12], 4);
     let set = queries(&[("person", Method::Auto, 0)]);
     let staleness = Duration::from_secs(1);
-    let mut pipeline = Pipeline::start(model, plan(staleness, folder.path()), heard.sink(), set, new_epoch());
+    let mut pipeline = Pipeline::start(model, planned(staleness, folder.path()), heard.sink(), set, new_epoch());
     pipeline.set_cameras(&cameras(&[("good", &good), ("bad", &bad)], 1.0)).await;
     until("both cameras", || pipeline.statuses().iter().all(|(_, status)| status.state == State::Live)).await;
     let span = Duration::from_secs(3);

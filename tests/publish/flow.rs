@@ -21,6 +21,7 @@ use groundd::{
 };
 
 use super::*;
+use crate::support::plan;
 
 /// A model that finds one thing wherever it looks, where its function lets it.
 struct Finds<F>(F);
@@ -71,17 +72,9 @@ pub(super) async fn watching(
 ) -> Pipeline {
     ingest::init().unwrap();
     let sinks = Sinks { publisher: Some((publisher.clone(), Topics::new("groundd").unwrap())), ..Sinks::default() };
-    let plan = Plan {
-        every_frame: false,
-        films: BTreeSet::new(),
-        finite: false,
-        staleness: Duration::from_secs(5),
-        max_batch: 0,
-        // Longer than a busy machine is silent.
-        track: TrackConfig { lost_seconds: 2.0, ..TrackConfig::default() },
-        snapshot_every: None,
-        pipelines: None,
-    };
+    // Longer than a busy machine is silent.
+    let track = TrackConfig { lost_seconds: 2.0, ..TrackConfig::default() };
+    let plan = Plan { track, ..plan(Duration::from_secs(5)) };
     let mut pipeline = Pipeline::start(Box::new(Finds(may)), plan, sinks, queries, new_epoch());
     let cam = CameraId::new("cam").unwrap();
     pipeline.set_cameras(&BTreeMap::from([(cam.clone(), CameraConfig::new(cam, "test://ball"))])).await;

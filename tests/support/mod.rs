@@ -8,11 +8,28 @@ pub mod vlm;
 pub mod watched;
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     process::Command,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
+
+use groundd::{daemon::Plan, track::TrackConfig};
+
+/// A pipeline that runs as a service's does.
+pub fn plan(staleness: Duration) -> Plan {
+    Plan {
+        every_frame: false,
+        films: BTreeSet::new(),
+        finite: false,
+        staleness,
+        max_batch: 0,
+        track: TrackConfig::default(),
+        snapshot_every: None,
+        pipelines: None,
+    }
+}
 
 /// Renders `frames` frames of a moving test picture with ffmpeg's `arguments` for the codec.
 pub fn clip(path: &Path, size: &str, rate: u32, frames: u32, codec: &[&str]) {
