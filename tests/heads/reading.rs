@@ -54,7 +54,7 @@ struct Named {
 const READING: [(&str, Method, ScoreKind); 5] = [
     ("grounding-dino", Method::Detector, ScoreKind::Logit),
     ("owlv2", Method::Detector, ScoreKind::Logit),
-    ("llava-grounding", Method::Detector, ScoreKind::Logit),
+    ("llava-grounding", Method::Detector, ScoreKind::TokenProb),
     ("clip", Method::Retrieve, ScoreKind::TokenProb),
     ("siglip", Method::Retrieve, ScoreKind::Logit),
 ];

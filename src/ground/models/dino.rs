@@ -2,7 +2,7 @@
 //!
 //! One graph, as published: `pixel_values` `[1,3,H,W]`, `pixel_mask` `[1,H,W]`, `input_ids`, `token_type_ids`,
 //! `attention_mask` `[1,T]` -> `logits` `[1,Q,T or more]`, `pred_boxes` `[1,Q,4]` (centre and size, in fractions of the
-//! part that the mask covers). All queries of a frame share a text, and so a pass, as far as they fit; what a text says
+//! part that the mask covers, of the whole canvas where a graph takes no mask). All queries of a frame share a text, and so a pass, as far as they fit; what a text says
 //! reaches the picture's features inside the model, so that the score of one phrase may change in the last digits, or a
 //! little more, with its neighbours. `text.alone` in the manifest asks each by itself.
 
@@ -94,8 +94,7 @@ impl Dino {
         let [ids, all] = Ids { ids: text.ids.clone(), count }.tensors();
         let types = Tensor { shape: vec![1, count], data: Data::I64(vec![0; count]) };
         let feeds = INPUTS.into_iter().zip([&pixels, &mask, &ids, &types, &all]);
-        let has = |name: &str| self.graph.inputs().iter().any(|port| port.name == name);
-        let feeds: Vec<_> = feeds.filter(|(name, _)| has(name)).collect();
+        let feeds: Vec<_> = feeds.filter(|(name, _)| has(self.graph.as_ref(), name)).collect();
         let mut outputs = self.graph.run(&feeds)?;
         let (logits, boxes) = (outputs.take("logits"), outputs.take("pred_boxes"));
         Told::of(logits, boxes, count).map_err(|reason| self.graph.failed(reason))
@@ -147,6 +146,10 @@ impl Told {
     }
 }
 
+fn has(graph: &dyn Engine, input: &str) -> bool {
+    graph.inputs().iter().any(|port| port.name == input)
+}
+
 fn inputs(graph: &dyn Engine, canvas: Size) -> Result<(), EngineError> {
     let (height, width) = (canvas.height as usize, canvas.width as usize);
     let fits = |port: &crate::ground::engine::Port| {
@@ -160,8 +163,7 @@ fn inputs(graph: &dyn Engine, canvas: Size) -> Result<(), EngineError> {
             name => INPUTS.contains(&name) && port.element == Element::I64 && port.shape.len() == 2,
         }
     };
-    let has = |name: &str| graph.inputs().iter().any(|port| port.name == name);
-    if graph.inputs().iter().all(fits) && has("pixel_values") && has("input_ids") {
+    if graph.inputs().iter().all(fits) && has(graph, "pixel_values") && has(graph, "input_ids") {
         return Ok(());
     }
     Err(EngineError::Ports {
@@ -188,6 +190,9 @@ impl Finder for Dino {
 
     fn find(&mut self, picture: &Rgb, wants: &[Want<'_>]) -> Result<Vec<Vec<Pick>>, GroundError> {
         let shown = dino::prepare(&picture.data, picture.size, self.limits, Some(self.canvas), &mut self.resampler)?;
+        // Without a mask the graph takes the border for a part of the picture.
+        let masked = has(self.graph.as_ref(), "pixel_mask");
+        let placement = if masked { shown.placement } else { shown.unmasked(picture.size) };
         let mut picks = Vec::with_capacity(wants.len());
         for (text, covered) in self.texts(wants)? {
             let told = self.run(&shown, &text)?;
@@ -195,7 +200,7 @@ impl Finder for Dino {
                 let scored = told.scored(span).map_err(|reason| self.graph.failed(reason))?;
                 let sure = scored.into_iter().filter(|c| c.score >= want.least);
                 let best = suppress(sure.collect(), self.nms_iou, usize::MAX);
-                let pick = |c: &Candidate| Some(Pick { bbox: shown.placement.to_picture(c.corners)?, score: c.score });
+                let pick = |c: &Candidate| Some(Pick { bbox: placement.to_picture(c.corners)?, score: c.score });
                 picks.push(best.iter().filter_map(pick).collect());
             }
         }

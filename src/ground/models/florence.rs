@@ -195,13 +195,28 @@ impl Writer for Florence {
 }
 
 /// Of all that a text's phrases were grounded to, what the text is about: in "person next to the van" the person, the phrase that
-/// comes first. The model has no task that answers with one thing only. Where no label stands in the text, all are kept.
+/// comes first. The model has no task that answers with one thing only: if the first label is what something is
+/// next to, it grounded all but what the text is about. Where no label stands in the text, all are kept.
 fn meant(text: &str, found: Vec<RawBox>) -> Vec<RawBox> {
     let text = text.to_lowercase();
     let label = |raw: &RawBox| Some(raw.label.to_lowercase()).filter(|label| !label.is_empty());
     let place = |raw: &RawBox| label(raw).and_then(|label| text.find(&label));
     let Some(first) = found.iter().filter_map(place).min() else { return found };
+    if relates(&text[..first]) {
+        return Vec::new();
+    }
     found.into_iter().filter(|raw| place(raw) == Some(first)).collect()
+}
+
+/// Whether what comes after this part of a text is not what the text is about, but what that has to do with.
+fn relates(text: &str) -> bool {
+    const RELATING: [&str; 18] = [
+        "above", "at", "behind", "below", "beside", "by", "carrying", "from", "holding", "in", "near", "next", "on",
+        "over", "riding", "under", "wearing", "with",
+    ];
+    text.split_whitespace().any(|word| RELATING.contains(&word))
+        || text.contains("left of ")
+        || text.contains("right of ")
 }
 
 #[cfg(test)]
@@ -219,6 +234,9 @@ mod tests {
         };
         assert_eq!(labels("Person next to the van", &["the van", "person", "person"]), ["person", "person"]);
         assert_eq!(labels("red car", &["red car"]), ["red car"]);
+        assert_eq!(labels("all of the red cars", &["the red cars"]), ["the red cars"]);
+        assert!(labels("person next to the van", &["the van"]).is_empty(), "nobody asked for vans");
+        assert_eq!(labels("red car", &["car"]), ["car"]);
         assert_eq!(labels("red car", &["a lorry", "dog"]), ["a lorry", "dog"]);
         assert!(labels("red car", &[]).is_empty());
     }

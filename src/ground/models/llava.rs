@@ -212,7 +212,7 @@ impl Finder for Llava {
     }
 
     fn score_kind(&self) -> ScoreKind {
-        ScoreKind::Logit
+        ScoreKind::TokenProb
     }
 
     fn tokens(&self) -> Option<u64> {

@@ -38,6 +38,13 @@ pub struct Prepared {
     pub placement: Placement,
 }
 
+impl Prepared {
+    /// From the boxes of a model that is not told where the picture, of this size, ends on its canvas.
+    pub fn unmasked(&self, picture: Size) -> Placement {
+        Placement::top_left(picture, self.placement.inner, self.canvas)
+    }
+}
+
 /// Prepares a packed RGB picture. Without a `canvas` it gets one of its own fitted size; a graph of fixed size names
 /// its own, and the picture is shrunk further if it must be.
 pub fn prepare(
@@ -101,6 +108,8 @@ mod tests {
         assert_eq!(got.mask, [[1, 1, 1, 0], [1, 1, 1, 0], [0; 4], [0; 4]].concat());
         assert!(got.pixels.chunks(16).all(|plane| plane.iter().zip(&got.mask).all(|(v, m)| (*v > 2.0) == (*m == 1))));
         assert_eq!(got.placement.to_picture([0.0, 0.0, 1.0, 1.0]).unwrap().corners(), [0.0, 0.0, 6.0, 4.0]);
+        let unmasked = got.unmasked(Size::new(6, 4)).to_picture([0.0, 0.0, 0.75, 0.5]).unwrap();
+        assert_eq!(unmasked.corners(), [0.0, 0.0, 6.0, 4.0], "the border is a part of it");
     }
 
     #[test]

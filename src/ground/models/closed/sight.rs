@@ -103,12 +103,13 @@ impl Sight {
             Self::Laid(lay) => Ok((None, lay.prepare(rgb, size, resampler, out)?)),
             Self::Shortest { image, limits, masked } => {
                 let shown = dino::prepare(rgb, size, *limits, Some(*image), resampler)?;
+                let unmasked = shown.unmasked(size);
                 *out = shown.pixels;
                 let shape = vec![1, image.height as usize, image.width as usize];
                 Ok(if *masked {
                     (Some(Tensor { shape, data: Data::I64(shown.mask) }), shown.placement)
                 } else {
-                    (None, Placement::top_left(size, shown.placement.inner, *image))
+                    (None, unmasked)
                 })
             }
         }
