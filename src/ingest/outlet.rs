@@ -4,6 +4,7 @@
 //! connection that was given up cannot add pictures later.
 
 use std::{
+    hash::{DefaultHasher, Hash, Hasher},
     sync::{
         Arc, LazyLock, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
@@ -49,8 +50,11 @@ pub struct Outlet {
 }
 
 /// What stays the same across connections.
+#[derive(Clone)]
 struct CameraOutlet {
     id: CameraId,
+    /// See [`Frame::origin`].
+    origin: u64,
     canvases: Canvases,
     policy: Policy,
     pace: Pace,
@@ -91,24 +95,24 @@ impl Outlet {
         let pace = Pace::new(fps, live.then(|| CAMERAS.fetch_add(1, SeqCst)));
         let attempts = Arc::default();
         let canvases = canvases.into();
-        let camera = CameraOutlet { id, canvases, policy, pace, decoder_threads: 0, slot, ledger, attempts };
+        let camera = CameraOutlet { id, origin: 0, canvases, policy, pace, decoder_threads: 0, slot, ledger, attempts };
         Self { camera: Arc::new(camera), run: Arc::new(Run::new()) }
     }
 
     /// The same for a source whose software decoder shall have this many threads.
     #[must_use]
     pub fn with_decoder_threads(self, decoder_threads: u32) -> Self {
-        let old = &self.camera;
-        let camera = CameraOutlet {
-            id: old.id.clone(),
-            canvases: old.canvases.clone(),
-            policy: old.policy,
-            pace: old.pace,
-            decoder_threads,
-            slot: Arc::clone(&old.slot),
-            ledger: Arc::clone(&old.ledger),
-            attempts: Arc::default(),
-        };
+        let camera = CameraOutlet { decoder_threads, attempts: Arc::default(), ..CameraOutlet::clone(&self.camera) };
+        Self { camera: Arc::new(camera), run: self.run }
+    }
+
+    /// The same for pictures that come from this address.
+    #[must_use]
+    pub fn of_address(self, uri: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        uri.hash(&mut hasher);
+        let camera =
+            CameraOutlet { origin: hasher.finish(), attempts: Arc::default(), ..CameraOutlet::clone(&self.camera) };
         Self { camera: Arc::new(camera), run: self.run }
     }
 
@@ -181,6 +185,7 @@ impl Outlet {
         let ticket = self.camera.ledger.open();
         let frame = Frame {
             camera: self.camera.id.clone(),
+            origin: self.camera.origin,
             seq: ticket.number(),
             capture,
             pts,

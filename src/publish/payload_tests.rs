@@ -58,6 +58,7 @@ fn grounding(clock: Clock, answers: Vec<Answer>, now: Instant) -> Grounding {
     let size = Size::new(4, 2);
     let frame = Frame {
         camera: CameraId::new("gate").unwrap(),
+        origin: 0,
         seq: 1841,
         capture: Capture { at: captured(), clock },
         pts: Duration::from_micros(61_366_900),

@@ -136,6 +136,8 @@ pub trait FullFrame: Send + Sync {
 pub struct Frame {
     /// Which camera took it.
     pub camera: CameraId,
+    /// The address it came from, as a number: of what a camera showed at one nothing holds at another.
+    pub origin: u64,
     /// Counts the camera's frames from 0 since the daemon started, across reconnects; gaps are dropped frames.
     pub seq: u64,
     /// Capture time and its clock.
@@ -174,6 +176,7 @@ impl Frame {
     pub(crate) fn black(camera: &str, ledger: &Arc<super::Ledger>, source: Size, canvas: Size) -> Self {
         Self {
             camera: CameraId::new(camera).unwrap(),
+            origin: 0,
             seq: 0,
             capture: Capture { at: SystemTime::UNIX_EPOCH, clock: Clock::Arrival },
             pts: Duration::ZERO,

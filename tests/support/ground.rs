@@ -104,6 +104,7 @@ pub(crate) fn frame_of(
 ) -> Arc<Frame> {
     Arc::new(Frame {
         camera: CameraId::new(camera).unwrap(),
+        origin: 0,
         seq: 0,
         capture: Capture { at: SystemTime::now(), clock: Clock::Arrival },
         pts: Duration::ZERO,

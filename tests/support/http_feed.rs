@@ -56,6 +56,7 @@ pub(crate) fn frame(camera: &str, seq: u64, scene: Scene, keep: bool, ledger: &A
     ticket.publish();
     Arc::new(Frame {
         camera: CameraId::new(camera).unwrap(),
+        origin: 0,
         seq,
         capture: Capture { at: SystemTime::now(), clock: Clock::Arrival },
         pts: Duration::ZERO,

@@ -142,6 +142,7 @@ impl Trial {
         let camera = format!("eval-{}", self.ledger.decoded());
         Ok(Arc::new(Frame {
             camera: CameraId::new(&camera).map_err(|e| Failure::of(Exit::Internal, &e))?,
+            origin: 0,
             seq: 0,
             capture: Capture { at: SystemTime::now(), clock: Clock::Arrival },
             pts: Duration::ZERO,

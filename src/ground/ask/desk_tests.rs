@@ -210,7 +210,11 @@ fn fresh_is_what_this_pictures_own_pixels_were_asked() {
     assert_eq!((office.model.looks, office.work.asked(), office.work.reused()), (1, 3, 1));
     // Another picture is another matter.
     assert_eq!(fresh(office.ask(&frame("a", 2, 200, ms(133)), &[all])), [true]);
-    assert_eq!(office.model.looks, 2);
+    assert_eq!(fresh(office.ask(&frame("a", 3, 200, ms(140)), &[all])), [false]);
+    // And so is one that looks the same, of a camera that was pointed elsewhere.
+    let elsewhere = Frame { origin: 1, ..frame("a", 4, 200, ms(150)) };
+    assert_eq!(fresh(office.ask(&elsewhere, &[all])), [true]);
+    assert_eq!(office.model.looks, 3);
 }
 
 #[test]

@@ -26,8 +26,8 @@ pub(super) struct Place {
     /// Whether that is the picture of this frame; else it is one that looks the same.
     pub(super) looked: bool,
     pub(super) used_at: Option<Instant>,
-    /// Size of the camera's own picture: what hits are held in.
-    source: Option<Size>,
+    /// Where the camera's pictures come from, and their size: what hits are held in.
+    source: Option<(u64, Size)>,
 }
 
 /// What is known about a question.
@@ -43,13 +43,16 @@ pub(super) struct Known {
 impl Place {
     /// A frame has come, with its queries: finds out whether it must be looked at.
     pub(super) fn meet(&mut self, frame: &Frame, queries: Vec<Key>, config: &AskConfig, now: Instant) {
-        self.used_at = Some(Instant::now());
-        self.scene.set_queries(queries);
-        let before = self.source.replace(frame.source());
-        if before.is_some_and(|before| before != frame.source()) {
+        let source = (frame.origin, frame.source());
+        if self.source.is_some_and(|(origin, _)| origin != frame.origin) {
+            // It was pointed elsewhere.
+            *self = Self::default();
+        } else if self.source.is_some_and(|before| before != source) {
             // However alike the pictures are on the canvas: what is held is in pixels of another size.
             self.scene.overlook();
         }
+        (self.source, self.used_at) = (Some(source), Some(Instant::now()));
+        self.scene.set_queries(queries);
         self.looked = self.scene.look(&frame.canvas, config, now) != Look::Same;
     }
 

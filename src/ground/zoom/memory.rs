@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Plan;
+use super::{Plan, evidence::Evidence};
 use crate::types::{BBox, CameraId, Query, QueryId, Size};
 
 /// Cameras times queries that are kept in mind.
@@ -28,8 +28,14 @@ const MOST_MISSED: u8 = 8;
 /// not look again where it found something, its seeds do.
 const LASTS: Duration = Duration::from_mins(1);
 
+/// A place that was looked at in vain is left to the search for this long, whatever else says that something is there.
+const RESTS: Duration = Duration::from_secs(1);
+
 /// Of a search that began longer ago than this the first looks say nothing any more.
 const TELLS: Duration = Duration::from_secs(30);
+
+/// What a camera looks at: [`Frame::origin`](crate::types::Frame::origin), and the size of its pictures.
+pub type Scene = (u64, Size);
 
 /// A place to look first.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -40,9 +46,16 @@ pub struct Seed {
     pub crop: Option<BBox>,
     /// Frames on which there was no time to look.
     pub missed: u8,
+    /// What was said of it so far.
+    pub evidence: Evidence,
 }
 
 impl Seed {
+    /// A place of which nothing else is known.
+    pub fn at(bbox: BBox) -> Self {
+        Self { bbox, crop: None, missed: 0, evidence: Evidence::default() }
+    }
+
     /// The same after another frame without a look; `None` once it is no use any more.
     pub fn missed(self) -> Option<Self> {
         (self.missed < MOST_MISSED).then_some(Self { missed: self.missed + 1, ..self })
@@ -66,28 +79,42 @@ pub struct Trail {
     pub cues: Option<Vec<String>>,
     /// Where the query was found last: looked at before anything else.
     seeds: Vec<Seed>,
+    /// Where it was looked for of late, and was not; with when.
+    vain: Vec<(BBox, Instant)>,
     rev: u32,
-    picture: Size,
+    scene: Scene,
     seeded: Instant,
     used: u64,
 }
 
 impl Trail {
-    fn new(rev: u32, picture: Size, now: Instant) -> Self {
-        Self { search: None, cues: None, seeds: Vec::new(), rev, picture, seeded: now, used: 0 }
+    fn new(rev: u32, scene: Scene, now: Instant) -> Self {
+        Self { search: None, cues: None, seeds: Vec::new(), vain: Vec::new(), rev, scene, seeded: now, used: 0 }
     }
 
-    /// Where to look first.
-    pub fn seeds(&self) -> &[Seed] {
-        &self.seeds
+    /// Where to look first, at `now`.
+    pub fn seeds(&self, now: Instant) -> Vec<Seed> {
+        let passed = now.saturating_duration_since(self.seeded);
+        self.seeds.iter().map(|seed| Seed { evidence: seed.evidence.after(passed), ..*seed }).collect()
     }
 
     /// Puts `seeds` in the place of those there were, the first [`MOST_SEEDS`] of them that lie in the picture.
     pub fn seed(&mut self, seeds: impl IntoIterator<Item = Seed>, now: Instant) {
-        let picture = self.picture;
+        let (_, picture) = self.scene;
         let inside = |seed: Seed| Some(Seed { bbox: seed.bbox.clipped(picture)?, ..seed });
         self.seeds = seeds.into_iter().filter_map(inside).take(MOST_SEEDS).collect();
         self.seeded = now;
+    }
+
+    /// Remembers where a look found nothing.
+    pub fn was_vain(&mut self, places: impl IntoIterator<Item = BBox>, now: Instant) {
+        self.vain.retain(|(_, at)| now.saturating_duration_since(*at) < RESTS);
+        self.vain.extend(places.into_iter().map(|bbox| (bbox, now)).take(MOST_SEEDS));
+    }
+
+    /// Places where nothing was found a moment ago.
+    pub fn vain(&self, now: Instant) -> impl Iterator<Item = &BBox> {
+        self.vain.iter().filter(move |(_, at)| now.saturating_duration_since(*at) < RESTS).map(|(bbox, _)| bbox)
     }
 
     /// The search under way, or the one that `begin` makes; to be pursued, and laid down again.
@@ -129,17 +156,17 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// The trail of a query on a camera whose pictures are of size `picture`. What was kept for another revision of the
-    /// query, for pictures of another size, or for too long, is forgotten.
-    pub fn trail(&mut self, camera: &CameraId, query: &Query, picture: Size, now: Instant) -> &mut Trail {
+    /// The trail of a query on a camera. What was kept for another revision of the query, of another scene, or for too long, is
+    /// forgotten.
+    pub fn trail(&mut self, camera: &CameraId, query: &Query, scene: Scene, now: Instant) -> &mut Trail {
         self.count += 1;
         let key = (camera.clone(), query.id.clone());
         if !self.trails.contains_key(&key) && self.trails.len() >= MOST {
             self.forget_oldest();
         }
-        let trail = self.trails.entry(key).or_insert_with(|| Trail::new(query.rev, picture, now));
-        if trail.rev != query.rev || trail.picture != picture {
-            *trail = Trail::new(query.rev, picture, now);
+        let trail = self.trails.entry(key).or_insert_with(|| Trail::new(query.rev, scene, now));
+        if trail.rev != query.rev || trail.scene != scene {
+            *trail = Trail::new(query.rev, scene, now);
         }
         trail.age(now);
         trail.used = self.count;
@@ -180,6 +207,7 @@ mod tests {
     };
 
     const PICTURE: Size = Size { width: 100, height: 50 };
+    const SCENE: Scene = (7, PICTURE);
 
     fn query(id: usize, rev: u32) -> Query {
         let id = QueryId::new(&format!("q{id}")).unwrap();
@@ -199,25 +227,25 @@ mod tests {
     }
 
     fn at(x: f32) -> Seed {
-        Seed { bbox: BBox::new(x, 0.0, x + 10.0, 10.0).unwrap(), crop: None, missed: 0 }
+        Seed::at(BBox::new(x, 0.0, x + 10.0, 10.0).unwrap())
     }
 
     #[test]
     fn seeds_are_few_inside_the_picture_and_forgotten_with_what_they_were_for() {
         let (mut memory, now) = (Memory::default(), Instant::now());
-        let trail = memory.trail(&camera(), &query(0, 1), PICTURE, now);
+        let trail = memory.trail(&camera(), &query(0, 1), SCENE, now);
         trail.seed((0..200u8).map(|i| at(f32::from(i) / 2.0)), now);
-        assert_eq!(trail.seeds().len(), MOST_SEEDS);
+        assert_eq!(trail.seeds(now).len(), MOST_SEEDS);
         trail.seed([at(95.0), at(100.0)], now);
-        assert_eq!(trail.seeds(), [Seed { bbox: BBox::new(95.0, 0.0, 100.0, 10.0).unwrap(), crop: None, missed: 0 }]);
+        assert_eq!(trail.seeds(now), [Seed::at(BBox::new(95.0, 0.0, 100.0, 10.0).unwrap())]);
         let seeds =
-            |memory: &mut Memory, rev, picture, at| memory.trail(&camera(), &query(0, rev), picture, at).seeds().len();
-        assert_eq!(seeds(&mut memory, 1, PICTURE, now + LASTS), 1);
-        assert_eq!(seeds(&mut memory, 1, PICTURE, now + LASTS + Duration::from_millis(1)), 0);
-        for (rev, picture) in [(2, PICTURE), (1, Size::new(50, 50))] {
+            |memory: &mut Memory, rev, scene, at| memory.trail(&camera(), &query(0, rev), scene, at).seeds(at).len();
+        assert_eq!(seeds(&mut memory, 1, SCENE, now + LASTS), 1);
+        assert_eq!(seeds(&mut memory, 1, SCENE, now + LASTS + Duration::from_millis(1)), 0);
+        for (rev, scene) in [(2, SCENE), (1, (7, Size::new(50, 50))), (1, (8, PICTURE))] {
             let mut memory = Memory::default();
-            memory.trail(&camera(), &query(0, 1), PICTURE, now).seed([at(0.0)], now);
-            assert_eq!(seeds(&mut memory, rev, picture, now), 0);
+            memory.trail(&camera(), &query(0, 1), SCENE, now).seed([at(0.0)], now);
+            assert_eq!(seeds(&mut memory, rev, scene, now), 0);
         }
     }
 
@@ -226,7 +254,7 @@ mod tests {
         let (mut memory, start) = (Memory::default(), Instant::now());
         // Whether the search is a new one, and whether it would tell if it were over by now.
         let mut goes_on = |now: Instant| {
-            let trail = memory.trail(&camera(), &query(0, 1), PICTURE, now);
+            let trail = memory.trail(&camera(), &query(0, 1), SCENE, now);
             let mut is_new = false;
             let search = trail.take_up(now, || {
                 is_new = true;
@@ -248,27 +276,27 @@ mod tests {
     fn the_trail_not_followed_longest_makes_room() {
         let (mut memory, now) = (Memory::default(), Instant::now());
         for i in 0..=MOST {
-            memory.trail(&camera(), &query(i, 1), PICTURE, now).seed([at(0.0)], now);
+            memory.trail(&camera(), &query(i, 1), SCENE, now).seed([at(0.0)], now);
             // The first is followed all the time.
-            assert_eq!(memory.trail(&camera(), &query(0, 1), PICTURE, now).seeds().len(), 1);
+            assert_eq!(memory.trail(&camera(), &query(0, 1), SCENE, now).seeds(now).len(), 1);
         }
         assert_eq!(memory.trails.len(), MOST);
-        assert_eq!(memory.trail(&camera(), &query(2, 1), PICTURE, now).seeds().len(), 1);
-        assert_eq!(memory.trail(&camera(), &query(1, 1), PICTURE, now).seeds().len(), 0);
+        assert_eq!(memory.trail(&camera(), &query(2, 1), SCENE, now).seeds(now).len(), 1);
+        assert_eq!(memory.trail(&camera(), &query(1, 1), SCENE, now).seeds(now).len(), 0);
     }
 
     #[test]
     fn what_is_kept_of_a_camera_is_where_it_was_lent_to_and_comes_back() {
         let (mut memory, now, yard) = (Memory::default(), Instant::now(), CameraId::new("yard").unwrap());
         let seeds =
-            |memory: &mut Memory, camera: &CameraId| memory.trail(camera, &query(0, 1), PICTURE, now).seeds().len();
+            |memory: &mut Memory, camera: &CameraId| memory.trail(camera, &query(0, 1), SCENE, now).seeds(now).len();
         for camera in [camera(), yard.clone()] {
-            memory.trail(&camera, &query(0, 1), PICTURE, now).seed([at(0.0)], now);
+            memory.trail(&camera, &query(0, 1), SCENE, now).seed([at(0.0)], now);
         }
         let mut lent = memory.lend(&[&camera()]);
         assert_eq!((lent.trails.len(), memory.trails.len()), (1, 1));
         assert_eq!((seeds(&mut lent, &camera()), seeds(&mut memory, &yard)), (1, 1));
-        lent.trail(&camera(), &query(0, 1), PICTURE, now).seed([at(0.0), at(20.0)], now);
+        lent.trail(&camera(), &query(0, 1), SCENE, now).seed([at(0.0), at(20.0)], now);
         lent.pace = Some(Duration::from_millis(7));
         memory.take_back(lent);
         assert_eq!(
@@ -278,7 +306,7 @@ mod tests {
         // However many were used elsewhere meanwhile, as many are kept as ever.
         let mut lent = memory.lend(&[]);
         for i in 0..=MOST {
-            lent.trail(&camera(), &query(i, 1), PICTURE, now);
+            lent.trail(&camera(), &query(i, 1), SCENE, now);
         }
         memory.take_back(lent);
         assert_eq!(memory.trails.len(), MOST);

@@ -88,7 +88,7 @@ mod tests {
     }
 
     fn seed(x: f32, y: f32, missed: u8) -> Seed {
-        Seed { bbox: square(x, y, 10.0), crop: None, missed }
+        Seed { missed, ..Seed::at(square(x, y, 10.0)) }
     }
 
     /// A crop of the canvas' shape.
@@ -137,7 +137,7 @@ mod tests {
         let (sight, picture) = (Sight { canvas: Size::new(512, 288), detail: 1.0 }, Size::new(1080, 1920));
         let clear = |crop: [f32; 4]| {
             let [x1, y1, x2, y2] = crop;
-            let seed = Seed { bbox: square(500.0, 600.0, 90.0), crop: None, missed: 0 };
+            let seed = Seed::at(square(500.0, 600.0, 90.0));
             clarity(&BBox::new(x1, y1, x2, y2).unwrap(), &seed, sight, picture)
         };
         let near = |a: f32, b: f32| (a - b).abs() < 1e-3;

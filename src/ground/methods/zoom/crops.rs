@@ -12,7 +12,7 @@ use super::{
     Stop, Zoom,
     cover::{coarseness, covering, holds, shows},
     look::{self, Look, Sight},
-    merge,
+    merge::{self, Seen},
 };
 use crate::{
     ground::{
@@ -113,14 +113,14 @@ pub fn answer<M: Selector>(
     let sight = Sight { canvas: frame.canvas.size, detail: zoom.detail };
     let first = Look::of(whole, root.proposals, root.canvas, &root.scores, root.none, (bar, sight));
     let (text, exist, batch, exhaustive) = (query.text.as_str(), bars.exist, zoom.batch, zoom.exhaustive);
-    let (seeds, looks) = (zoom.seeds(ask), vec![(whole.crop, first)]);
+    let (seeds, looks) = (zoom.seeds(ask, &first.picks), vec![(whole.crop, first)]);
     let mut eye = Eye { model, frame, sight, text, bar, exist, batch, exhaustive, seeds: &seeds, looks, crops };
     let (now, seen_at, mut meter) = (zoom.now, zoom.seen_at(frame), zoom.meter());
     let trail = zoom.trail(ask);
     if frame.full.is_none() || eye.is_settled(&eye.looks[0].1) {
         trail.give_up();
         trail.seed([], seen_at);
-        return Ok(Ok(eye.hits().into()));
+        return Ok(Ok(hits(&eye.found()).into()));
     }
     let mut search = trail.take_up(seen_at, || eye.plan());
     let searched = eye.search(&mut search.plan, &mut meter, now);
@@ -131,13 +131,32 @@ pub fn answer<M: Selector>(
         Ok((_, unseen)) => unseen,
         Err(stop) => return stop.told(),
     };
-    let hits = eye.hits();
-    let complete = unseen.is_empty();
-    let near =
-        hits.iter().filter(|hit| hit.crop.is_some()).map(|hit| Seed { bbox: hit.pick.bbox, crop: hit.crop, missed: 0 });
-    // What there was no time for comes first the next time.
-    trail.seed(unseen.into_iter().filter_map(Seed::missed).chain(near), seen_at);
-    if hits.is_empty() && !over { Stop::Unfinished.told() } else { Ok(Ok(Finds { hits, complete })) }
+    let found = eye.found();
+    let again: Vec<_> = found.iter().filter_map(|one| known(one, &seeds)).collect();
+    // What there was no time for comes first the next time; where it is that this picture shows anyhow is known.
+    let told = |seed: &Seed| again.iter().any(|again| again.bbox.iou(&seed.bbox) >= look::MOVED);
+    let lost: Vec<_> = unseen.into_iter().filter(|seed| !told(seed)).collect();
+    let complete = lost.is_empty();
+    let vain = seeds.iter().filter(|seed| !told(seed) && !lost.contains(seed)).map(|seed| seed.bbox);
+    trail.was_vain(vain, seen_at);
+    trail.seed(lost.into_iter().filter_map(Seed::missed).chain(again), seen_at);
+    if found.is_empty() && !over { Stop::Unfinished.told() } else { Ok(Ok(Finds { hits: hits(&found), complete })) }
+}
+
+fn hits(found: &[Seen]) -> Vec<Hit> {
+    found.iter().map(|one| Hit { pick: one.pick, kind: ScoreKind::TokenProb, crop: one.crop }).collect()
+}
+
+/// Where to look first for what was found: in its crop, or in that in which it was found before.
+fn known(one: &Seen, seeds: &[Seed]) -> Option<Seed> {
+    let Seen { pick: Pick { bbox, .. }, crop, evidence, .. } = *one;
+    if crop.is_some() {
+        return Some(Seed { bbox, crop, missed: 0, evidence });
+    }
+    let overlap = |seed: &Seed| seed.bbox.iou(&bbox);
+    let before = seeds.iter().max_by(|a, b| overlap(a).total_cmp(&overlap(b)))?;
+    let seed = Seed { bbox, evidence, ..before.missed()? };
+    (one.is_small && overlap(before) >= look::MOVED).then_some(seed)
 }
 
 /// A model that looks at one frame for one query, and what it saw.
@@ -328,27 +347,32 @@ impl<M: Selector> Eye<'_, M> {
         look.yes >= self.exist && best && !boxes.any(|bbox| look.is_small(bbox))
     }
 
-    /// What all looks found together.
-    fn hits(&self) -> Vec<Hit> {
+    /// What all looks found together, earlier ones at what was found before among them: what is faint just now may be what it
+    /// was, and what shows itself for once may not.
+    fn found(&self) -> Vec<Seen> {
         let looks: Vec<&Look> = self.looks.iter().map(|(_, look)| look).collect();
-        let [whole, crops @ ..] = looks.as_slice() else { return Vec::new() };
-        if crops.is_empty() {
-            return Hit::all(whole.picks.clone(), ScoreKind::TokenProb);
-        }
         let picture = self.frame.source();
         let mut seen = Vec::new();
         for (i, look) in looks.iter().enumerate() {
             if i > 0 && look.yes < self.exist {
                 continue;
             }
-            let kept = look.picks.iter().filter(|pick| !look.placed.cuts(&pick.bbox, picture, EDGE));
-            let agreed = kept.map(|pick| Pick { score: look::agreed(&looks, i, pick, picture), ..*pick });
-            seen.extend(agreed.filter(|pick| pick.score >= self.bar.score).map(|pick| merge::Seen {
-                pick,
-                crop: (i > 0).then_some(look.placed.crop),
-                across: look.placed.crop.width(),
-                is_small: look.is_small(&pick.bbox),
-            }));
+            for (pick, before) in look.candidates(self.seeds) {
+                if i > 0 && look.placed.cuts(&pick.bbox, picture, EDGE) {
+                    continue;
+                }
+                let evidence = look::agreed(&looks, i, &pick, picture).with(before);
+                let score = evidence.mean().unwrap_or(pick.score);
+                if score >= self.bar.score {
+                    seen.push(Seen {
+                        pick: Pick { score, ..pick },
+                        crop: (i > 0).then_some(look.placed.crop),
+                        across: look.placed.crop.width(),
+                        is_small: look.is_small(&pick.bbox),
+                        evidence,
+                    });
+                }
+            }
         }
         merge::merged(seen, self.bar.nms_iou)
     }

@@ -151,9 +151,25 @@ fn a_large_thing_does_not_settle_it_where_small_ones_are_known() {
 }
 
 #[test]
+fn where_nothing_was_a_moment_ago_no_look_is_spent_nor_where_the_whole_picture_shows_it() {
+    let large = Thing { bbox: bbox([40.0, 40.0, 240.0, 240.0]), within: 640.0 };
+    let gone = bbox([500.0, 200.0, 520.0, 220.0]);
+    let mut street = Street::new(&[large]);
+    street.followed.set(&street.camera, vec![(street.query.id.clone(), gone)]);
+    assert!(matches!(street.finds(&[large]), (1.., true)));
+    assert_eq!(street.finds(&[large]), (0, true), "it is followed still, and was looked for in vain");
+    let mut street = Street::new(&[]);
+    street.followed.set(&street.camera, vec![(street.query.id.clone(), gone)]);
+    let frame = Frame::black("gate", &street.ledger, SOURCE, CANVAS);
+    let ask = Ask { frame: &frame, query: &street.query };
+    let shown = Pick { bbox: bbox([502.0, 201.0, 522.0, 221.0]), score: 0.9 };
+    assert_eq!((street.zoom.seeds(&ask, &[]).len(), street.zoom.seeds(&ask, &[shown]).len()), (1, 0));
+}
+
+#[test]
 fn no_crop_of_a_tall_picture_is_taken_for_clearer_than_its_height_allows() {
     // Together they would need a crop as wide as the picture, which is no more than is seen well, and higher.
-    let at = |y: f32| Seed { bbox: bbox([500.0, y, 540.0, y + 40.0]), crop: None, missed: 0 };
+    let at = |y: f32| Seed::at(bbox([500.0, y, 540.0, y + 40.0]));
     let (seeds, ledger) = ([at(300.0), at(1200.0)], Arc::default());
     let frame = Frame::black("gate", &ledger, Size::new(1080, 1920), Size::new(512, 288));
     let (mut model, mut crops) = (Seer { cuts: Arc::default(), things: Vec::new() }, Crops::default());

@@ -7,7 +7,7 @@ use crate::{
             regions::{Bar, Pick},
             retrieve::{self, Proposals},
         },
-        zoom::crop::Placed,
+        zoom::{crop::Placed, evidence::Evidence, memory::Seed},
     },
     types::{BBox, Size},
 };
@@ -20,6 +20,9 @@ const HINT: f32 = 0.05;
 
 /// Boxes of two looks that overlap this much are one thing.
 const SAME: f32 = 0.4;
+
+/// A thing's boxes on two pictures, one after the other, overlap this much.
+pub(super) const MOVED: f32 = 0.2;
 
 /// Beyond this share it is too near to be known for what it is.
 const TOO_NEAR: f32 = 0.75;
@@ -99,6 +102,36 @@ impl Look {
         if share > TOO_NEAR { TOO_NEAR / share / 2.0 } else { (share / SMALL).min(1.0).powi(2) }
     }
 
+    /// What may be reported, with what was said of it before: the matches, and fainter regions where seeds are.
+    pub(super) fn candidates(&self, seeds: &[Seed]) -> Vec<(Pick, Evidence)> {
+        let again = self.again(seeds);
+        let same = |a: &Pick, b: &Pick| a.bbox.iou(&b.bbox) >= SAME;
+        let before = |pick: &Pick| {
+            again.iter().find(|(other, _)| same(other, pick)).map_or_else(Evidence::default, |(_, seed)| seed.evidence)
+        };
+        let picks = self.picks.iter().map(|pick| (*pick, before(pick)));
+        let faint = again.iter().filter(|(pick, _)| !self.picks.iter().any(|other| same(other, pick)));
+        picks.chain(faint.map(|(pick, seed)| (*pick, seed.evidence))).collect()
+    }
+
+    /// Where seeds of which something was said before are on it: the best regions that lie where they were, one for each.
+    fn again<'a>(&self, seeds: &'a [Seed]) -> Vec<(Pick, &'a Seed)> {
+        let mut found: Vec<(Pick, &Seed)> = Vec::new();
+        let known = seeds.iter().filter(|seed| seed.evidence.mean().is_some());
+        let mut left: Vec<_> = known.collect();
+        for pick in &self.faint {
+            if found.iter().any(|(other, _)| other.bbox.iou(&pick.bbox) >= SAME) {
+                continue;
+            }
+            let overlaps = left.iter().map(|seed| seed.bbox.iou(&pick.bbox)).enumerate();
+            let Some((at, overlap)) = overlaps.max_by(|a, b| a.1.total_cmp(&b.1)) else { break };
+            if overlap >= MOVED {
+                found.push((*pick, left.swap_remove(at)));
+            }
+        }
+        found
+    }
+
     /// How well the box fits, by this look: that of the best region there, 0 where there is none.
     fn score_of(&self, bbox: &BBox) -> f32 {
         let there = self.faint.iter().find(|pick| pick.bbox.iou(bbox) >= SAME);
@@ -106,10 +139,10 @@ impl Look {
     }
 }
 
-/// The score of a match of the look numbered `own`, by all looks that show it whole: their mean, each weighed by how well
-/// it shows a thing of that size. What one look takes for the thing, and the others do not, falls.
-pub(super) fn agreed(looks: &[&Look], own: usize, pick: &Pick, picture: Size) -> f32 {
-    let (mut sum, mut weights) = (0.0, 0.0);
+/// What all looks that show a match of the look numbered `own` whole say of it, each weighed by how well it shows a thing of
+/// that size. What one look takes for the thing, and the others do not, falls.
+pub(super) fn agreed(looks: &[&Look], own: usize, pick: &Pick, picture: Size) -> Evidence {
+    let mut said = Evidence::default();
     for (i, look) in looks.iter().enumerate() {
         let score = if i == own {
             pick.score
@@ -118,10 +151,9 @@ pub(super) fn agreed(looks: &[&Look], own: usize, pick: &Pick, picture: Size) ->
         } else {
             continue;
         };
-        let weight = look.weight(&pick.bbox);
-        (sum, weights) = (sum + weight * score, weights + weight);
+        said = said.with(Evidence::of(score, look.weight(&pick.bbox)));
     }
-    if weights > 0.0 { sum / weights } else { pick.score }
+    said
 }
 
 #[cfg(test)]
@@ -157,7 +189,7 @@ mod tests {
     }
 
     fn score(looks: &[&Look], own: usize) -> f32 {
-        agreed(looks, own, &looks[own].picks[0], PICTURE)
+        agreed(looks, own, &looks[own].picks[0], PICTURE).mean().unwrap()
     }
 
     const WHOLE: [f32; 4] = [0.0, 0.0, 800.0, 400.0];
@@ -186,6 +218,22 @@ mod tests {
         assert!((score(&[&far, &elsewhere], 0) - 0.9).abs() < 1e-4);
         let across = look([150.0, 0.0, 550.0, 200.0], &[]);
         assert!((score(&[&far, &across], 0) - 0.9).abs() < 1e-4, "it is cut there");
+    }
+
+    #[test]
+    fn what_was_believed_before_is_found_where_it_is_faint_and_once_at_most() {
+        let (thing, again, other) =
+            ([100.0, 50.0, 200.0, 150.0], [110.0, 50.0, 210.0, 150.0], [500.0, 50.0, 600.0, 150.0]);
+        let seen = look(WHOLE, &[(thing, 0.3), (again, 0.25), (other, 0.3)]);
+        assert!(seen.candidates(&[]).is_empty(), "it is below the bar");
+        let [x1, y1, x2, y2] = [130.0, 50.0, 230.0, 150.0];
+        let seed = Seed { evidence: Evidence::of(0.9, 1.0), ..Seed::at(BBox::new(x1, y1, x2, y2).unwrap()) };
+        let [(pick, before)] = seen.candidates(&[seed])[..] else { panic!("{:?}", seen.candidates(&[seed])) };
+        assert_eq!((pick.bbox.corners(), before), (thing, seed.evidence));
+        let said = agreed(&[&seen], 0, &pick, PICTURE).with(before).mean().unwrap();
+        assert!((said - 0.6).abs() < 1e-3, "{said}");
+        // Of a place where something should be, and nothing was said yet, nothing is believed.
+        assert!(seen.candidates(&[Seed { evidence: Evidence::default(), ..seed }]).is_empty());
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //! small box beside a finer one is the same thing seen worse.
 
 use crate::{
-    ground::methods::{Hit, regions::Pick},
-    types::{BBox, ScoreKind},
+    ground::{methods::regions::Pick, zoom::evidence::Evidence},
+    types::BBox,
 };
 
 /// Of two views' boxes that overlap more than this, one stays; less than within a view, as small boxes are imprecise.
@@ -26,10 +26,12 @@ pub struct Seen {
     pub across: f32,
     /// Whether it is small on the view's canvas.
     pub is_small: bool,
+    /// What was said of it, on earlier pictures too.
+    pub evidence: Evidence,
 }
 
 /// One match for each thing, best first. Of boxes in one view that overlap more than `nms_iou` the better one stays.
-pub fn merged(mut seen: Vec<Seen>, nms_iou: f32) -> Vec<Hit> {
+pub fn merged(mut seen: Vec<Seen>, nms_iou: f32) -> Vec<Seen> {
     seen.sort_by(|a, b| {
         let by_view = if a.is_small { a.across.total_cmp(&b.across) } else { b.across.total_cmp(&a.across) };
         a.is_small.cmp(&b.is_small).then(by_view).then(b.pick.score.total_cmp(&a.pick.score))
@@ -45,10 +47,8 @@ pub fn merged(mut seen: Vec<Seen>, nms_iou: f32) -> Vec<Hit> {
             kept.push(one);
         }
     }
-    let mut hits: Vec<_> =
-        kept.into_iter().map(|one| Hit { pick: one.pick, kind: ScoreKind::TokenProb, crop: one.crop }).collect();
-    hits.sort_by(|a, b| b.pick.score.total_cmp(&a.pick.score));
-    hits
+    kept.sort_by(|a, b| b.pick.score.total_cmp(&a.pick.score));
+    kept
 }
 
 /// How much of the smaller box lies in the other.
@@ -69,10 +69,11 @@ mod tests {
         let [x1, y1, x2, y2] = corners;
         let crop = crop.and_then(|side| BBox::new(0.0, 0.0, side, side));
         let across = crop.map_or(1000.0, |crop| crop.width());
-        Seen { pick: Pick { bbox: BBox::new(x1, y1, x2, y2).unwrap(), score }, crop, across, is_small }
+        let pick = Pick { bbox: BBox::new(x1, y1, x2, y2).unwrap(), score };
+        Seen { pick, crop, across, is_small, evidence: Evidence::default() }
     }
 
-    fn corners(hits: &[Hit]) -> Vec<([f32; 4], f32, bool)> {
+    fn corners(hits: &[Seen]) -> Vec<([f32; 4], f32, bool)> {
         hits.iter().map(|hit| (hit.pick.bbox.corners(), hit.pick.score, hit.crop.is_some())).collect()
     }
 
@@ -120,7 +121,7 @@ mod tests {
                 }
             }
             for one in &seen {
-                let near = |hit: &Hit| {
+                let near = |hit: &Seen| {
                     hit.pick.bbox.iou(&one.pick.bbox) > 0.299 || inside(&hit.pick.bbox, &one.pick.bbox) > 0.699
                 };
                 prop_assert!(hits.iter().any(near), "{:?} is lost", one);

@@ -16,7 +16,7 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{Unanswered, retrieve::Ask};
+use super::{Unanswered, regions::Pick, retrieve::Ask};
 use crate::{
     ground::{
         GroundError,
@@ -25,7 +25,7 @@ use crate::{
             memory::{MOST_SEEDS, Memory, Seed, Trail},
         },
     },
-    types::{CameraId, Followed, Frame},
+    types::{BBox, CameraId, Followed, Frame},
 };
 
 mod cover;
@@ -139,23 +139,32 @@ impl Zoom {
     fn trail(&mut self, ask: &Ask<'_>) -> &mut Trail {
         let Ask { frame, query } = *ask;
         let seen_at = self.seen_at(frame);
-        self.memory.trail(&frame.camera, query, frame.source(), seen_at)
+        self.memory.trail(&frame.camera, query, (frame.origin, frame.source()), seen_at)
     }
 
     /// Where a query is looked for first: where it was found last, and where objects that answered it should be by now.
-    fn seeds(&mut self, ask: &Ask<'_>) -> Vec<Seed> {
+    /// Where something answers that was `reported` anyhow, or where nothing was a moment ago, no look is spent.
+    fn seeds(&mut self, ask: &Ask<'_>, reported: &[Pick]) -> Vec<Seed> {
         let Ask { frame, query } = *ask;
         // As published, each picture is searched for itself.
         if self.exhaustive {
             return Vec::new();
         }
-        let mut seeds = self.trail(ask).seeds().to_vec();
+        let seen_at = self.seen_at(frame);
+        let trail = self.trail(ask);
+        let (mut seeds, vain) = (trail.seeds(seen_at), trail.vain(seen_at).copied().collect::<Vec<_>>());
+        let spared = |bbox: &BBox| {
+            let mut known = vain.iter().chain(reported.iter().map(|pick| &pick.bbox));
+            known.any(|known| known.iou(bbox) >= SAME_SEED)
+        };
         for bbox in self.followed.of(&frame.camera, &query.id) {
-            if let Some(bbox) = bbox.clipped(frame.source())
-                && seeds.len() < MOST_SEEDS
-                && seeds.iter().all(|seed| seed.bbox.iou(&bbox) < SAME_SEED)
-            {
-                seeds.push(Seed { bbox, crop: None, missed: 0 });
+            let Some(bbox) = bbox.clipped(frame.source()) else { continue };
+            // What is followed has moved on since it was found.
+            let overlaps = seeds.iter().map(|seed| seed.bbox.iou(&bbox)).enumerate();
+            match overlaps.max_by(|a, b| a.1.total_cmp(&b.1)) {
+                Some((at, overlap)) if overlap >= SAME_SEED => seeds[at].bbox = bbox,
+                _ if seeds.len() < MOST_SEEDS && !spared(&bbox) => seeds.push(Seed::at(bbox)),
+                _ => {}
             }
         }
         seeds

@@ -33,6 +33,9 @@ mod locate;
 /// Words that a phrase about several things has at least: `car left of the van`.
 const RELATES: usize = 4;
 
+/// Of two boxes that overlap more than this, found in two places, one stays.
+const SAME: f32 = 0.5;
+
 /// Things that are searched for at most.
 const MOST_CUES: usize = 4;
 
@@ -84,8 +87,8 @@ fn one<W: Judge>(
     hits.sort_by(|a, b| b.pick.score.total_cmp(&a.pick.score));
     let seen_at = zoom.seen_at(frame);
     let near = hits.iter().filter(|hit| hit.crop.is_some());
-    let near = near.map(|hit| Seed { bbox: hit.pick.bbox, crop: hit.crop, missed: 0 });
-    let complete = unseen.is_empty();
+    let near = near.map(|hit| Seed { crop: hit.crop, ..Seed::at(hit.pick.bbox) });
+    let complete = unseen.is_empty() && (over || !cues::is_all(&query.text));
     // What there was no time for comes first the next time.
     zoom.trail(ask).seed(unseen.into_iter().filter_map(Seed::missed).chain(near), seen_at);
     if hits.is_empty() && !over { Err(Stop::Unfinished) } else { Ok(Finds { hits, complete }) }
@@ -123,14 +126,18 @@ impl<W: Judge> Eye<'_, W> {
         let (renewed, unseen) = self.revisit(zoom, ask, full, &mut meter)?;
         // Things that are related have to be seen together.
         let related = cues.len() > 1;
-        let located = self.locate_near(&renewed, ask.query, related)?;
-        // A place that is said to show it, and in which nothing is located, is no find.
-        let (hits, over) = if located.is_empty() {
-            let (found, over) = self.pursue(zoom, ask, full, &cues, &mut meter)?;
-            (self.locate_near(&found, ask.query, related)?, over)
-        } else {
-            (located, true)
-        };
+        let mut hits = self.locate_near(&renewed, ask.query, related)?;
+        let mut over = true;
+        // A place that is said to show it, and in which nothing is located, is no find. Where all are wanted there may be more.
+        if hits.is_empty() || cues::is_all(&ask.query.text) {
+            let found;
+            (found, over) = self.pursue(zoom, ask, full, &cues, &mut meter)?;
+            for hit in self.locate_near(&found, ask.query, related)? {
+                if hits.iter().all(|known| known.pick.bbox.iou(&hit.pick.bbox) < SAME) {
+                    hits.push(hit);
+                }
+            }
+        }
         zoom.remember(&meter);
         Ok(Searched { hits, unseen, over })
     }
@@ -145,7 +152,7 @@ impl<W: Judge> Eye<'_, W> {
     ) -> Result<(Vec<Area>, Vec<Seed>), Stop> {
         let (now, source) = (zoom.now, ask.frame.source());
         let question = cues::question_about(&ask.query.text);
-        let mut seeds = zoom.seeds(ask);
+        let mut seeds = zoom.seeds(ask, &[]);
         // Each has its turn.
         seeds.sort_by_key(|seed| Reverse(seed.missed));
         let mut asking = Asking { eye: self, full };

@@ -354,6 +354,18 @@ fn all_of_a_kind_are_collected() {
 }
 
 #[test]
+fn where_all_are_wanted_one_that_is_where_it_was_does_not_end_the_search() {
+    for (text, questions) in [("all kites", 2..=6), ("kite", 1..=1)] {
+        let (mut model, mut zoom) = (Oracle::new(THING, 1000.0), zoom(100));
+        is_at_the_thing(&ask(&mut zoom, &mut model, text));
+        zoom.budget.passes = 6;
+        model.asked.clear();
+        is_at_the_thing(&ask(&mut zoom, &mut model, text));
+        assert!(questions.contains(&model.asked.len()), "{text}: {} questions", model.asked.len());
+    }
+}
+
+#[test]
 fn a_picture_that_cannot_be_cut_is_its_own_querys_trouble() {
     let map = Arc::new(Map { fails: true, ..Map::default() });
     let (frame, query) = (frame(map), query("kite"));
