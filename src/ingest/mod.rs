@@ -19,6 +19,7 @@ mod launched;
 pub mod mark;
 mod outlet;
 mod pace;
+mod patience;
 mod pipeline;
 mod planes;
 mod rtsp_clip;

@@ -2,7 +2,7 @@
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use serde::Serialize;
@@ -92,18 +92,6 @@ impl RestartReason {
             Self::StateChange => "state_change",
             Self::CodecChanged => "codec_changed",
         }
-    }
-
-    /// Whether a person must put it right. It is tried rarely from the first failure on, because cameras lock accounts
-    /// after a few wrong passwords.
-    pub fn needs_a_person(self) -> bool {
-        matches!(self, Self::Unauthorized | Self::Tls)
-    }
-
-    /// The longest wait before the next attempt. A camera that comes back must be live within two seconds and a
-    /// keyframe, so all but what needs a person is tried every second.
-    pub fn longest_wait(self) -> Duration {
-        Duration::from_secs(if self.needs_a_person() { 10 } else { 1 })
     }
 }
 

@@ -17,17 +17,13 @@ use tracing::{Instrument, error, info, info_span, warn};
 
 use super::{
     CameraConfig, CameraStatus, End, Opener, Outlet, Policy, RestartReason, Restarts, Slot, Source, State, diagnose,
+    patience::{FIRST_WAIT, PERSON, Patience},
     public_uri,
+    secrets::Access,
     source::{is_finite, is_http},
 };
-use crate::{
-    backoff::Backoff,
-    types::{Canvases, Ledger},
-};
+use crate::types::{Canvases, Ledger};
 
-/// First wait before trying again; it doubles up to [`RestartReason::longest_wait`], or is that at once for what
-/// [needs a person](RestartReason::needs_a_person).
-const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// Opening and the first keyframe may take this long, besides the camera's own stall time.
 const FIRST_FRAME: Duration = Duration::from_secs(10);
 /// The same for a file. GStreamer's decodebin sometimes swallows the error of a damaged file, so this is not rare.
@@ -90,7 +86,8 @@ pub fn start(config: CameraConfig, options: &Options, opener: Arc<dyn Opener>, l
     let slot = Arc::new(Slot::new(options.policy, Arc::clone(&options.ready)));
     let (id, canvases, policy) = (config.id.clone(), options.canvases.clone(), options.policy);
     let outlet = Outlet::new(id, canvases, policy, config.fps, Arc::clone(&slot), Arc::clone(&ledger))
-        .with_decoder_threads(options.decoder_threads);
+        .with_decoder_threads(options.decoder_threads)
+        .of_address(&config.uri);
     let span = info_span!("camera", camera = %config.id);
     let shared = Arc::new(Shared { config, slot, ledger, restarts: Restarts::default(), ended: Mutex::default() });
     let (publish, status) =
@@ -171,6 +168,9 @@ struct Supervisor {
     gives_stills: bool,
 }
 
+/// A user name and a password, as far as there are any.
+type Credentials = Option<(Option<String>, Option<String>)>;
+
 /// One connection, finished.
 struct Run {
     end: End,
@@ -193,7 +193,7 @@ impl Supervisor {
             tokio::select! {
                 biased;
                 () = stopped(&mut stop) => break Ok(()),
-                () = sleep(longest_wait()) => {}
+                () = sleep(PERSON) => {}
             }
         };
         self.outlet.retire();
@@ -203,8 +203,9 @@ impl Supervisor {
 
     /// Connects until stopped, or once.
     async fn retry(&mut self, stop: &mut watch::Receiver<bool>) -> Result<(), String> {
-        let mut backoff = Backoff::new(FIRST_WAIT, longest_wait());
+        let mut patience = Patience::new();
         loop {
+            let credentials = self.credentials();
             let Some(run) = self.run_once(stop).await else { return Ok(()) };
             self.shared.restarts.count(run.end.reason);
             if self.plays_once() {
@@ -224,17 +225,33 @@ impl Supervisor {
                 STILL.saturating_sub(run.whole)
             } else {
                 if run.live.is_some_and(|l| l >= RECOVERED) {
-                    backoff.reset();
+                    patience.recovered();
                 }
                 self.went_down(&run.end);
-                wait(&mut backoff, run.end.reason, rand::random())
+                patience.after(run.end.reason, rand::random())
             };
             tokio::select! {
                 biased;
                 () = stopped(stop) => return Ok(()),
-                () = sleep(wait) => {}
+                () = self.pause(wait, &credentials) => {}
             }
         }
+    }
+
+    /// Waits, but no longer than until there are other credentials than those that an attempt was made with.
+    async fn pause(&self, wait: Duration, credentials: &Credentials) {
+        let until = Instant::now() + wait;
+        while let left = until.saturating_duration_since(Instant::now())
+            && !left.is_zero()
+            && (wait <= PERSON || self.credentials() == *credentials)
+        {
+            sleep(left.min(PERSON)).await;
+        }
+    }
+
+    /// As the next attempt would use them; `None` where they cannot be read.
+    fn credentials(&self) -> Credentials {
+        Access::of(&self.shared.config).ok().map(|access| (access.user, access.password))
     }
 
     /// One connection from opening to teardown; `None` if it was stopped from outside.
@@ -374,17 +391,6 @@ async fn last(source: &mut dyn Source, outlet: &Outlet, config: &CameraConfig, s
             () = sleep(left.max(Duration::from_millis(10))) => {}
         }
     }
-}
-
-/// The longest wait before any attempt.
-fn longest_wait() -> Duration {
-    RestartReason::ALL.iter().map(|r| r.longest_wait()).max().unwrap_or(FIRST_WAIT)
-}
-
-/// The next wait, jittered: it grows to the longest that the reason allows, or is that from the first.
-fn wait(backoff: &mut Backoff, reason: RestartReason, unit: f32) -> Duration {
-    let (grown, most) = (backoff.next(unit), reason.longest_wait());
-    if grown <= most && !reason.needs_a_person() { grown } else { most.mul_f32(0.5 + 0.5 * unit.clamp(0.0, 1.0)) }
 }
 
 fn stalled(config: &CameraConfig, limit: Duration) -> End {

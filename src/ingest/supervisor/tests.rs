@@ -130,7 +130,7 @@ async fn reached(camera: &Camera, state: State) -> CameraStatus {
 #[tokio::test(start_paused = true)]
 async fn a_camera_that_refuses_a_password_is_asked_rarely_from_the_first() {
     for (reason, asked) in [
-        (RestartReason::Unauthorized, [1..=1u32, 4..=7]),
+        (RestartReason::Unauthorized, [1..=1u32, 2..=3]),
         (RestartReason::Tls, [1..=1, 4..=7]),
         (RestartReason::Unreachable, [5..=20, 30..=70]),
     ] {
@@ -148,6 +148,29 @@ async fn a_camera_that_refuses_a_password_is_asked_rarely_from_the_first() {
         }
         camera.stop().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_corrected_password_is_tried_soon_however_often_another_was_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    std::fs::write(&file, "wrong").unwrap();
+    let times = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&times);
+    let opener = opens(move |_| {
+        counted.fetch_add(1, SeqCst);
+        Err(End::new(RestartReason::Unauthorized, "no"))
+    });
+    let config =
+        CameraConfig { username: Some("viewer".into()), password_file: Some(file.clone()), ..config("rtsp://h/s") };
+    let camera = start(config, &options(Restart::Forever), opener, Arc::default());
+    sleep(Duration::from_mins(60)).await;
+    let before = times.load(SeqCst);
+    assert!((8..=16).contains(&before), "{before} times in an hour");
+    std::fs::write(&file, "right").unwrap();
+    sleep(Duration::from_secs(15)).await;
+    assert_eq!(times.load(SeqCst), before + 1);
+    camera.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
