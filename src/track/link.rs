@@ -12,6 +12,9 @@ use crate::types::{BBox, Best, EventKind, Match, Query, TrackEvent, seconds};
 /// camera silent nobody should believe in them any more.
 pub(super) const SHED_PATIENCE: u32 = 4;
 
+/// A clock that is behind what it said before by more than this was set back; by less, two clocks differ.
+const SET_BACK: Duration = Duration::from_secs(15);
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -48,13 +51,21 @@ impl Link {
     /// It was matched again.
     pub(super) fn see(&mut self, found: &Match, now: Instant, captured: SystemTime) {
         // A camera's own clock may come to be known, or doubted, only after it was first seen.
-        (self.seen_at, self.last_seen, self.bbox) = (now, captured.max(self.last_seen), found.bbox);
+        self.last_seen = if self.is_from_ahead(captured) { captured } else { captured.max(self.last_seen) };
+        self.first_seen = self.first_seen.min(self.last_seen);
+        self.best.at = self.best.at.min(self.last_seen);
+        (self.seen_at, self.bbox) = (now, found.bbox);
         (self.missed, self.frames) = (false, self.frames + 1);
         // A score that is no number never wins, and never stays.
         let best = self.best.found.score;
         if found.score > best || (best.is_nan() && !found.score.is_nan()) {
             self.best = Best { found: found.clone(), at: captured };
         }
+    }
+
+    /// Whether the clock was ahead when it was seen before, and has been set back since.
+    fn is_from_ahead(&self, captured: SystemTime) -> bool {
+        self.last_seen.duration_since(captured).is_ok_and(|ahead| ahead > SET_BACK)
     }
 
     /// See [`super::Tracker::rescale`].

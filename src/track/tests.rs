@@ -85,6 +85,25 @@ fn kinds(events: &[TrackEvent]) -> Vec<(EventKind, u64, &str)> {
 const BOX: [f32; 4] = [100.0, 100.0, 160.0, 220.0];
 
 #[test]
+fn an_object_is_not_seen_in_the_future_of_a_clock_that_was_set_back() {
+    let (mut bench, q) = (Bench::new(), query("q"));
+    let hour = Duration::from_hours(1);
+    let mut seen = |ms: u64, clock: SystemTime| {
+        bench.tracker.update(&mut [ok(&q, vec![found(BOX, 0.9)])], bench.start + Duration::from_millis(ms), clock)
+    };
+    let ahead = SystemTime::UNIX_EPOCH + 9 * hour;
+    seen(0, ahead);
+    seen(500, ahead + Duration::from_millis(500));
+    let right = ahead - hour + Duration::from_secs(6);
+    let update = seen(6000, right);
+    assert_eq!(kinds(&update), [(EventKind::Update, 1, "q")]);
+    assert_eq!((update[0].first_seen, update[0].last_seen, update[0].best.at), (right, right, right));
+    // A camera's clock that comes to be doubted is a few seconds off.
+    let late = seen(12_000, right - Duration::from_secs(9));
+    assert_eq!(late[0].last_seen, right);
+}
+
+#[test]
 fn an_object_is_new_then_updated_then_ended() {
     let (mut bench, q) = (Bench::new(), query("q"));
     assert!(bench.update(0, &mut [ok(&q, vec![found(BOX, 0.6)])]).is_empty());
