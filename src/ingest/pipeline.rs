@@ -21,8 +21,9 @@ use super::{
     address::file_path,
     clock::{Arrivals, SenderReport},
     gate::Gate,
+    public_uri,
     secrets::Access,
-    source::is_finite,
+    source::{is_finite, is_http},
     tap::Tap,
     template::Template,
     upright::set_upright,
@@ -140,6 +141,9 @@ pub(super) fn build(
     watch_source(&source, facts);
     let live = !is_finite(config);
     watch_decoders(&pipeline, facts, outlet.decoder_threads(), live);
+    if is_http(config) {
+        keep_to_the_web(&pipeline, config, facts);
+    }
     set_upright(&pipeline, &sink);
     set_sink(&sink, outlet, facts, live);
     Ok(pipeline)
@@ -328,6 +332,26 @@ fn watch_decoders(pipeline: &gst::Pipeline, facts: &Arc<Facts>, threads: u32, li
             }
             gst::PadProbeReturn::Ok
         });
+    });
+}
+
+/// What comes over HTTP may be a playlist, and that may name anything, files of this machine among them. Nothing but the web is opened
+/// for it.
+fn keep_to_the_web(pipeline: &gst::Pipeline, config: &CameraConfig, facts: &Arc<Facts>) {
+    let (uri, facts) = (public_uri(&config.uri), Arc::clone(facts));
+    pipeline.connect_deep_element_added(move |_, _, element| {
+        let Some(handler) = element.dynamic_cast_ref::<gst::URIHandler>() else { return };
+        if handler.uri_type() != gst::URIType::Src || handler.protocols().iter().any(|protocol| protocol == "https") {
+            return;
+        }
+        if element.find_property("location").is_some_and(|property| property.value_type() == String::static_type()) {
+            // It cannot start then, however late the pipeline is stopped.
+            element.set_property("location", None::<String>);
+        }
+        let text = format!(
+            "{uri}: its playlist names something that is not on the web; only http:// and https:// may stand there"
+        );
+        facts.end(End::new(RestartReason::Open, text));
     });
 }
 

@@ -2,8 +2,11 @@
 
 use std::{
     env, fs,
+    io::{BufRead, BufReader, Write},
+    net::TcpListener,
     path::Path,
     process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -103,6 +106,64 @@ async fn an_mjpeg_camera_over_http_plays() {
     assert!((Duration::from_micros(500)..Duration::from_secs(1)).contains(&took[5]), "{took:?}");
     drop(server);
     rig.state(State::Failed, SOON).await;
+    rig.stop().await;
+}
+
+/// A web server for a playlist `/a.m3u8` of one segment, and that segment, `/a.ts`.
+fn playlist(segment: &str, film: Vec<u8>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let list = format!(
+        "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:4\n#EXT-X-MEDIA-SEQUENCE:0\n#EXTINF:4.0,\n{segment}\n#EXT-X-ENDLIST\n"
+    );
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let (list, film) = (list.clone(), film.clone());
+            thread::spawn(move || {
+                let mut reader = BufReader::new(stream.try_clone().unwrap());
+                let mut stream = stream;
+                let mut first = String::new();
+                while reader.read_line(&mut first).is_ok_and(|read| read > 0) {
+                    let mut line = String::new();
+                    while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
+                        line.clear();
+                    }
+                    let (kind, body) = if first.contains(".m3u8") {
+                        ("application/vnd.apple.mpegurl", list.as_bytes())
+                    } else {
+                        ("video/mp2t", &film[..])
+                    };
+                    let head =
+                        format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n", body.len());
+                    if stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).is_err() {
+                        break;
+                    }
+                    first.clear();
+                }
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_hls_camera_plays_and_its_playlist_opens_no_file_of_this_machine() {
+    let folder = folder();
+    let code = "-c:v libx264 -preset ultrafast -g 8 -bf 0 -pix_fmt yuv420p";
+    let film = draw(folder.path(), "a.ts", "testsrc2=s=320x180:r=15:d=4", code);
+    let bytes = fs::read(&film).unwrap();
+    let port = playlist("a.ts", bytes.clone());
+    let rig = Rig::live(config(&format!("http://127.0.0.1:{port}/a.m3u8"), ""));
+    for _ in 0..10 {
+        assert_eq!(rig.frame(SOON).await.source().width, 320);
+    }
+    rig.stop().await;
+
+    let port = playlist(&format!("file://{}", film.display()), bytes);
+    let rig = Rig::live(config(&format!("http://127.0.0.1:{port}/a.m3u8"), ""));
+    let reason = rig.failure(SOON).await;
+    assert!(reason.contains("only http:// and https:// may stand there"), "{reason}");
+    assert_eq!(rig.camera.ledger().decoded(), 0, "nobody saw the file");
     rig.stop().await;
 }
 
