@@ -308,6 +308,7 @@ async fn spooling_child() {
     for n in 0..1000 {
         publisher.event("groundd/c/events".into(), number(n));
     }
+    until("the disk to have them", || publisher.is_spooled()).await;
     fs::write(settings.spool_dir.unwrap().join("ready"), "").unwrap();
     std::future::pending::<()>().await;
 }

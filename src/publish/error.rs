@@ -26,6 +26,9 @@ pub enum PublishError {
     /// The folder for waiting events cannot be used.
     #[error("mqtt.spool_dir: {0}")]
     Spool(#[from] SpoolError),
+    /// The system gives no thread to write the spool with.
+    #[error("cannot start a thread to write the spool with: {0}")]
+    Thread(#[source] std::io::Error),
     /// There is no tokio runtime to run in.
     #[error("the publisher needs a tokio runtime; call it from within one")]
     NoRuntime,

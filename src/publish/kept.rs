@@ -56,8 +56,14 @@ impl Kept {
         Ok((Self { dir: dir.to_owned(), file, added: 0, torn, topics: topics.clone() }, topics))
     }
 
+    /// The broker will keep a value under each of `topics`, and under no others.
+    pub(super) fn list(&mut self, topics: &BTreeSet<String>) -> io::Result<()> {
+        let changed: Vec<_> = self.topics.symmetric_difference(topics).cloned().collect();
+        changed.iter().try_for_each(|topic| self.note(topic, topics.contains(topic)))
+    }
+
     /// The broker will keep a value under `topic`, or none any more.
-    pub(super) fn note(&mut self, topic: &str, value: bool) -> io::Result<()> {
+    fn note(&mut self, topic: &str, value: bool) -> io::Result<()> {
         if self.topics.contains(topic) == value {
             return Ok(());
         }
@@ -97,6 +103,14 @@ fn write(dir: &Path, topics: &BTreeSet<String>) -> io::Result<fs::File> {
 }
 
 #[cfg(test)]
+impl Kept {
+    /// Writes to `file` from now on: one that cannot be written stands for a disk that is full. Returns the one before.
+    pub(super) fn write_to(&mut self, file: fs::File) -> fs::File {
+        std::mem::replace(&mut self.file, file)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -113,6 +127,17 @@ mod tests {
         assert_eq!(before.into_iter().collect::<Vec<_>>(), ["a/b", "torn"]);
         kept.note("d", true).unwrap();
         assert_eq!(Kept::open(dir.path()).unwrap().1.len(), 3);
+    }
+
+    #[test]
+    fn the_list_becomes_what_it_is_told_to_be() {
+        let dir = tempfile::tempdir().unwrap();
+        for topics in [["a", "b"], ["b", "c"]] {
+            // What is read is written anew, so that one that was open writes to nothing.
+            let (mut kept, _) = Kept::open(dir.path()).unwrap();
+            kept.list(&topics.map(str::to_owned).into()).unwrap();
+            assert!(Kept::open(dir.path()).unwrap().1.iter().eq(topics));
+        }
     }
 
     #[test]

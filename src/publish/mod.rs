@@ -4,21 +4,26 @@
 //! live (detections) --------------------------------------> sink   QoS 0, refused when the broker cannot take it now
 //! state (retained)  -> states: the latest of each topic --> sink   QoS 1, all of them again after every connect
 //! event             -> outbox: bounded, journal on disk --> sink   QoS 1, in order, at least once
+//!                         `--> pending --> keeper: a thread that waits for the disk
 //! ```
 //!
-//! A [`Publisher`] is a handle; one task behind it keeps the connection. The broker may be away at any time: nothing
-//! here waits for it, memory is bounded, and everything that is lost is counted. `mqtt` alone knows rumqttc, `spool`
-//! alone the disk; `outbox` and `states` are pure.
+//! A [`Publisher`] is a handle; one task behind it keeps the connection, and one thread the folder. The broker may be away
+//! at any time, and a disk slow or full: nothing here waits for them, memory is bounded, and everything that is lost is
+//! counted. `mqtt` alone knows rumqttc, `spool` and `kept` alone the disk; `outbox`, `pending` and `states` are pure.
 
 mod control;
 pub mod discovery;
 mod error;
 mod inbox;
+mod keeper;
 mod kept;
+#[cfg(test)]
+mod logged;
 mod message;
 mod mqtt;
 mod outbox;
 pub mod payload;
+mod pending;
 mod settings;
 mod shared;
 mod sink;
@@ -36,7 +41,12 @@ use std::{
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::{sync::watch, task::JoinHandle, time::Instant};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
 
 pub use self::{
     control::{ControlConfig, Order, Target},
@@ -49,12 +59,11 @@ pub use self::{
 };
 use self::{
     inbox::Inbox,
-    kept::Kept,
+    keeper::Keeper,
     mqtt::Mqtt,
     outbox::Outbox,
     settings::Settings,
-    shared::{Closing, Shared},
-    spool::Spool,
+    shared::{Closing, Shared, Spooled},
     task::Task,
 };
 use crate::types::Pulse;
@@ -211,6 +220,8 @@ struct Inner {
     control: ControlConfig,
     topics: Topics,
     task: Mutex<Option<JoinHandle<()>>>,
+    /// Cancelled when the thread that writes to the folder has ended; none without a folder.
+    kept: Option<CancellationToken>,
 }
 
 impl Drop for Inner {
@@ -218,6 +229,7 @@ impl Drop for Inner {
         if let Some(task) = self.task.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
             task.abort();
         }
+        self.shared.end_writing();
     }
 }
 
@@ -227,35 +239,27 @@ impl Drop for Inner {
 pub fn connect(config: &MqttConfig, will: Option<Will>, pulse: Pulse) -> Result<Publisher, PublishError> {
     let settings = Settings::new(config)?;
     let runtime = tokio::runtime::Handle::try_current().map_err(|_| PublishError::NoRuntime)?;
-    let (outbox, spool, kept) = match &config.spool_dir {
+    let topics = topics(config)?;
+    let (outbox, pending, keeper) = match &config.spool_dir {
         None => (Outbox::new(config.spool_events), None, None),
         Some(dir) => {
-            let (spool, recovered) = Spool::open(dir)?;
-            if recovered.cut > 0 {
-                tracing::warn!(spool = %dir.display(), bytes = recovered.cut, "cut a damaged end off the spool");
-            }
-            if let Some(error) = recovered.full {
-                tracing::warn!(spool = %dir.display(), %error, "the spool cannot be written until there is room");
-            }
-            // After the spool, whose lock holds for the folder.
-            let kept = Kept::open(dir).inspect_err(|error| {
-                tracing::warn!(spool = %dir.display(), %error, "what the broker keeps for us cannot be noted");
-            });
-            (Outbox::replay(config.spool_events, recovered.records), Some(spool), kept.ok())
+            let (keeper, outbox, pending) = Keeper::open(dir, config.spool_events)?;
+            (outbox, Some(pending), Some(keeper))
         }
     };
     if outbox.waiting() > 0 {
         tracing::info!(events = outbox.waiting(), "events from before the start wait in the spool");
     }
-    let shared = Arc::new(Shared::new(outbox, spool, kept));
+    let shared = Arc::new(Shared::new(outbox, pending));
+    let kept = keeper.map(|keeper| keeper.start(Arc::clone(&shared))).transpose().map_err(PublishError::Thread)?;
     let (ack_timeout, broker) = (settings.keep_alive, settings.broker());
-    let (inbox, topics) = (Arc::<Inbox>::default(), topics(config)?);
+    let inbox = Arc::<Inbox>::default();
     let listen = config.control.filters(&topics);
     let dial = Mqtt { settings, will: will.clone(), listen, inbox: Arc::clone(&inbox) };
     let task = Task { shared: Arc::clone(&shared), dial, will, pulse, broker, ack_timeout, too_large: usize::MAX };
     let task = Mutex::new(Some(runtime.spawn(task.run())));
     let control = config.control.clone();
-    Ok(Publisher { inner: Arc::new(Inner { shared, inbox, control, topics, task }) })
+    Ok(Publisher { inner: Arc::new(Inner { shared, inbox, control, topics, task, kept }) })
 }
 
 impl Publisher {
@@ -283,8 +287,8 @@ impl Publisher {
         self.inner.shared.take_back(keep);
     }
 
-    /// Sends an event at least once, after all before it. With a spool folder it survives the end of the process once
-    /// this returns.
+    /// Sends an event at least once, after all before it. Never waits; with a spool folder it survives the end of the process
+    /// once the disk has taken it, as [`Publisher::is_spooled`] says.
     pub fn event(&self, topic: String, payload: Bytes) {
         self.inner.shared.event(topic, payload, SystemTime::now());
     }
@@ -307,6 +311,11 @@ impl Publisher {
         read.collect()
     }
 
+    /// Whether all events that wait are in the spool folder, so that they would survive the end of the process now.
+    pub fn is_spooled(&self) -> bool {
+        self.inner.shared.spooled() == Spooled::Whole
+    }
+
     /// The connection's state, as it changes.
     pub fn connection(&self) -> watch::Receiver<Connection> {
         self.inner.shared.connection.subscribe()
@@ -317,37 +326,46 @@ impl Publisher {
         self.inner.shared.stats()
     }
 
-    /// Sends what waits, says `offline` and goodbye; at most `limit`. Without a connection it ends at once, and events
-    /// stay in the spool, if there is one. What did not go out is logged; the counters say it too.
+    /// Sends what waits, says `offline` and goodbye, and leaves the rest in the spool, if there is one; at most `limit`. Without
+    /// a connection it only does the last. What did not go out is logged; the counters say it too.
     pub async fn close(self, limit: Duration) -> PublishStats {
-        let now = Instant::now();
-        let until = now + limit;
-        // The farewell needs its part of the time.
-        let flush_until = until - (limit / 4).min(Duration::from_secs(1));
-        self.inner.shared.closing.send_replace(Some(Closing { flush_until, until }));
+        let until = Instant::now() + limit;
+        // The farewell needs its part of the time, and so does the disk.
+        let part = (limit / 4).min(Duration::from_secs(1));
+        let for_disk = if self.inner.kept.is_some() { part / 2 } else { Duration::ZERO };
+        let gone_by = until - for_disk;
+        let closing = Closing { flush_until: gone_by - part, until: gone_by };
+        self.inner.shared.closing.send_replace(Some(closing));
         let task = self.inner.task.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(mut task) = task
-            && tokio::time::timeout_at(until, &mut task).await.is_err()
+            && timeout_at(gone_by, &mut task).await.is_err()
         {
             task.abort();
         }
+        self.inner.shared.end_writing();
+        if let Some(kept) = &self.inner.kept {
+            // In vain is told below.
+            timeout_at(until, kept.cancelled()).await.ok();
+        }
         let stats = self.stats();
-        match (stats.events_waiting, self.inner.shared.spooled()) {
-            (0, _) => {}
-            (events, shared::Spooled::Whole) => tracing::info!(events, "events wait in the spool for the next start"),
-            (events, shared::Spooled::InPart) => tracing::warn!(
+        self.tell_rest(stats.events_waiting);
+        stats
+    }
+
+    fn tell_rest(&self, events: u64) {
+        match self.inner.shared.spooled() {
+            _ if events == 0 => {}
+            Spooled::Whole => tracing::info!(events, "events wait in the spool for the next start"),
+            Spooled::InPart => tracing::warn!(
                 events,
                 "events never reached the broker, and the spool could not be written: those that are not in it are lost; make room \
                  in mqtt.spool_dir"
             ),
-            (events, shared::Spooled::Nowhere) => {
-                tracing::warn!(
-                    events,
-                    "events never reached the broker and are lost; a service keeps them in mqtt.spool_dir"
-                );
-            }
+            Spooled::Nowhere => tracing::warn!(
+                events,
+                "events never reached the broker and are lost; a service keeps them in mqtt.spool_dir"
+            ),
         }
-        stats
     }
 }
 

@@ -27,6 +27,18 @@ pub(super) enum Record {
     Gap { topic: String, gap: Gap },
 }
 
+impl Record {
+    /// About how many bytes it takes in a journal.
+    pub(super) fn size(&self) -> usize {
+        let said = match self {
+            Self::Event { topic, payload, .. } => topic.len() + payload.len(),
+            Self::Done { .. } => 0,
+            Self::Gap { topic, .. } => topic.len(),
+        };
+        RECORD_OVERHEAD + said
+    }
+}
+
 /// Events that were dropped and not yet announced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Gap {

@@ -3,8 +3,8 @@
 use std::{
     collections::BTreeSet,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, SystemTime},
 };
@@ -17,21 +17,21 @@ use tokio::{
 
 use super::{
     Connection, PublishError, PublishStats, Refused, Sink,
-    kept::Kept,
     message::{Delivery, Message},
     outbox::{Outbox, Parcel, Record},
-    spool::Spool,
+    pending::{Batch, Outcome, Pending},
     states::States,
 };
 
 /// How long a message that must not be dropped waits before it is offered again.
 const ROOM: Duration = Duration::from_millis(5);
-/// How long a spool that cannot be written is left alone.
-const MEND: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(super) struct Shared {
+    /// Never held while anything is waited for, a disk least of all.
     waiting: Mutex<Waiting>,
+    /// Something is to be written to disk.
+    to_disk: Condvar,
     /// The connection, while there is one: live messages go straight to it.
     sink: Mutex<Option<Arc<dyn Sink>>>,
     /// Something new waits.
@@ -51,25 +51,13 @@ pub(super) struct Closing {
 
 struct Waiting {
     states: States,
-    /// The list of what the broker keeps for us; none without a folder.
-    kept: Option<Kept>,
     /// Topics of earlier starts that nobody has set yet.
     leftovers: BTreeSet<String>,
     outbox: Outbox,
-    spool: Option<Spool>,
-    /// When a spool that cannot be written is tried again.
-    mend_at: Instant,
+    /// What is not on disk yet; none without a folder.
+    pending: Option<Pending>,
     /// Whose turn it is, when both have something to say.
     events_first: bool,
-}
-
-impl Waiting {
-    fn keep(&mut self, topic: &str, value: bool) {
-        let Some(kept) = &mut self.kept else { return };
-        if let Err(error) = kept.note(topic, value) {
-            tracing::warn!(%error, topic, "cannot be noted; it may stay at the broker when it is gone here");
-        }
-    }
 }
 
 #[derive(Default)]
@@ -82,7 +70,6 @@ struct Counters {
     events_refused: AtomicU64,
     refused: AtomicU64,
     spool_errors: AtomicU64,
-    spool_failing: AtomicBool,
 }
 
 /// What was taken to be sent; [`Shared::done`] wants it back.
@@ -112,20 +99,21 @@ impl Item {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Spooled {
     Nowhere,
-    /// Not what came since it could be written last.
+    /// Not what came last, or since it could be written last.
     InPart,
     Whole,
 }
 
 impl Shared {
-    pub(super) fn new(outbox: Outbox, spool: Option<Spool>, kept: Option<(Kept, BTreeSet<String>)>) -> Self {
-        let (kept, leftovers) = kept.map_or_else(Default::default, |(kept, before)| (Some(kept), before));
-        let (states, mend_at) = (States::default(), Instant::now());
-        let waiting = Waiting { states, kept, leftovers, outbox, spool, mend_at, events_first: false };
+    /// `pending` is where there is somebody to write it.
+    pub(super) fn new(outbox: Outbox, pending: Option<Pending>) -> Self {
+        let leftovers = pending.as_ref().and_then(Pending::topics).cloned().unwrap_or_default();
+        let waiting = Waiting { states: States::default(), leftovers, outbox, pending, events_first: false };
         let connection =
             Connection { up: false, since: SystemTime::now(), reason: Some("not connected yet".into()), reconnects: 0 };
         Self {
             waiting: Mutex::new(waiting),
+            to_disk: Condvar::new(),
             sink: Mutex::default(),
             wake: Notify::new(),
             closing: watch::Sender::new(None),
@@ -167,7 +155,7 @@ impl Shared {
         let mut waiting = lock(&self.waiting);
         if !payload.is_empty() {
             waiting.leftovers.remove(&topic);
-            waiting.keep(&topic, true);
+            self.note(&mut waiting, &topic, true);
         }
         waiting.states.set(topic, payload);
         drop(waiting);
@@ -193,7 +181,7 @@ impl Shared {
     pub(super) fn event(&self, topic: String, payload: Bytes, now: SystemTime) {
         let mut waiting = lock(&self.waiting);
         let records = waiting.outbox.push(topic, payload, now);
-        self.journal(&mut waiting, &records);
+        self.journal(&mut waiting, records);
         drop(waiting);
         self.wake.notify_one();
     }
@@ -237,14 +225,13 @@ impl Shared {
             Item::State { topic, version } => {
                 waiting.states.done(topic, *version);
                 if !waiting.states.knows(topic) {
-                    waiting.keep(topic, false);
+                    self.note(&mut waiting, topic, false);
                 }
                 self.counters.states_acked.fetch_add(u64::from(refusal.is_none()), Relaxed);
             }
             Item::Event(parcel) => {
-                if let Some(record) = waiting.outbox.done(parcel) {
-                    self.journal(&mut waiting, &[record]);
-                }
+                let record = waiting.outbox.done(parcel);
+                self.journal(&mut waiting, record);
                 let Counters { events_acked, events_refused, .. } = &self.counters;
                 let counter = if refusal.is_none() { events_acked } else { events_refused };
                 // What tells of a gap is no event.
@@ -263,10 +250,10 @@ impl Shared {
 
     /// Whether events that wait outlive the process.
     pub(super) fn spooled(&self) -> Spooled {
-        match lock(&self.waiting).spool {
+        match &lock(&self.waiting).pending {
             None => Spooled::Nowhere,
-            Some(_) if self.counters.spool_failing.load(Relaxed) => Spooled::InPart,
-            Some(_) => Spooled::Whole,
+            Some(pending) if pending.is_written() => Spooled::Whole,
+            Some(_) => Spooled::InPart,
         }
     }
 
@@ -339,33 +326,47 @@ impl Shared {
         }
     }
 
-    /// Writes records down. A disk that fails costs the protection against a crash, never an event.
-    fn journal(&self, waiting: &mut Waiting, records: &[Record]) {
-        let Waiting { outbox, spool: Some(spool), mend_at, .. } = waiting else { return };
-        let failing = self.counters.spool_failing.load(Relaxed);
-        if failing && Instant::now() < *mend_at {
-            // Not the whole outbox over and over, for a disk that has room for a word now and then.
-            self.counters.spool_errors.fetch_add(u64::from(spool.append(records).is_err()), Relaxed);
-            return;
+    fn journal(&self, waiting: &mut Waiting, records: impl IntoIterator<Item = Record>) {
+        let Some(pending) = &mut waiting.pending else { return };
+        pending.push(records);
+        self.to_disk.notify_one();
+    }
+
+    fn note(&self, waiting: &mut Waiting, topic: &str, value: bool) {
+        let Some(pending) = &mut waiting.pending else { return };
+        pending.note(topic, value);
+        self.to_disk.notify_one();
+    }
+
+    /// Waits until something is to be written to disk, and takes it; `None` once no more comes. `is_stale` says of the bytes that
+    /// the outbox would take whether the file should be written anew.
+    pub(super) fn to_write(&self, is_stale: impl Fn(usize) -> bool) -> Option<Batch> {
+        let mut waiting = lock(&self.waiting);
+        loop {
+            let Waiting { outbox, pending, .. } = &mut *waiting;
+            let (pending, now) = (pending.as_mut().filter(|pending| !pending.is_over())?, Instant::now().into_std());
+            waiting = match pending.wait(now) {
+                Some(Duration::ZERO) => return Some(pending.take(outbox, is_stale(outbox.bytes()), now)),
+                Some(limit) => self.to_disk.wait_timeout(waiting, limit).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.to_disk.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+            };
         }
-        let written = spool.append(records).and_then(|()| {
-            // What could not be written is not in the file, whatever follows it there: the file becomes the outbox again.
-            if failing || spool.is_stale(outbox.bytes()) { spool.rewrite(outbox.snapshot()) } else { Ok(()) }
-        });
-        match written {
-            Ok(()) => {
-                if self.counters.spool_failing.swap(false, Relaxed) {
-                    tracing::info!("the spool can be written again");
-                }
-            }
-            Err(error) => {
-                *mend_at = Instant::now() + MEND;
-                self.counters.spool_errors.fetch_add(1, Relaxed);
-                if !self.counters.spool_failing.swap(true, Relaxed) {
-                    tracing::error!(%error, "events cannot be spooled; until they can, a crash loses those that wait");
-                }
-            }
+    }
+
+    /// How that went.
+    pub(super) fn wrote(&self, outcome: &Outcome) {
+        self.counters.spool_errors.fetch_add(u64::from(outcome.spool.is_err()), Relaxed);
+        if let Some(pending) = &mut lock(&self.waiting).pending {
+            pending.wrote(outcome, Instant::now().into_std());
         }
+    }
+
+    /// Nothing more comes that is to be written: what is pending is tried once more.
+    pub(super) fn end_writing(&self) {
+        if let Some(pending) = &mut lock(&self.waiting).pending {
+            pending.end();
+        }
+        self.to_disk.notify_one();
     }
 }
 
@@ -375,8 +376,6 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-
     use super::*;
 
     fn event(shared: &Shared) {
@@ -384,29 +383,8 @@ mod tests {
     }
 
     #[test]
-    fn events_that_could_not_be_spooled_are_once_there_is_room() {
-        let dir = tempfile::tempdir().unwrap();
-        let shared = Shared::new(Outbox::new(10), Some(Spool::open(dir.path()).unwrap().0), None);
-        let write_to = |file: File| lock(&shared.waiting).spool.as_mut().unwrap().write_to(file);
-        event(&shared);
-        let whole = write_to(File::open(dir.path().join("events.spool")).unwrap());
-        event(&shared);
-        event(&shared);
-        assert_eq!(shared.stats().spool_errors, 2);
-        drop(write_to(whole));
-        event(&shared);
-        // The file is not written anew at once.
-        lock(&shared.waiting).mend_at = Instant::now();
-        event(&shared);
-        assert_eq!(shared.stats().spool_errors, 2);
-        drop(shared);
-        let (_, recovered) = Spool::open(dir.path()).unwrap();
-        assert_eq!(Outbox::replay(10, recovered.records).waiting(), 5);
-    }
-
-    #[test]
     fn an_event_that_the_broker_refuses_is_counted() {
-        let shared = Shared::new(Outbox::new(10), None, None);
+        let shared = Shared::new(Outbox::new(10), None);
         event(&shared);
         let (item, _) = shared.take().unwrap();
         shared.done(&item, Some("no"));

@@ -132,10 +132,10 @@ impl Spool {
     }
 
     /// Replaces the file with one that holds just `records`; after a failure it is as it was.
-    pub(super) fn rewrite(&mut self, records: impl Iterator<Item = Record>) -> io::Result<()> {
+    pub(super) fn rewrite(&mut self, records: &[Record]) -> io::Result<()> {
         let mut bytes = MAGIC.to_vec();
         for record in records {
-            encode(&record, &mut bytes);
+            encode(record, &mut bytes);
         }
         let new = self.path.with_extension("new");
         // What there is of it would take the room that is wanted. There may be nothing.
@@ -349,7 +349,7 @@ mod tests {
             spool.append(&[event(seq), Record::Done { seq, lost: false }]).unwrap();
         }
         assert!(spool.is_stale(100_000) && !spool.is_stale(1_500_000));
-        spool.rewrite([event(20)].into_iter()).unwrap();
+        spool.rewrite(&[event(20)]).unwrap();
         spool.append(&[event(21)]).unwrap();
         drop(spool);
         let (spool, recovered) = Spool::open(dir.path()).unwrap();
@@ -364,7 +364,7 @@ mod tests {
         // A file cannot take the place of a folder.
         fs::remove_file(file(dir.path())).unwrap();
         fs::create_dir(file(dir.path())).unwrap();
-        assert!(spool.rewrite(std::iter::empty()).is_err());
+        assert!(spool.rewrite(&[]).is_err());
         assert!(!dir.path().join("events.new").exists());
     }
 

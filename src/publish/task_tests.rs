@@ -150,7 +150,7 @@ async fn idle(shared: &Shared) {
 }
 
 async fn scenario(lives: Vec<(usize, bool)>, events: u64) -> (Vec<(String, Bytes)>, u64) {
-    let shared = Arc::new(Shared::new(Outbox::new(10_000), None, None));
+    let shared = Arc::new(Shared::new(Outbox::new(10_000), None));
     let arrived = Arrived::default();
     let dial = Flaky { lives: lives.into(), arrived: Arc::clone(&arrived) };
     let task = Task {
@@ -212,7 +212,7 @@ async fn a_session_begins_with_online_and_ends_with_offline() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_connection_is_kept_while_acknowledgements_come() {
-    let shared = Arc::new(Shared::new(Outbox::new(100), None, None));
+    let shared = Arc::new(Shared::new(Outbox::new(100), None));
     let task = Task {
         shared: Arc::clone(&shared),
         dial: Slow { pace: Duration::from_secs(3) },
