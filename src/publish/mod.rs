@@ -143,13 +143,13 @@ impl std::fmt::Debug for Password {
     }
 }
 
-/// What the broker is told about the daemon itself, retained on one topic: `online` after every connect, `offline` at a
-/// proper end, and by the broker when the connection just ends.
+/// What the broker is told about the daemon itself, retained on one topic: `online` after every connect, as soon as it has the
+/// retained values, `offline` at a proper end, and by the broker when the connection just ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Will {
     /// The topic.
     pub topic: String,
-    /// Published after every connect.
+    /// Published after every connect, behind the retained values.
     pub online: Bytes,
     /// Published at the end, by us or as our last will.
     pub offline: Bytes,

@@ -60,6 +60,14 @@ struct Waiting {
     events_first: bool,
 }
 
+impl Waiting {
+    fn take_state(&mut self) -> Option<(Item, Message)> {
+        let (topic, version, payload) = self.states.take()?;
+        let item = Item::State { topic: topic.clone(), version };
+        Some((item, Message { topic, payload, delivery: Delivery::State }))
+    }
+}
+
 #[derive(Default)]
 struct Counters {
     connections: AtomicU64,
@@ -194,16 +202,16 @@ impl Shared {
             let (parcel, topic, payload) = waiting.outbox.take()?;
             Some((Item::Event(parcel), Message { topic, payload, delivery: Delivery::Event }))
         };
-        let state = |waiting: &mut Waiting| {
-            let (topic, version, payload) = waiting.states.take()?;
-            let item = Item::State { topic: topic.clone(), version };
-            Some((item, Message { topic, payload, delivery: Delivery::State }))
-        };
         if waiting.events_first {
-            event(&mut waiting).or_else(|| state(&mut waiting))
+            event(&mut waiting).or_else(|| waiting.take_state())
         } else {
-            state(&mut waiting).or_else(|| event(&mut waiting))
+            waiting.take_state().or_else(|| event(&mut waiting))
         }
+    }
+
+    /// The next state to send, whoever's turn it is.
+    pub(super) fn take_state(&self) -> Option<(Item, Message)> {
+        lock(&self.waiting).take_state()
     }
 
     /// The broker has `item`, or (`refusal`) will never take it.
@@ -263,17 +271,20 @@ impl Shared {
         waiting.outbox.is_empty() && waiting.states.is_empty()
     }
 
-    pub(super) fn up(&self, sink: Arc<dyn Sink>) {
-        {
+    /// There is a connection, whose broker knows nothing. Returns how many states it is to be told.
+    pub(super) fn up(&self, sink: Arc<dyn Sink>) -> usize {
+        let states = {
             let mut waiting = lock(&self.waiting);
             waiting.outbox.rewind();
             waiting.states.rewind();
-        }
+            waiting.states.waiting()
+        };
         *lock(&self.sink) = Some(sink);
         self.connection.send_modify(|c| {
             c.reconnects = self.counters.connections.fetch_add(1, Relaxed);
             (c.up, c.since, c.reason) = (true, SystemTime::now(), None);
         });
+        states
     }
 
     /// Says once what is wrong, not at every attempt.

@@ -53,6 +53,25 @@ struct Flying {
     sent_at: Instant,
 }
 
+/// What a session begins with: the states the broker is to know, and `online`, which vouches for them. Told before, it would for
+/// what the broker still has of the last session.
+struct Greeting {
+    states: usize,
+    online: Option<Message>,
+}
+
+impl Greeting {
+    fn next(&mut self, shared: &Shared) -> Option<(Item, Message)> {
+        while self.states > 0 {
+            self.states -= 1;
+            if let Some(state) = shared.take_state() {
+                return Some(state);
+            }
+        }
+        self.online.take().map(|online| (Item::Status, online))
+    }
+}
+
 /// How a session ended.
 enum End {
     /// As it should: everything flushed, goodbye said.
@@ -134,10 +153,11 @@ impl<D: Dial> Task<D> {
             }
         };
         let sink: Arc<dyn Sink> = Arc::new(sink);
-        self.shared.up(Arc::clone(&sink));
+        let states = self.shared.up(Arc::clone(&sink));
         tracing::info!(broker = self.broker, "connected to the broker");
         let since = Instant::now();
-        match self.serve(&*sink, ended).await {
+        let greeting = Greeting { states, online: self.status(true) };
+        match self.serve(&*sink, ended, greeting).await {
             End::Closed => None,
             End::Lost { error, next, acked } => {
                 if acked > 0 {
@@ -164,14 +184,11 @@ impl<D: Dial> Task<D> {
         }
     }
 
-    async fn serve(&self, sink: &dyn Sink, mut ended: oneshot::Receiver<PublishError>) -> End {
+    async fn serve(&self, sink: &dyn Sink, mut ended: oneshot::Receiver<PublishError>, mut greeting: Greeting) -> End {
         let mut flying = VecDeque::new();
         let (mut acked, mut heard) = (0, Instant::now());
-        if let Some(online) = self.status(true) {
-            self.send(sink, &mut flying, Item::Status, online).await;
-        }
         loop {
-            self.fill(sink, &mut flying).await;
+            self.fill(sink, &mut flying, &mut greeting).await;
             let closing = *self.shared.closing.borrow();
             if let Some(closing) = closing
                 && ((flying.is_empty() && self.shared.is_idle()) || Instant::now() >= closing.flush_until)
@@ -205,12 +222,12 @@ impl<D: Dial> Task<D> {
         }
     }
 
-    /// Sends what waits until the window is full.
-    async fn fill(&self, sink: &dyn Sink, flying: &mut VecDeque<Flying>) {
+    /// Sends what waits until the window is full, `greeting` first.
+    async fn fill(&self, sink: &dyn Sink, flying: &mut VecDeque<Flying>, greeting: &mut Greeting) {
         while flying.len() < sink.window() {
             let taken = {
                 let _busy = self.pulse.busy();
-                self.shared.take()
+                greeting.next(&self.shared).or_else(|| self.shared.take())
             };
             let Some((item, message)) = taken else { break };
             self.send(sink, flying, item, message).await;

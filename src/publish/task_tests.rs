@@ -149,20 +149,23 @@ async fn idle(shared: &Shared) {
     tokio::time::timeout(Duration::from_hours(1), settled).await.expect("everything is acknowledged in the end");
 }
 
-async fn scenario(lives: Vec<(usize, bool)>, events: u64) -> (Vec<(String, Bytes)>, u64) {
-    let shared = Arc::new(Shared::new(Outbox::new(10_000), None));
-    let arrived = Arrived::default();
-    let dial = Flaky { lives: lives.into(), arrived: Arc::clone(&arrived) };
-    let task = Task {
-        shared: Arc::clone(&shared),
+fn task<D: Dial>(shared: &Arc<Shared>, dial: D) -> Task<D> {
+    Task {
+        shared: Arc::clone(shared),
         dial,
         will: Some(will()),
         pulse: Pulse::new("publish"),
         broker: "test".into(),
         ack_timeout: Duration::from_secs(5),
         too_large: usize::MAX,
-    };
-    let task = tokio::spawn(task.run());
+    }
+}
+
+async fn scenario(lives: Vec<(usize, bool)>, events: u64) -> (Vec<(String, Bytes)>, u64) {
+    let shared = Arc::new(Shared::new(Outbox::new(10_000), None));
+    let arrived = Arrived::default();
+    let dial = Flaky { lives: lives.into(), arrived: Arc::clone(&arrived) };
+    let task = tokio::spawn(task(&shared, dial).run());
     for n in 0..events {
         shared.event("e".into(), Bytes::from(n.to_string()), SystemTime::now());
         shared.state(format!("s{}", n % 3), Bytes::from(n.to_string()));
@@ -203,25 +206,45 @@ proptest! {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_begins_with_online_and_ends_with_offline() {
+async fn a_session_is_online_once_and_ends_with_offline() {
     let (arrived, acked) = scenario(vec![], 5).await;
     let statuses: Vec<_> = arrived.iter().filter(|(topic, _)| topic == "status").map(|(_, s)| s.clone()).collect();
     assert_eq!((statuses, acked), (vec![will().online, will().offline], 5));
-    assert_eq!((&arrived[0].0[..], &arrived.last().unwrap().0[..]), ("status", "status"));
+    assert_eq!(arrived.last().unwrap().0, "status");
+}
+
+#[tokio::test(start_paused = true)]
+async fn online_comes_after_the_states_it_vouches_for_and_before_all_else() {
+    let shared = Arc::new(Shared::new(Outbox::new(100), None));
+    let arrived = Arrived::default();
+    // More states than may be on their way at a time, and a connection that ends when it has told all.
+    let dial = Flaky { lives: [(10, false)].into(), arrived: Arc::clone(&arrived) };
+    for n in 0..8 {
+        shared.state(format!("s{n}"), Bytes::from_static(b"ON"));
+    }
+    shared.event("e".into(), Bytes::from_static(b"{}"), SystemTime::now());
+    let task = tokio::spawn(task(&shared, dial).run());
+    let told = async |count: usize| {
+        while arrived.lock().unwrap().len() < count {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    told(10).await;
+    // While there is no connection: what the broker has is not true any more.
+    shared.state("s7".into(), Bytes::from_static(b"OFF"));
+    told(19).await;
+    let all: Vec<_> = arrived.lock().unwrap().iter().map(|(topic, value)| (topic.clone(), value.clone())).collect();
+    let topics: Vec<_> = all.iter().map(|(topic, _)| topic.as_str()).collect();
+    let states = ["s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7"];
+    assert_eq!(topics, [&states[..], &["status", "e"], &states[..], &["status"]].concat());
+    assert_eq!(all[17].1, "OFF");
+    task.abort();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_connection_is_kept_while_acknowledgements_come() {
     let shared = Arc::new(Shared::new(Outbox::new(100), None));
-    let task = Task {
-        shared: Arc::clone(&shared),
-        dial: Slow { pace: Duration::from_secs(3) },
-        will: None,
-        pulse: Pulse::new("publish"),
-        broker: "test".into(),
-        ack_timeout: Duration::from_secs(5),
-        too_large: usize::MAX,
-    };
+    let task = Task { will: None, ..task(&shared, Slow { pace: Duration::from_secs(3) }) };
     let task = tokio::spawn(task.run());
     for n in 0..12 {
         shared.event("e".into(), Bytes::from(n.to_string()), SystemTime::now());
