@@ -208,7 +208,9 @@ impl From<ServiceError> for Failure {
             ServiceError::Ground(e) => e.into(),
             ServiceError::Publish(e) => e.into(),
             ServiceError::Http(e) => e.into(),
-            ServiceError::Pipeline(_) | ServiceError::Signals(_) => Self::of(Exit::Internal, &error),
+            ServiceError::Publisher | ServiceError::Pipeline(_) | ServiceError::Signals(_) => {
+                Self::of(Exit::Internal, &error)
+            }
         }
     }
 }
@@ -222,8 +224,9 @@ mod tests {
     fn every_failure_of_the_service_has_the_exit_code_of_its_kind() {
         let (camera, path, said) = (CameraId::new("gate").unwrap(), PathBuf::from("/no/such"), "no".to_owned());
         let panicked = PipelineError::from(GroundError::Panicked(said.clone()));
-        let failures: [(u8, ServiceError); 12] = [
+        let failures: [(u8, ServiceError); 13] = [
             (70, panicked.into()),
+            (70, ServiceError::Publisher),
             (70, GroundError::Answers { asked: 2, answered: 1 }.into()),
             (70, ServiceError::Signals(io::Error::other("no"))),
             (78, ConfigError::NotUtf8 { path: path.clone(), line: 1 }.into()),

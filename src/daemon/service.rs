@@ -52,6 +52,9 @@ pub enum ServiceError {
     /// The broker's settings are wrong.
     #[error(transparent)]
     Publish(#[from] publish::PublishError),
+    /// What sends to the broker ended by itself: a bug.
+    #[error("an internal task failed: nothing is published any more; please report this")]
+    Publisher,
     /// The HTTP address cannot be had.
     #[error(transparent)]
     Http(#[from] http::HttpError),
@@ -125,16 +128,16 @@ pub async fn serve(path: &Path, models: Vec<PathBuf>, stop: CancellationToken) -
     service.board.watch_pulses(&pulses);
     tokio::spawn(systemd::watchdog(pulses, shutdown.clone()));
     systemd::ready(&service.summary());
-    service.work(path, &mut signals, stop).await;
+    let worked = service.work(path, &mut signals, stop).await;
     systemd::stopping();
     info!("stopping");
     tokio::select! {
         biased;
         () = signals.stop() => {
             warn!("second signal: leaving at once");
-            Ok(())
+            worked
         }
-        ended = service.stop() => ended.map_err(Into::into),
+        ended = service.stop() => worked.and(ended.map_err(Into::into)),
     }
 }
 
@@ -188,8 +191,8 @@ impl Service {
         Self { config, wishes, revisions, pipeline, board, tidy: false }
     }
 
-    /// Serves until a signal, `stop`, or the end of the pipeline.
-    async fn work(&mut self, path: &Path, signals: &mut Signals, stop: CancellationToken) {
+    /// Serves until a signal, `stop`, or the end of something that should not.
+    async fn work(&mut self, path: &Path, signals: &mut Signals, stop: CancellationToken) -> Result<(), ServiceError> {
         let mut stats = tokio::time::interval(STATS_EVERY);
         let mut metrics = tokio::time::interval(METRICS_EVERY);
         let publisher = self.board.publisher.clone();
@@ -199,11 +202,11 @@ impl Service {
             tokio::select! {
                 biased;
                 wanted = signals.next() => match wanted {
-                    Wanted::Stop => return,
+                    Wanted::Stop => return Ok(()),
                     Wanted::Reload => self.reload(path).await,
                 },
-                () = stop.cancelled() => return,
-                () = self.pipeline.finished() => return,
+                () = stop.cancelled() => return Ok(()),
+                ended = ended_within(self.pipeline.finished(), &publisher) => return ended,
                 orders = publisher.orders() => self.obey(orders).await,
                 () = &mut settled, if !self.tidy => {
                     self.tidy = true;
@@ -318,6 +321,14 @@ fn take_back(publisher: &Publisher, topics: &Topics, config: &Config) -> BTreeSe
     asked
 }
 
+/// Waits for what ends by itself: the pipeline, which says why when it is stopped, or the publisher.
+async fn ended_within(pipeline: impl Future<Output = ()>, publisher: &Publisher) -> Result<(), ServiceError> {
+    tokio::select! {
+        () = pipeline => Ok(()),
+        () = publisher.finished() => Err(ServiceError::Publisher),
+    }
+}
+
 /// Waits for a signal to stop, or `stop`.
 async fn ended_early(signals: &mut Signals, stop: &CancellationToken) {
     tokio::select! {
@@ -351,4 +362,20 @@ fn fixed_tables_changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[ingest]", old.pipelines != new.pipelines),
     ];
     tables.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::MqttConfig;
+
+    #[tokio::test]
+    async fn a_publisher_that_ends_by_itself_is_the_end_of_the_service() {
+        let broker = MqttConfig { url: "mqtt://127.0.0.1:1".into(), ..MqttConfig::default() };
+        let publisher = publish::connect(&broker, None, Pulse::new("publish")).unwrap();
+        let mut ended = Box::pin(ended_within(std::future::pending(), &publisher));
+        assert!(tokio::time::timeout(Duration::from_millis(100), &mut ended).await.is_err());
+        publisher.break_down();
+        assert!(matches!(ended.await, Err(ServiceError::Publisher)));
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{io, mem, path::Path, sync::Arc, thread, time::Instant};
 
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     SpoolError,
@@ -42,12 +42,12 @@ impl Keeper {
         Ok((keeper, Outbox::replay(capacity, recovered.records), Pending::new(topics, Instant::now())))
     }
 
-    /// Writes what comes, in a thread of its own, until there is no more; then what is returned is cancelled.
-    pub(super) fn start(self, shared: Arc<Shared>) -> io::Result<CancellationToken> {
+    /// Writes what comes, in a thread of its own, until there is no more; then `done` goes, and what is returned is cancelled.
+    pub(super) fn start(self, shared: Arc<Shared>, done: DropGuard) -> io::Result<CancellationToken> {
         let over = CancellationToken::new();
         let ended = over.clone().drop_guard();
         thread::Builder::new().name("spool".into()).spawn(move || {
-            let _over = ended;
+            let _over = (ended, done);
             self.run(&shared);
         })?;
         Ok(over)
@@ -127,7 +127,7 @@ mod tests {
 
     fn started(keeper: Keeper, outbox: Outbox, pending: Pending) -> (Arc<Shared>, CancellationToken) {
         let shared = Arc::new(Shared::new(outbox, Some(pending)));
-        let over = keeper.start(Arc::clone(&shared)).unwrap();
+        let over = keeper.start(Arc::clone(&shared), CancellationToken::new().drop_guard()).unwrap();
         (shared, over)
     }
 

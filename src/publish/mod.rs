@@ -222,6 +222,8 @@ struct Inner {
     task: Mutex<Option<JoinHandle<()>>>,
     /// Cancelled when the thread that writes to the folder has ended; none without a folder.
     kept: Option<CancellationToken>,
+    /// Cancelled when that thread or the task has ended, however it ended.
+    done: CancellationToken,
 }
 
 impl Drop for Inner {
@@ -251,15 +253,22 @@ pub fn connect(config: &MqttConfig, will: Option<Will>, pulse: Pulse) -> Result<
         tracing::info!(events = outbox.waiting(), "events from before the start wait in the spool");
     }
     let shared = Arc::new(Shared::new(outbox, pending));
-    let kept = keeper.map(|keeper| keeper.start(Arc::clone(&shared))).transpose().map_err(PublishError::Thread)?;
+    let done = CancellationToken::new();
+    let start = |keeper: Keeper| keeper.start(Arc::clone(&shared), done.clone().drop_guard());
+    let kept = keeper.map(start).transpose().map_err(PublishError::Thread)?;
     let (ack_timeout, broker) = (settings.keep_alive, settings.broker());
     let inbox = Arc::<Inbox>::default();
     let listen = config.control.filters(&topics);
     let dial = Mqtt { settings, will: will.clone(), listen, inbox: Arc::clone(&inbox) };
     let task = Task { shared: Arc::clone(&shared), dial, will, pulse, broker, ack_timeout, too_large: usize::MAX };
-    let task = Mutex::new(Some(runtime.spawn(task.run())));
+    let ended = done.clone().drop_guard();
+    let task = runtime.spawn(async move {
+        let _done = ended;
+        task.run().await;
+    });
+    let task = Mutex::new(Some(task));
     let control = config.control.clone();
-    Ok(Publisher { inner: Arc::new(Inner { shared, inbox, control, topics, task, kept }) })
+    Ok(Publisher { inner: Arc::new(Inner { shared, inbox, control, topics, task, kept, done }) })
 }
 
 impl Publisher {
@@ -319,6 +328,11 @@ impl Publisher {
     /// The connection's state, as it changes.
     pub fn connection(&self) -> watch::Receiver<Connection> {
         self.inner.shared.connection.subscribe()
+    }
+
+    /// Waits for the end of the publisher, which only comes unasked if something in it failed: nothing is sent, or kept, any more.
+    pub async fn finished(&self) {
+        self.inner.done.cancelled().await;
     }
 
     /// The counters.
@@ -405,4 +419,52 @@ pub async fn probe(config: &MqttConfig, limit: Duration) -> Result<String, Publi
     let tls = if encrypted { ", over TLS" } else { "" };
     let user = user.map_or(String::new(), |name| format!(", as user `{name}`"));
     Ok(format!("the broker at {broker} answered in {} ms{tls}{user}", took?.as_millis()))
+}
+
+#[cfg(test)]
+impl Publisher {
+    /// Its task is gone, as after a panic.
+    pub(crate) fn break_down(&self) {
+        self.inner.task.lock().unwrap().as_ref().unwrap().abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nowhere(spool_dir: Option<PathBuf>) -> Publisher {
+        let config = MqttConfig { url: "mqtt://127.0.0.1:1".into(), spool_dir, ..MqttConfig::default() };
+        connect(&config, None, Pulse::new("publish")).unwrap()
+    }
+
+    async fn is_finished(publisher: &Publisher) -> bool {
+        tokio::time::timeout(Duration::from_millis(300), publisher.finished()).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_task_or_a_thread_that_ends_unasked_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let publisher = nowhere(Some(dir.path().into()));
+        assert!(!is_finished(&publisher).await);
+        publisher.break_down();
+        assert!(is_finished(&publisher).await);
+        let other = tempfile::tempdir().unwrap();
+        let publisher = nowhere(Some(other.path().into()));
+        publisher.inner.shared.end_writing();
+        assert!(is_finished(&publisher).await);
+        // All the same it can be closed.
+        publisher.close(Duration::from_secs(5)).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_closed_leaves_its_folder_to_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        for before in 0..3 {
+            let publisher = nowhere(Some(dir.path().into()));
+            assert_eq!(publisher.stats().events_waiting, before);
+            publisher.event("t".into(), Bytes::from_static(b"{}"));
+            publisher.close(Duration::from_secs(5)).await;
+        }
+    }
 }
