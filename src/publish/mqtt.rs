@@ -256,21 +256,21 @@ fn refusal(code: Code, settings: &Settings) -> String {
 
 impl Link {
     /// Why the broker (or the client library) would not take `message`.
-    fn objection(&self, message: &Message) -> Option<String> {
+    fn objection(&self, message: &Message) -> Option<Refused> {
         let size = message.topic.len() + message.payload.len() + OVERHEAD;
         if size > self.largest {
-            return Some(format!("it has {size} bytes, {} are allowed", self.largest));
+            return Some(Refused::TooLarge { size, limit: self.largest });
         }
         let topic = &message.topic;
         let valid = !topic.is_empty() && u16::try_from(topic.len()).is_ok() && !topic.contains(['+', '#', '\0']);
-        (!valid).then(|| "its topic cannot be published to".to_owned())
+        (!valid).then_some(Refused::Topic)
     }
 }
 
 impl Sink for Link {
     fn offer(&self, message: &Message) -> Result<(), Refused> {
-        if self.objection(message).is_some() {
-            return Err(Refused::Unacceptable);
+        if let Some(objection) = self.objection(message) {
+            return Err(objection);
         }
         let seconds = u32::try_from(self.expiry.as_secs()).unwrap_or(u32::MAX).max(1);
         let properties = PublishProperties { message_expiry_interval: Some(seconds), ..PublishProperties::default() };
@@ -285,7 +285,7 @@ impl Sink for Link {
             let (verdict, receipt) = oneshot::channel();
             let receipt = Receipt(receipt);
             if let Some(objection) = self.objection(&message) {
-                drop(verdict.send(Verdict::Refused(objection)));
+                drop(verdict.send(Verdict::Refused(objection.to_string())));
                 return receipt;
             }
             lock(&self.flight).queued.push_back(verdict);

@@ -22,6 +22,7 @@ use super::{
     pending::{Batch, Outcome, Pending},
     states::States,
 };
+use crate::types::Reminder;
 
 /// How long a message that must not be dropped waits before it is offered again.
 const ROOM: Duration = Duration::from_millis(5);
@@ -40,6 +41,8 @@ pub(super) struct Shared {
     pub(super) closing: watch::Sender<Option<Closing>>,
     pub(super) connection: watch::Sender<Connection>,
     counters: Counters,
+    /// Tells that live messages are larger than the broker takes.
+    too_large: Mutex<Reminder>,
 }
 
 /// By when what waits must be out, and by when the publisher must have ended.
@@ -127,11 +130,12 @@ impl Shared {
             closing: watch::Sender::new(None),
             connection: watch::Sender::new(connection),
             counters: Counters::default(),
+            too_large: Mutex::default(),
         }
     }
 
     pub(super) fn live(&self, message: &Message) -> Result<(), Refused> {
-        self.count(self.offer(message))
+        self.count(message, self.offer(message))
     }
 
     /// Tries until the connection takes it.
@@ -142,7 +146,7 @@ impl Shared {
                 // The sender lives in `self`, so waiting cannot fail.
                 Err(Refused::Offline) => drop(connection.wait_for(|connection| connection.up).await),
                 Err(Refused::Backlogged) => {}
-                result => return self.count(result),
+                result => return self.count(message, result),
             }
             sleep(ROOM).await;
         }
@@ -153,7 +157,16 @@ impl Shared {
         sink.map_or(Err(Refused::Offline), |sink| sink.offer(message))
     }
 
-    fn count(&self, result: Result<(), Refused>) -> Result<(), Refused> {
+    fn count(&self, message: &Message, result: Result<(), Refused>) -> Result<(), Refused> {
+        if let Err(Refused::TooLarge { size, limit }) = result
+            && lock(&self.too_large).is_due(Instant::now().into_std())
+        {
+            tracing::warn!(
+                "a message on {} has {size} bytes and is not published: the broker takes {limit} at most; raise its limit (`max_packet_size` \
+                 of mosquitto), or ask the camera fewer queries",
+                message.topic
+            );
+        }
         let counter = if result.is_ok() { &self.counters.sent_live } else { &self.counters.dropped_live };
         counter.fetch_add(1, Relaxed);
         result
@@ -386,20 +399,5 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn event(shared: &Shared) {
-        shared.event("t".to_owned(), Bytes::from_static(b"{}"), SystemTime::now());
-    }
-
-    #[test]
-    fn an_event_that_the_broker_refuses_is_counted() {
-        let shared = Shared::new(Outbox::new(10), None);
-        event(&shared);
-        let (item, _) = shared.take().unwrap();
-        shared.done(&item, Some("no"));
-        let stats = shared.stats();
-        assert_eq!((stats.events_refused, stats.refused, stats.events_acked, stats.events_waiting), (1, 1, 0, 0));
-    }
-}
+#[path = "shared_tests.rs"]
+mod tests;

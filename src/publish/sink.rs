@@ -14,9 +14,17 @@ pub enum Refused {
     /// The broker does not keep up.
     #[error("the broker does not keep up")]
     Backlogged,
-    /// The broker does not take messages of this size, or no such topic exists.
-    #[error("the broker does not take such messages")]
-    Unacceptable,
+    /// The broker does not take messages of this size.
+    #[error("it has {size} bytes, {limit} are allowed")]
+    TooLarge {
+        /// Bytes of its packet, at most.
+        size: usize,
+        /// Bytes of the largest packet that the broker takes.
+        limit: usize,
+    },
+    /// No such topic exists.
+    #[error("its topic cannot be published to")]
+    Topic,
 }
 
 /// What the broker said about a message.

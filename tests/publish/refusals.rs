@@ -3,7 +3,7 @@
 use std::{fs, path::Path, process::Command, time::Duration};
 
 use bytes::Bytes;
-use groundd::publish::{MqttConfig, PublishError, Publisher, probe};
+use groundd::publish::{MqttConfig, PublishError, Publisher, Refused, probe};
 use rumqttc::v5::MqttOptions;
 
 use super::{
@@ -118,6 +118,11 @@ async fn what_the_broker_will_not_take_does_not_hold_up_the_rest() {
         let broker = Broker::with(&format!("allow_anonymous true\n{limit}"));
         let subscriber = Subscriber::new(broker.port, "groundd/c/events").await;
         let publisher = started(&config(broker.url())).await;
+        if limit.starts_with("max_packet_size") {
+            // The other is not told to clients.
+            let refused = publisher.live("groundd/c/detections".into(), Bytes::from(vec![b'x'; 5000]));
+            assert!(matches!(refused, Err(Refused::TooLarge { size: 5000.., limit: 2000 })), "{refused:?}");
+        }
         publisher.event("groundd/c/events".into(), number(1));
         publisher.event("groundd/c/events".into(), Bytes::from(vec![b'x'; 5000]));
         publisher.state("groundd/c/q/snapshot".into(), Bytes::from(vec![b'x'; 5000]));
