@@ -220,9 +220,10 @@ impl Config {
             return Err(source.invalid(pipelines, message));
         }
         if config.mqtt.spool_dir.is_none() {
-            // The folder that systemd keeps for a service, as in `StateDirectory=`.
-            config.mqtt.spool_dir =
-                std::env::var_os("STATE_DIRECTORY").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+            // The folder that systemd keeps for a service, as in `StateDirectory=`; the first, if a drop-in adds others.
+            let folders = std::env::var_os("STATE_DIRECTORY");
+            let first = folders.and_then(|folders| std::env::split_paths(&folders).next());
+            config.mqtt.spool_dir = first.filter(|folder| !folder.as_os_str().is_empty());
         }
         Ok(config)
     }

@@ -248,14 +248,17 @@ fn check_knows_that_events_cannot_be_kept() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     assert!(!folder.path().join("later").exists());
     // What the file does not name is the folder that systemd keeps for the service.
-    let check = |more: &str| {
+    let check = |more: &str, state: &str| {
         let mut command = groundd();
         command.args(["check", "--offline", "--config", &write_config(folder.path(), more)]);
-        command.env("STATE_DIRECTORY", "/proc/nope");
+        command.env("STATE_DIRECTORY", state);
         command
     };
-    fails(check(""), CONFIG, &["FAIL  broker", "/proc/nope"]);
-    assert!(finish(&mut check("[mqtt]\nspool_dir = \"later/spool\"\n")).status.success());
+    // The first of them, if it keeps several.
+    for state in ["/proc/nope", "/proc/nope:/tmp"] {
+        fails(check("", state), CONFIG, &["FAIL  broker", "`/proc/nope`"]);
+    }
+    assert!(finish(&mut check("[mqtt]\nspool_dir = \"later/spool\"\n", "/proc/nope")).status.success());
 }
 
 #[test]

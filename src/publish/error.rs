@@ -1,8 +1,8 @@
 //! What goes wrong between the configuration and the broker, said so that the reader knows what to change.
 
-use std::time::Duration;
+use std::{io, path::PathBuf, time::Duration};
 
-use super::{SpoolError, TopicError};
+use super::TopicError;
 
 /// Why the publisher cannot start, or has no connection.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +28,7 @@ pub enum PublishError {
     Spool(#[from] SpoolError),
     /// The system gives no thread to write the spool with.
     #[error("cannot start a thread to write the spool with: {0}")]
-    Thread(#[source] std::io::Error),
+    Thread(#[source] io::Error),
     /// There is no tokio runtime to run in.
     #[error("the publisher needs a tokio runtime; call it from within one")]
     NoRuntime,
@@ -130,20 +130,58 @@ impl PublishError {
     }
 }
 
+/// Why the spool folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// The folder or a file in it cannot be read or written.
+    #[error("cannot use the spool `{path}`: {source}; it must be a folder this user can write to")]
+    Io {
+        /// The folder or file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Another process has it.
+    #[error("the spool `{0}` is in use by another groundd; give each its own spool_dir")]
+    InUse(PathBuf),
+}
+
+impl SpoolError {
+    /// Whether it may pass while the setting stays as it is, as what is wrong with a disk does: one that is full, fails, or came
+    /// up read-only. A folder that cannot be one, or is not for us, is another that is meant.
+    pub(super) fn is_unavailable(&self) -> bool {
+        use io::ErrorKind::{
+            AlreadyExists, InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied,
+        };
+        let wrong =
+            [AlreadyExists, InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied];
+        match self {
+            Self::InUse(_) => true,
+            Self::Io { source, .. } => !wrong.contains(&source.kind()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io::ErrorKind;
+    use rustix::io::Errno;
 
     use super::*;
+    use crate::publish::spool::Spool;
 
     #[test]
     fn a_spool_that_may_be_had_later_is_no_fault_of_the_configuration() {
-        let io = |kind: ErrorKind| SpoolError::Io { path: "/spool".into(), source: kind.into() };
-        let passing = [SpoolError::InUse("/spool".into()), io(ErrorKind::StorageFull), io(ErrorKind::QuotaExceeded)];
+        let io = |source: io::Error| SpoolError::Io { path: "/spool".into(), source };
+        let passing = [Errno::NOSPC, Errno::DQUOT, Errno::IO, Errno::ROFS, Errno::STALE].map(|errno| io(errno.into()));
+        let passing = passing.into_iter().chain([SpoolError::InUse("/spool".into())]);
         assert!(passing.into_iter().all(|error| PublishError::from(error).is_unavailable()));
-        let wrong =
-            [ErrorKind::NotFound, ErrorKind::NotADirectory, ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem]
-                .map(io);
+        let wrong = [Errno::NOENT, Errno::NOTDIR, Errno::ACCESS, Errno::NAMETOOLONG].map(|errno| io(errno.into()));
         assert!(!wrong.into_iter().any(|error| PublishError::from(error).is_unavailable()));
+        // A file is no folder, and cannot have one in it.
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for place in [file.path().to_owned(), file.path().join("spool")] {
+            let error = Spool::open(&place).err().unwrap();
+            assert!(!error.is_unavailable(), "{error}");
+        }
     }
 }

@@ -50,11 +50,10 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{
     control::{ControlConfig, Order, Target},
-    error::PublishError,
+    error::{PublishError, SpoolError},
     message::{Delivery, Message},
     settings::default_client_id,
     sink::{Dial, Receipt, Refused, Session, Sink, Verdict},
-    spool::SpoolError,
     topic::{TopicError, Topics},
 };
 use self::{

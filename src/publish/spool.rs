@@ -15,42 +15,16 @@ use std::{
 
 use bytes::Bytes;
 
-use super::outbox::{Gap, Record};
+use super::{
+    SpoolError,
+    outbox::{Gap, Record},
+};
 
 const MAGIC: &[u8; 8] = b"GNDSPL01";
 /// Length and checksum before each record's body.
 const HEAD: usize = 8;
 /// A spool this small is never rewritten.
 const SMALL: u64 = 1 << 20;
-
-/// Why the spool folder cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum SpoolError {
-    /// The folder or a file in it cannot be read or written.
-    #[error("cannot use the spool `{path}`: {source}; it must be a folder this user can write to")]
-    Io {
-        /// The folder or file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// Another process has it.
-    #[error("the spool `{0}` is in use by another groundd; give each its own spool_dir")]
-    InUse(PathBuf),
-}
-
-impl SpoolError {
-    /// Whether it may pass by itself, as a full disk does. A folder that is not there, or not for us, stays so.
-    pub(super) fn is_unavailable(&self) -> bool {
-        use io::ErrorKind::{Interrupted, QuotaExceeded, ResourceBusy, StorageFull};
-        match self {
-            Self::InUse(_) => true,
-            Self::Io { source, .. } => {
-                matches!(source.kind(), Interrupted | QuotaExceeded | ResourceBusy | StorageFull)
-            }
-        }
-    }
-}
 
 /// The journal's file. One process at a time has it.
 #[derive(Debug)]
