@@ -294,7 +294,8 @@ impl Service {
     /// Takes back what an earlier start told and this one does not, but for pictures of what is still asked.
     fn take_back(&self, queries: &QuerySet) {
         let asked = queries.without(&self.wishes.paused());
-        self.board.publisher.take_back(&self.board.pictures(&asked, &self.wishes));
+        let pictures = self.board.pictures(&asked, &self.wishes);
+        self.board.publisher.take_back(|topic| pictures.contains(topic));
     }
 
     /// Ends the flow in its own order; the last statistics show every frame settled.
@@ -307,10 +308,12 @@ impl Service {
     }
 }
 
-/// Takes back what an earlier start may have told, and left when it was killed, of what is configured: until the model is loaded and
-/// a camera is there, and for ever if it is not, it would pass for this one's word as soon as this one is `online`. Returns of which
-/// cameras and queries.
+/// Takes back what an earlier start may have told, and left when it was killed, of what was there a moment ago: until the model is
+/// loaded and a camera is there, and for ever if it is not, it would pass for this one's word as soon as this one is `online`. Returns
+/// of which cameras and queries of the file.
 fn take_back(publisher: &Publisher, topics: &Topics, config: &Config) -> BTreeSet<(CameraId, QueryId)> {
+    // Of what was removed since, or was set by a message and will be again.
+    publisher.take_back(|topic| !topics.is_of_now(topic));
     for camera in config.cameras.keys() {
         publisher.state(topics.camera_status(camera), Bytes::new());
     }

@@ -34,7 +34,6 @@ mod task;
 pub mod topic;
 
 use std::{
-    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -218,10 +217,10 @@ impl Publisher {
         self.inner.shared.state(topic, payload);
     }
 
-    /// Clears the retained values that earlier starts set and this one has not set by now, but for the topics in `keep`. Does
+    /// Clears the retained values that earlier starts set and this one has not set by now, but for the topics that stay. Does
     /// nothing without a spool folder, where they are remembered.
-    pub fn take_back(&self, keep: &BTreeSet<String>) {
-        self.inner.shared.take_back(keep);
+    pub fn take_back(&self, stays: impl Fn(&str) -> bool) {
+        self.inner.shared.take_back(stays);
     }
 
     /// Sends an event at least once, after all before it. Never waits; with a spool folder it survives the end of the process

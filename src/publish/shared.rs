@@ -184,10 +184,10 @@ impl Shared {
     }
 
     /// Clears what earlier starts left at the broker and this one has not set, but for what is to be kept for now.
-    pub(super) fn take_back(&self, keep: &BTreeSet<String>) {
+    pub(super) fn take_back(&self, stays: impl Fn(&str) -> bool) {
         let mut waiting = lock(&self.waiting);
         let (kept, gone): (BTreeSet<_>, BTreeSet<_>) =
-            std::mem::take(&mut waiting.leftovers).into_iter().partition(|topic| keep.contains(topic));
+            std::mem::take(&mut waiting.leftovers).into_iter().partition(|topic| stays(topic));
         waiting.leftovers = kept;
         if !gone.is_empty() {
             tracing::info!(topics = gone.len(), "taking back what an earlier start told and this one does not");

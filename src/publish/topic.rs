@@ -74,6 +74,15 @@ impl Topics {
         format!("{}/{camera}/{query}/count", self.base)
     }
 
+    /// Whether what stands under a topic is true only as long as somebody goes on looking: a camera's connection, who is there, how many.
+    pub fn is_of_now(&self, topic: &str) -> bool {
+        let rest = topic.strip_prefix(&self.base).and_then(|rest| rest.strip_prefix('/'));
+        matches!(
+            rest.unwrap_or_default().split('/').collect::<Vec<_>>()[..],
+            [_, "status"] | [_, _, "present" | "count"]
+        )
+    }
+
     /// JPEG of the best crop, retained.
     pub fn snapshot(&self, camera: &CameraId, query: &QueryId) -> String {
         format!("{}/{camera}/{query}/snapshot", self.base)
@@ -180,6 +189,14 @@ mod tests {
         assert_eq!(topics.camera_set(&camera), "site/groundd/camera/gate/set");
         assert_eq!(topics.camera_state(&camera), "site/groundd/camera/gate/state");
         assert_eq!(topics.stats(), "site/groundd/stats");
+        for of_now in [topics.camera_status(&camera), topics.present(&camera, &query), topics.count(&camera, &query)] {
+            assert!(topics.is_of_now(&of_now), "{of_now}");
+        }
+        for other in
+            [topics.status(), topics.query_state(&query), topics.snapshot(&camera, &query), "gate/status".to_owned()]
+        {
+            assert!(!topics.is_of_now(&other), "{other}");
+        }
         let config = topics.discovery("homeassistant", "sensor", "gate_count");
         assert_eq!(config, "homeassistant/sensor/site_groundd/gate_count/config");
     }

@@ -150,9 +150,17 @@ fn what_an_earlier_start_told_is_taken_back() {
         daemon.wait_for(topic, PATIENCE, || world.broker.retained(&format!("groundd/{topic}")));
     }
     daemon.kill();
+    let heard = world.broker.listen("second", &["groundd/#"], &["-q", "1", "-F", "%t %l %p"]);
     let daemon = world.run(&world.configure(&cameras[..1], &[("person", "person")], discovery));
     for topic in gone_soon {
         gone(&world, &format!("groundd/{topic}"));
+    }
+    // Nobody is told who is there by one that is online and does not look.
+    let lines = heard.lines();
+    let online = lines.iter().position(|line| line == "groundd/status 6 online").unwrap();
+    for topic in gone_soon.iter().filter(|topic| !topic.starts_with("query/")) {
+        let cleared = lines.iter().position(|line| *line == format!("groundd/{topic} 0 ")).unwrap();
+        assert!(cleared < online, "{topic} stood while it was online: {lines:?}");
     }
     for topic in ["query/person/state", "gate/person/count", "gate/status"] {
         world.broker.kept(&format!("groundd/{topic}"));

@@ -164,7 +164,7 @@ async fn a_corrected_password_is_tried_soon_however_often_another_was_refused() 
     let config =
         CameraConfig { username: Some("viewer".into()), password_file: Some(file.clone()), ..config("rtsp://h/s") };
     let camera = start(config, &options(Restart::Forever), opener, Arc::default());
-    sleep(Duration::from_mins(60)).await;
+    sleep(Duration::from_hours(1)).await;
     let before = times.load(SeqCst);
     assert!((8..=16).contains(&before), "{before} times in an hour");
     std::fs::write(&file, "right").unwrap();
