@@ -79,6 +79,8 @@ pub struct Trail {
     pub cues: Option<Vec<String>>,
     /// Where the query was found last: looked at before anything else.
     seeds: Vec<Seed>,
+    /// Quarters of a pass that looking for what is not known is owed.
+    owed: usize,
     /// Where it was looked for of late, and was not; with when.
     vain: Vec<(BBox, Instant)>,
     rev: u32,
@@ -89,7 +91,17 @@ pub struct Trail {
 
 impl Trail {
     fn new(rev: u32, scene: Scene, now: Instant) -> Self {
-        Self { search: None, cues: None, seeds: Vec::new(), vain: Vec::new(), rev, scene, seeded: now, used: 0 }
+        Self {
+            search: None,
+            cues: None,
+            seeds: Vec::new(),
+            owed: 0,
+            vain: Vec::new(),
+            rev,
+            scene,
+            seeded: now,
+            used: 0,
+        }
     }
 
     /// Where to look first, at `now`.
@@ -115,6 +127,17 @@ impl Trail {
     /// Places where nothing was found a moment ago.
     pub fn vain(&self, now: Instant) -> impl Iterator<Item = &BBox> {
         self.vain.iter().filter(move |(_, at)| now.saturating_duration_since(*at) < RESTS).map(|(bbox, _)| bbox)
+    }
+
+    /// Of so many passes those that look for what is not known to be anywhere: a quarter, of less than four that of several
+    /// pictures together.
+    pub fn to_explore(&mut self, passes: usize) -> usize {
+        if passes >= 4 {
+            return passes / 4;
+        }
+        let owed = self.owed + passes;
+        self.owed = owed % 4;
+        owed / 4
     }
 
     /// The search under way, or the one that `begin` makes; to be pursued, and laid down again.
@@ -270,6 +293,16 @@ mod tests {
         assert_eq!(goes_on(start + TELLS + LASTS * 2), (false, false), "it lasts as long as it is pursued");
         let later = start + TELLS + LASTS * 3 + Duration::from_millis(1);
         assert_eq!(goes_on(later), (true, true), "nobody went on with it");
+    }
+
+    #[test]
+    fn a_quarter_of_the_passes_explores_however_few_there_are() {
+        let mut memory = Memory::default();
+        let trail = memory.trail(&camera(), &query(0, 1), SCENE, Instant::now());
+        for (passes, explored) in [(1, [0, 0, 0, 1]), (2, [0, 1, 0, 1]), (3, [0, 1, 1, 1]), (4, [1; 4]), (7, [1; 4])] {
+            assert_eq!([(); 4].map(|()| trail.to_explore(passes)), explored);
+        }
+        assert_eq!(trail.to_explore(usize::MAX), usize::MAX / 4);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! a size it sees well, that is the answer. Otherwise it looks closer: first where it found the thing on the last frame,
 //! then down the tree of areas, those first where a coarser look left a doubt, several in one run. What a crop shows counts
 //! only if the model says of the crop by itself that the thing is there, and boxes that the crop's edge cuts do not count.
-//! A box's score is what all looks that show it agree on ([`look::agreed`]): twenty crops are twenty chances to be wrong.
+//! A box's score is what all looks that show it agree on ([`look::agreed`]), those at the last pictures among them: twenty crops
+//! are twenty chances to be wrong.
 
 use std::{collections::HashMap, rc::Rc, time::Instant};
 
@@ -18,7 +19,7 @@ use crate::{
     ground::{
         GroundError,
         methods::{
-            Finds, Hit, Told,
+            Finds, Told,
             regions::{Bar, Pick},
             retrieve::{Ask, Pair, Proposals, Selector},
             together::Bars,
@@ -29,7 +30,7 @@ use crate::{
             memory::Seed,
         },
     },
-    types::{BBox, Frame, ScoreKind, Size},
+    types::{BBox, Frame, Size},
 };
 
 /// How much more than an area is shown: what lies across the edge of two areas is whole in one of them.
@@ -120,10 +121,12 @@ pub fn answer<M: Selector>(
     if frame.full.is_none() || eye.is_settled(&eye.looks[0].1) {
         trail.give_up();
         trail.seed([], seen_at);
-        return Ok(Ok(hits(&eye.found()).into()));
+        return Ok(Ok(merge::hits(&eye.found()).into()));
     }
     let mut search = trail.take_up(seen_at, || eye.plan());
-    let searched = eye.search(&mut search.plan, &mut meter, now);
+    // Where nothing is known all of it is for the search.
+    let reserve = if seeds.is_empty() { 0 } else { trail.to_explore(meter.left()) };
+    let searched = eye.search(&mut search.plan, &mut meter, reserve, now);
     zoom.remember(&meter);
     let trail = zoom.trail(ask);
     let over = trail.lay_down(search, matches!(searched, Ok((true, _))), seen_at);
@@ -132,7 +135,7 @@ pub fn answer<M: Selector>(
         Err(stop) => return stop.told(),
     };
     let found = eye.found();
-    let again: Vec<_> = found.iter().filter_map(|one| known(one, &seeds)).collect();
+    let again: Vec<_> = found.iter().filter_map(|one| one.seed(&seeds)).collect();
     // What there was no time for comes first the next time; where it is that this picture shows anyhow is known.
     let told = |seed: &Seed| again.iter().any(|again| again.bbox.iou(&seed.bbox) >= look::MOVED);
     let lost: Vec<_> = unseen.into_iter().filter(|seed| !told(seed)).collect();
@@ -140,23 +143,11 @@ pub fn answer<M: Selector>(
     let vain = seeds.iter().filter(|seed| !told(seed) && !lost.contains(seed)).map(|seed| seed.bbox);
     trail.was_vain(vain, seen_at);
     trail.seed(lost.into_iter().filter_map(Seed::missed).chain(again), seen_at);
-    if found.is_empty() && !over { Stop::Unfinished.told() } else { Ok(Ok(Finds { hits: hits(&found), complete })) }
-}
-
-fn hits(found: &[Seen]) -> Vec<Hit> {
-    found.iter().map(|one| Hit { pick: one.pick, kind: ScoreKind::TokenProb, crop: one.crop }).collect()
-}
-
-/// Where to look first for what was found: in its crop, or in that in which it was found before.
-fn known(one: &Seen, seeds: &[Seed]) -> Option<Seed> {
-    let Seen { pick: Pick { bbox, .. }, crop, evidence, .. } = *one;
-    if crop.is_some() {
-        return Some(Seed { bbox, crop, missed: 0, evidence });
+    if found.is_empty() && !over {
+        Stop::Unfinished.told()
+    } else {
+        Ok(Ok(Finds { hits: merge::hits(&found), complete }))
     }
-    let overlap = |seed: &Seed| seed.bbox.iou(&bbox);
-    let before = seeds.iter().max_by(|a, b| overlap(a).total_cmp(&overlap(b)))?;
-    let seed = Seed { bbox, evidence, ..before.missed()? };
-    (one.is_small && overlap(before) >= look::MOVED).then_some(seed)
 }
 
 /// A model that looks at one frame for one query, and what it saw.
@@ -188,11 +179,16 @@ impl<M: Selector> Eye<'_, M> {
         Plan::all(Tree::of(self.frame.source(), patch, rules.split), rules, self.text)
     }
 
-    /// Looks at seeds and at what the plan asks, as far as the meter allows. Whether the plan is over, and the seeds that
-    /// were left out.
-    fn search(&mut self, plan: &mut Plan, meter: &mut Meter, now: fn() -> Instant) -> Result<(bool, Vec<Seed>), Stop> {
-        // A quarter of the passes look for what is not known to be anywhere: the rest go where something is.
-        let most = meter.left().saturating_sub((meter.left() / 4).max(1)).max(1);
+    /// Looks at seeds and at what the plan asks, as far as the meter allows; `reserve` passes are for the plan alone. Whether the
+    /// plan is over, and the seeds that were left out.
+    fn search(
+        &mut self,
+        plan: &mut Plan,
+        meter: &mut Meter,
+        reserve: usize,
+        now: fn() -> Instant,
+    ) -> Result<(bool, Vec<Seed>), Stop> {
+        let most = meter.left() - reserve;
         let (seeds, picture) = (self.seeds, self.frame.source());
         let crops = self.promising(plan.tree());
         let mut shown = covering(seeds, &crops, most, self.sight, picture);

@@ -4,9 +4,13 @@
 //! small on its canvas is best seen from near. A finer view's box inside a large one is a part of it; a coarse view's
 //! small box beside a finer one is the same thing seen worse.
 
+use super::look::MOVED;
 use crate::{
-    ground::{methods::regions::Pick, zoom::evidence::Evidence},
-    types::BBox,
+    ground::{
+        methods::{Hit, regions::Pick},
+        zoom::{evidence::Evidence, memory::Seed},
+    },
+    types::{BBox, ScoreKind},
 };
 
 /// Of two views' boxes that overlap more than this, one stays; less than within a view, as small boxes are imprecise.
@@ -28,6 +32,25 @@ pub struct Seen {
     pub is_small: bool,
     /// What was said of it, on earlier pictures too.
     pub evidence: Evidence,
+}
+
+impl Seen {
+    /// Where to look for it first on the next picture: in its crop, or in that in which it was found before, as one of `seeds`.
+    pub fn seed(&self, seeds: &[Seed]) -> Option<Seed> {
+        let Self { pick: Pick { bbox, .. }, crop, evidence, .. } = *self;
+        if crop.is_some() {
+            return Some(Seed { bbox, crop, missed: 0, evidence });
+        }
+        let overlap = |seed: &Seed| seed.bbox.iou(&bbox);
+        let before = seeds.iter().max_by(|a, b| overlap(a).total_cmp(&overlap(b)))?;
+        let seed = Seed { bbox, evidence, ..before.missed()? };
+        (self.is_small && overlap(before) >= MOVED).then_some(seed)
+    }
+}
+
+/// What is reported of it.
+pub fn hits(found: &[Seen]) -> Vec<Hit> {
+    found.iter().map(|one| Hit { pick: one.pick, kind: ScoreKind::TokenProb, crop: one.crop }).collect()
 }
 
 /// One match for each thing, best first. Of boxes in one view that overlap more than `nms_iou` the better one stays.
