@@ -102,8 +102,7 @@ impl Outlet {
     /// The same for a source whose software decoder shall have this many threads.
     #[must_use]
     pub fn with_decoder_threads(self, decoder_threads: u32) -> Self {
-        let camera = CameraOutlet { decoder_threads, attempts: Arc::default(), ..CameraOutlet::clone(&self.camera) };
-        Self { camera: Arc::new(camera), run: self.run }
+        self.with(|camera| camera.decoder_threads = decoder_threads)
     }
 
     /// The same for pictures that come from this address.
@@ -111,8 +110,12 @@ impl Outlet {
     pub fn of_address(self, uri: &str) -> Self {
         let mut hasher = DefaultHasher::new();
         uri.hash(&mut hasher);
-        let camera =
-            CameraOutlet { origin: hasher.finish(), attempts: Arc::default(), ..CameraOutlet::clone(&self.camera) };
+        self.with(|camera| camera.origin = hasher.finish())
+    }
+
+    fn with(self, change: impl FnOnce(&mut CameraOutlet)) -> Self {
+        let mut camera = CameraOutlet { attempts: Arc::default(), ..CameraOutlet::clone(&self.camera) };
+        change(&mut camera);
         Self { camera: Arc::new(camera), run: self.run }
     }
 

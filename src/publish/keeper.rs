@@ -131,6 +131,11 @@ mod tests {
         (shared, over)
     }
 
+    fn end(shared: &Shared, over: &CancellationToken) {
+        shared.end_writing();
+        until("the end", || over.is_cancelled());
+    }
+
     fn event(shared: &Shared, payload: impl Into<Bytes>) {
         shared.event("t".to_owned(), payload.into(), SystemTime::now());
     }
@@ -185,8 +190,7 @@ mod tests {
         until("all of it to be written", || shared.spooled() == Spooled::Whole);
         assert!(shared.stats().spool_errors > 0);
         let waiting = shared.stats().events_waiting;
-        shared.end_writing();
-        until("the end", || over.is_cancelled());
+        end(&shared, &over);
         let (_, mut outbox, pending) = Keeper::open(dir.path(), 10).unwrap();
         assert_eq!((outbox.waiting() as u64, pending.topics().map(BTreeSet::len)), (waiting, Some(3000)));
         let last = std::iter::from_fn(|| outbox.take()).last().unwrap().2;
@@ -199,8 +203,7 @@ mod tests {
         let (shared, over, repair) = broken(dir.path());
         repair();
         until("the event to be written", || shared.spooled() == Spooled::Whole);
-        shared.end_writing();
-        until("the end", || over.is_cancelled());
+        end(&shared, &over);
         assert_eq!(found(dir.path()), 1);
     }
 
@@ -214,8 +217,7 @@ mod tests {
         event(&shared, "1");
         until("the failure", || shared.stats().spool_errors > 0);
         until("the event to be written", || shared.spooled() == Spooled::Whole);
-        shared.end_writing();
-        until("the end", || over.is_cancelled());
+        end(&shared, &over);
         assert_eq!(found(dir.path()), 1);
     }
 
@@ -228,8 +230,7 @@ mod tests {
                 repair();
             }
             let began = Instant::now();
-            shared.end_writing();
-            until("the end", || over.is_cancelled());
+            end(&shared, &over);
             assert!(began.elapsed() < MEND * 3 / 4, "{:?}", began.elapsed());
             assert_eq!(shared.spooled(), if works { Spooled::Whole } else { Spooled::InPart });
             assert_eq!(found(dir.path()), usize::from(works));
@@ -246,8 +247,7 @@ mod tests {
         let (item, _) = shared.take().unwrap();
         assert!(matches!(item, Item::Event(_)));
         shared.done(&item, None);
-        shared.end_writing();
-        until("the end", || over.is_cancelled());
+        end(&shared, &over);
         assert_eq!(found(dir.path()), 1);
     }
 

@@ -100,18 +100,18 @@ impl Pending {
         }
     }
 
-    /// The broker will keep a value under `topic`, or none any more.
-    pub(super) fn note(&mut self, topic: &str, value: bool) {
-        let Some(topics) = &mut self.topics else { return };
-        if topics.all.contains(topic) == value {
-            return;
-        }
+    /// The broker will keep a value under `topic`, or none any more. Whether that is new.
+    pub(super) fn note(&mut self, topic: &str, value: bool) -> bool {
+        let Some(topics) = self.topics.as_mut().filter(|topics| topics.all.contains(topic) != value) else {
+            return false;
+        };
         topics.noted = false;
         if value {
             topics.all.insert(topic.to_owned());
         } else {
             topics.all.remove(topic);
         }
+        true
     }
 
     /// No more comes.

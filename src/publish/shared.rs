@@ -358,8 +358,10 @@ impl Shared {
 
     fn note(&self, waiting: &mut Waiting, topic: &str, value: bool) {
         let Some(pending) = &mut waiting.pending else { return };
-        pending.note(topic, value);
-        self.to_disk.notify_one();
+        // Values change all the time, topics hardly ever.
+        if pending.note(topic, value) {
+            self.to_disk.notify_one();
+        }
     }
 
     /// Waits until something is to be written to disk, and takes it; `None` once no more comes. `is_stale` says of the bytes that

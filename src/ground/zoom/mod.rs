@@ -149,10 +149,9 @@ pub fn pursue<C: Confidence>(
             return Ok(true);
         }
         // What costs nothing first, whatever it promises: it must not wait for passes that are not left.
-        questions.sort_by_cached_key(|question| {
-            let costs = model.cost(std::slice::from_ref(question)) > 0;
-            (costs, std::cmp::Reverse(Promise(model.promise(&question.view))))
-        });
+        let costs = |question: &Question| model.cost(std::slice::from_ref(question)) > 0;
+        let promise = |question: &Question| model.promise(&question.view);
+        questions.sort_by(|a, b| costs(a).cmp(&costs(b)).then_with(|| promise(b).total_cmp(&promise(a))));
         let began = now();
         let (count, cost) = meter.afford(questions.len(), |n| model.cost(&questions[..n]), began);
         let some = &questions[..count];
@@ -165,24 +164,6 @@ pub fn pursue<C: Confidence>(
             plan.tell(question, value, model.worth_splitting(&question.view));
         }
         meter.spend(cost, now().saturating_duration_since(began));
-    }
-}
-
-/// A promise, in order.
-#[derive(PartialEq)]
-struct Promise(f64);
-
-impl Eq for Promise {}
-
-impl PartialOrd for Promise {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Promise {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.total_cmp(&other.0)
     }
 }
 
