@@ -395,6 +395,19 @@ fn objects_are_where_they_were_going_for_each_query_they_answer() {
 }
 
 #[test]
+fn a_crowd_of_one_query_hides_no_other() {
+    let (mut bench, crowd, dog) = (Bench::new(), query("crowd"), query("dog"));
+    for ms in [0, 100, 200] {
+        let people = (0..200u16).map(|i| {
+            let (x, y) = (f32::from(i % 20) * 70.0, f32::from(i / 20) * 70.0);
+            found([x, y, x + 60.0, y + 60.0], 0.9)
+        });
+        bench.update(ms, &mut [ok(&crowd, people.collect()), ok(&dog, vec![found([2000.0, 0.0, 2060.0, 60.0], 0.5)])]);
+    }
+    assert_eq!((bench.count("crowd"), bench.count("dog")), (Some(MAX_OBJECTS), Some(1)));
+}
+
+#[test]
 fn a_flood_of_boxes_is_bounded() {
     let (mut bench, q) = (Bench::new(), query("q"));
     let (started, mut most) = (Instant::now(), 0usize);

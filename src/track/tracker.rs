@@ -36,7 +36,7 @@ const OVERLAP_OTHER_QUERY: f32 = 0.6;
 const SURE: f32 = 0.5;
 /// How far an object may have moved against its prediction, in box sizes: at once, a second, at most.
 const REACH: (f64, f64, f64) = (0.5, 2.5, 1.5);
-/// Objects on one frame, and tracks in memory, beyond which boxes stay without a track.
+/// Objects on one frame, but for the best match of each query, and tracks in memory, beyond which boxes stay without a track.
 pub(super) const MAX_OBJECTS: usize = 128;
 pub(super) const MAX_TRACKS: usize = 512;
 /// A longer time between two frames is an outage, not the camera's rate.
@@ -406,7 +406,8 @@ fn objects(answers: &[Answer]) -> Vec<Object> {
                 objects[index].members.push(place);
                 objects[index].sure |= sure;
             }
-            None if objects.len() < MAX_OBJECTS => {
+            // In a crowd of one query's the others have their best, so that what is there is not said to be gone.
+            None if objects.len() < MAX_OBJECTS || place.1 == 0 => {
                 objects.push(Object { bbox: found.bbox, sure, members: vec![place] });
             }
             None => {}

@@ -93,6 +93,11 @@ impl Ticket {
         self.number
     }
 
+    /// The account that it is in.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
     /// The frame's result went out.
     pub fn publish(&self) {
         if !self.settled.swap(true, Relaxed) {

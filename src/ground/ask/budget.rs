@@ -1,16 +1,17 @@
 //! What the device has time for. Under load the least valuable is left undone first: searching closer (`zoom`), then asking
-//! again what was answered before, then queries of low priority. Looking at a camera's picture is never left undone.
+//! again what was answered before, then queries of low priority. Looking at a camera's picture is never left undone, be it that
+//! the first question about it is the only look a model takes.
 //!
 //! What is shared out is the time of all models that work at once. All answers of a batch leave together, when the last of
 //! them is found: whoever is in a hurry must be so with the batch.
 
 use std::{
     cmp::Reverse,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
-use crate::types::{QueryId, ShedReason, Worth};
+use crate::types::{CameraId, QueryId, ShedReason, Worth};
 
 /// Over which time the device's load is judged.
 const SPAN: Duration = Duration::from_secs(1);
@@ -41,6 +42,8 @@ pub enum Class {
 pub struct Item<'a> {
     /// Who asks.
     pub query: &'a QueryId,
+    /// About whose picture.
+    pub camera: &'a CameraId,
     /// What its user said it is worth.
     pub worth: &'a Worth,
     /// What it is for.
@@ -52,6 +55,8 @@ pub struct Item<'a> {
     /// The number of the pass over a picture that answers it together with others, if there is one. Such a pass takes as
     /// long for one question as for all; it is how its model looks at the picture.
     pub pass: Option<usize>,
+    /// The number of the picture whose only look such a question is, if its model keeps no looks: the first one about it.
+    pub look: Option<usize>,
     /// When the pixels arrived.
     pub arrived: Instant,
 }
@@ -61,6 +66,11 @@ impl Item<'_> {
     fn left(&self, now: Instant) -> Option<Duration> {
         let age = now.saturating_duration_since(self.arrived);
         self.worth.deadline.map_or(Some(Duration::MAX), |deadline| deadline.checked_sub(age))
+    }
+
+    /// Who has its turn, and who has not.
+    fn key(&self) -> (CameraId, QueryId) {
+        (self.camera.clone(), self.query.clone())
     }
 
     /// Whether its pass takes place whoever else is in a hurry.
@@ -131,8 +141,9 @@ pub struct Budget {
     purse: Option<Purse>,
     /// Of the queries that have a budget of their own.
     queries: BTreeMap<QueryId, Purse>,
-    /// Queries that made room for others in a hurry, since when they were not asked, and when they last wanted to be.
-    yielding: BTreeMap<QueryId, (Instant, Instant)>,
+    /// Queries that made room for others in a hurry, each about a camera's pictures: since when they were not asked, and when they
+    /// last wanted to be.
+    yielding: BTreeMap<(CameraId, QueryId), (Instant, Instant)>,
 }
 
 impl Budget {
@@ -173,22 +184,25 @@ impl Budget {
         let mut order: Vec<usize> = (0..items.len()).collect();
         order.sort_by_key(|i| {
             let item = &items[*i];
-            let turn =
-                self.yielding.get(item.query).is_some_and(|(since, _)| now.saturating_duration_since(*since) >= TURN);
+            let since = self.yielding.get(&item.key()).map(|(since, _)| now.saturating_duration_since(*since));
+            let turn = since.is_some_and(|since| since >= TURN);
             // What takes place anyway comes first: whoever is in a hurry must know of it.
             (!item.is_look(), !turn, item.class, Reverse(item.worth.priority), Reverse(item.waited))
         });
         let mut verdicts = vec![None; items.len()];
-        let mut taken = Taken::nothing();
+        let (mut taken, mut looked) = (Taken::nothing(), BTreeSet::new());
         for i in order {
             let item = &items[i];
-            verdicts[i] = self.lacks(item, busy, now);
+            // What is one question more: neither part of a look at the picture, nor such a look itself.
+            let more = item.pass.is_none() && item.look.is_none_or(|picture| looked.contains(&picture));
+            verdicts[i] = self.lacks(item, busy && more, now);
             if verdicts[i].is_none() {
                 verdicts[i] = taken.take(i, item, now).err();
                 self.note(item, verdicts[i], now);
             }
             if verdicts[i].is_none() && item.pass.is_none() {
-                self.spend(item, item.cost, busy);
+                self.spend(item, item.cost, busy && more);
+                looked.extend(item.look);
             }
         }
         for sharers in taken.passes.values() {
@@ -215,9 +229,9 @@ impl Budget {
         self.yielding.retain(|_, (_, wanted)| now.saturating_duration_since(*wanted) < FORGET);
     }
 
-    /// Whose time is used up that `item` would need, if any is.
-    fn lacks(&mut self, item: &Item<'_>, busy: bool, now: Instant) -> Option<ShedReason> {
-        if busy && item.pass.is_none() && self.purse.is_some_and(|purse| purse.seconds <= 0.0) {
+    /// Whose time is used up that `item` would need, if any is; `of_all` also takes that of all questions.
+    fn lacks(&mut self, item: &Item<'_>, of_all: bool, now: Instant) -> Option<ShedReason> {
+        if of_all && self.purse.is_some_and(|purse| purse.seconds <= 0.0) {
             return Some(ShedReason::Busy);
         }
         let part = item.worth.budget? * f32::from(self.models);
@@ -229,8 +243,8 @@ impl Budget {
     /// Remembers who makes room for others in a hurry, so that it has its turn.
     fn note(&mut self, item: &Item<'_>, verdict: Option<ShedReason>, now: Instant) {
         match verdict {
-            None => drop(self.yielding.remove(item.query)),
-            Some(ShedReason::Busy) => self.yielding.entry(item.query.clone()).or_insert((now, now)).1 = now,
+            None => drop(self.yielding.remove(&item.key())),
+            Some(ShedReason::Busy) => self.yielding.entry(item.key()).or_insert((now, now)).1 = now,
             Some(_) => {}
         }
     }

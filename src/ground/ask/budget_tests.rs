@@ -1,9 +1,16 @@
+use std::sync::LazyLock;
+
 use proptest::prelude::*;
 
 use super::*;
 
 fn id(i: usize) -> QueryId {
     QueryId::new(&format!("q{i}")).unwrap()
+}
+
+fn camera() -> &'static CameraId {
+    static GATE: LazyLock<CameraId> = LazyLock::new(|| CameraId::new("gate").unwrap());
+    &GATE
 }
 
 fn ms(n: u64) -> Duration {
@@ -72,6 +79,8 @@ fn several_models_have_as_many_seconds_in_a_second() {
             waited: ms(0),
             cost: ms(25),
             pass: None,
+            look: None,
+            camera: camera(),
             arrived: now,
         }; 3];
         asked += budget.decide(&items, now).iter().filter(|verdict| verdict.is_none()).count();
@@ -91,6 +100,8 @@ fn zoom_goes_first_then_asking_again_then_low_priority() {
         waited: ms(0),
         cost: ms(50),
         pass: None,
+        look: None,
+        camera: camera(),
         arrived: start,
     };
     let items = [
@@ -129,6 +140,8 @@ fn a_deadline_counts_what_is_asked_before_and_a_budget_refills() {
         waited: ms(0),
         cost: ms(40),
         pass: None,
+        look: None,
+        camera: camera(),
         arrived,
     };
     let mut budget = Budget::new(0.5);
@@ -162,6 +175,8 @@ fn what_would_make_a_worthier_answer_late_is_not_taken_on() {
         waited: ms(0),
         cost: ms(cost),
         pass: None,
+        look: None,
+        camera: camera(),
         arrived: start,
     };
     // All answers leave together: whoever would keep the first from leaving in time has to wait, hurried or not.
@@ -175,7 +190,17 @@ fn what_would_make_a_worthier_answer_late_is_not_taken_on() {
 
 /// A question that one pass answers together with others.
 fn on_pass<'a>(query: &'a QueryId, worth: &'a Worth, pass: usize, arrived: Instant) -> Item<'a> {
-    Item { query, worth, class: Class::Ask, waited: ms(0), cost: ms(60), pass: Some(pass), arrived }
+    Item {
+        query,
+        worth,
+        class: Class::Ask,
+        waited: ms(0),
+        cost: ms(60),
+        pass: Some(pass),
+        look: None,
+        camera: camera(),
+        arrived,
+    }
 }
 
 #[test]
@@ -245,7 +270,7 @@ proptest! {
             let now = start + ms(round * gap);
             let items: Vec<Item<'_>> = asks.iter().map(|a| Item {
                 query: &ids[a.query], worth: &PLAIN, class: a.class, waited: ms(a.age), cost: ms(a.cost), pass: None,
-                arrived: now,
+                look: None, camera: camera(), arrived: now,
             }).collect();
             prop_assert!(budget.decide(&items, now).iter().all(Option::is_none));
         }
@@ -265,10 +290,10 @@ proptest! {
             prop_assert!(budget.is_busy());
             let items: Vec<Item<'_>> = asks.iter().map(|a| Item {
                 query: &ids[a.query], worth: &worths[a.query], class: a.class, waited: ms(a.age), cost: ms(a.cost),
-                pass: None, arrived: now.checked_sub(ms(a.age)).unwrap(),
+                pass: None, look: None, camera: camera(), arrived: now.checked_sub(ms(a.age)).unwrap(),
             }).collect();
             let patient = budget.yielding.iter().filter(|(_, (since, _))| now - *since >= TURN);
-            let turns: Vec<QueryId> = patient.map(|(query, _)| query.clone()).collect();
+            let turns: Vec<QueryId> = patient.map(|((_, query), _)| query.clone()).collect();
             let verdicts = budget.decide(&items, now);
             let worth = |item: &Item<'_>| (std::cmp::Reverse(item.class), item.worth.priority, item.waited);
             let round: Duration =
@@ -319,7 +344,7 @@ proptest! {
         let items: Vec<Item<'_>> = asks.iter().zip(&passes).map(|(a, pass)| Item {
             query: &ids[a.query], worth: &worths[a.query], class: a.class, waited: ms(a.age),
             cost: pass.map_or(ms(a.cost), |pass| ms([20, 40, 60][pass])), pass: *pass,
-            arrived: now.checked_sub(ms(a.age)).unwrap(),
+            look: None, camera: camera(), arrived: now.checked_sub(ms(a.age)).unwrap(),
         }).collect();
         let verdicts = budget.decide(&items, now);
         let asked = || items.iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_none()).map(|(item, _)| item);
@@ -355,6 +380,8 @@ fn who_makes_room_for_a_hurried_query_has_its_turn_once_a_second() {
             waited: ms(200),
             cost: ms(60),
             pass: None,
+            look: None,
+            camera: camera(),
             arrived: now,
         };
         for (i, verdict) in budget.decide(&[item(0, &hurried), item(1, &PLAIN)], now).into_iter().enumerate() {
@@ -363,4 +390,62 @@ fn who_makes_room_for_a_hurried_query_has_its_turn_once_a_second() {
         }
     }
     assert_eq!((asked, late), ([42, 8], 8), "in ten seconds");
+}
+
+#[test]
+fn of_a_model_that_keeps_no_looks_each_picture_is_looked_at_by_one_question() {
+    let (mut budget, now) = busy(0.5, Instant::now());
+    let (ids, cameras) = ([id(0), id(1)], ["gate", "yard"].map(|name| CameraId::new(name).unwrap()));
+    let item = |picture: usize, i: usize, waited| Item {
+        query: &ids[i],
+        camera: &cameras[picture],
+        worth: &PLAIN,
+        class: Class::Ask,
+        waited: ms(waited),
+        cost: ms(5000),
+        pass: None,
+        look: Some(picture),
+        arrived: now,
+    };
+    budget.decide(&[], now);
+    budget.purse.as_mut().unwrap().seconds = -1.0;
+    let items = [item(0, 0, 10), item(0, 1, 20), item(1, 0, 40), item(1, 1, 30)];
+    let busy = Some(ShedReason::Busy);
+    assert_eq!(budget.decide(&items, now), [busy, None, None, busy]);
+    // That costs the others nothing: there is time for questions again as soon as there would be without it.
+    let now = now + Duration::from_secs(3);
+    budget.worked(now.checked_sub(Duration::from_secs(3)).unwrap(), now);
+    assert_eq!(budget.decide(&items, now), [busy, None, None, None]);
+}
+
+#[test]
+fn who_makes_room_on_one_camera_has_its_turn_there() {
+    let (mut budget, start) = (Budget::new(0.5), Instant::now());
+    let (asking, hurried) = (id(0), id(1));
+    let (cameras, hurry) = (["gate", "yard"].map(|name| CameraId::new(name).unwrap()), Some(ms(100)));
+    let hurry = Worth { priority: 1, deadline: hurry, ..PLAIN };
+    let mut asked = [0; 2];
+    for frame in 0..20 {
+        let now = start + ms(frame * 200);
+        let item = |camera, query, worth, class| Item {
+            query,
+            camera,
+            worth,
+            class,
+            waited: ms(200),
+            cost: ms(40),
+            pass: None,
+            look: None,
+            arrived: now,
+        };
+        let items = [
+            item(&cameras[0], &asking, &PLAIN, Class::Ask),
+            item(&cameras[1], &asking, &PLAIN, Class::Renew),
+            item(&cameras[0], &hurried, &hurry, Class::Ask),
+        ];
+        for (asked, verdict) in asked.iter_mut().zip(budget.decide(&items, now)) {
+            *asked += u32::from(verdict.is_none());
+        }
+    }
+    assert!(asked[1] >= 2, "{asked:?}");
 }

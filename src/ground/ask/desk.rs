@@ -118,12 +118,17 @@ impl Desk {
         let open: Vec<usize> = round.iter().copied().filter(|i| !replies.contains_key(i)).collect();
         let bar = model.offering().map(|offering| offering.bar());
         let (due, outdated) = self.due(bar, asks, &open);
-        let verdicts = self.verdicts(model, asks, &due);
+        let verdicts = self.verdicts(model, bar.is_some(), asks, &due);
         let (mut shed, mut go) = (BTreeMap::new(), Vec::new());
         for (due, verdict) in due.into_iter().zip(verdicts) {
             match verdict {
                 None => go.push(due),
                 Some(reason) => drop(shed.insert(due.ask, reason)),
+            }
+        }
+        if bar.is_none() {
+            for of_frame in by_frame(round, |i| asks[*i].ask.frame) {
+                self.work.look(of_frame.iter().any(|i| go.iter().any(|due| due.ask == *i)));
             }
         }
         let scores = self.select(model, asks, &go)?;
@@ -180,7 +185,6 @@ impl Desk {
             let place = self.places.entry(frame.camera.clone()).or_default();
             let key = |i: &usize| Key { id: asks[*i].ask.query.id.clone(), rev: asks[*i].ask.query.rev };
             place.meet(frame, of_frame.iter().map(key).collect(), &self.config, now);
-            let mut looked = place.looked;
             if let Some(offering) = model.offering() {
                 if let Err(reason) = offering.fits(frame) {
                     replies.extend(of_frame.iter().map(|i| (*i, Reply::fresh(Err(reason.clone().into())))));
@@ -192,17 +196,16 @@ impl Desk {
                         let place_of = place.scene.place(&asks[*i].ask.query.id);
                         place_of.is_some_and(|query| place.scene.held(query).is_missing())
                     });
-                if !looked && (closer || place.offered.is_none()) {
+                if !place.looked && (closer || place.offered.is_none()) {
                     place.scene.look_all_the_same(now);
-                    looked = true;
+                    place.looked = true;
                 }
-                place.looked = looked;
-                frames.extend(looked.then_some(frame));
+                frames.extend(place.looked.then_some(frame));
+                self.work.look(place.looked);
             } else {
-                // A model that keeps no looks is asked about each picture as it comes.
+                // A model that keeps no looks is asked about each picture as it comes; each question is a look.
                 place.looked = true;
             }
-            self.work.look(looked);
         }
         let result = self.offer(model, &frames);
         if result.is_err() {
@@ -265,8 +268,8 @@ impl Desk {
         (due, outdated)
     }
 
-    /// Which of the due questions there is no time for.
-    fn verdicts(&self, model: &dyn Able, asks: &[Asked<'_>], due: &[Due]) -> Vec<Option<ShedReason>> {
+    /// Which of the due questions there is no time for; `keeps` says whether the model keeps looks.
+    fn verdicts(&self, model: &dyn Able, keeps: bool, asks: &[Asked<'_>], due: &[Due]) -> Vec<Option<ShedReason>> {
         if self.stream_start.is_some() {
             // The stream waits for the device, so there is time for everything; and what a file is found to hold must
             // not depend on how fast the machine is.
@@ -279,11 +282,13 @@ impl Desk {
             let first = || asks.iter().position(|other| std::ptr::eq(other.ask.frame, ask.frame));
             Item {
                 query: &ask.query.id,
+                camera: &ask.frame.camera,
                 worth: &ask.query.worth,
                 class: due.class,
                 waited: scene.map_or(Duration::MAX, |scene| scene.waited(due.place, self.now(ask.frame))),
                 cost: common.costs.of(*method),
                 pass: model.at_once().then(first).flatten(),
+                look: (!keeps && !model.at_once()).then(first).flatten(),
                 arrived: ask.frame.arrived_at(),
             }
         };
