@@ -20,6 +20,7 @@ use super::{
 use crate::{
     http::Hub,
     publish::{Publisher, Refused, Topics, payload},
+    schedule::Inlet,
     track::TrackConfig,
     types::{CameraId, DropReason, Followed, Grounding, Pulse, QueryId, QuerySet, Reminder, Status, TrackEvent},
 };
@@ -62,6 +63,7 @@ pub(super) struct Delivery {
     /// When the latest batch was done; counts batches.
     pub(super) last_batch: Option<Instant>,
     pub(super) queries: watch::Receiver<Arc<QuerySet>>,
+    pub(super) inlets: watch::Receiver<Vec<Arc<dyn Inlet>>>,
     pub(super) pulse: Pulse,
     /// Where the tracks are, for the model to look there first.
     pub(super) followed: Arc<Followed>,
@@ -100,10 +102,8 @@ impl Delivery {
             tokio::select! {
                 biased;
                 Some((camera, at)) = gone.recv() => {
-                    if let Some(mut view) = views.remove(&camera) {
-                        self.end(&camera, &mut view);
-                        self.clear(&camera, view.counts.keys());
-                        self.numbers.entry(camera.clone()).or_default().tracks = view.tracker.last_id();
+                    if let Some(view) = views.remove(&camera) {
+                        self.part(&camera, view);
                     }
                     snapshots.forget(&camera);
                     removed.insert(camera, at);
@@ -143,10 +143,10 @@ impl Delivery {
                     removed.retain(|_, at| at.elapsed() < IN_FLIGHT);
                     let now = Instant::now();
                     for (camera, view) in &mut views {
-                        // A film that gives no picture is waited for.
-                        if !self.films.contains(camera) {
-                            self.expire(camera, view, now);
-                        }
+                        self.expire(camera, view, now);
+                    }
+                    for (camera, view) in views.extract_if(.., |camera, view| self.is_over(camera, view)).collect::<Vec<_>>() {
+                        self.part(&camera, view);
                     }
                 }
             }
@@ -171,6 +171,19 @@ impl Delivery {
         }
     }
 
+    /// Whether this is a film, and all its pictures were answered.
+    fn is_over(&self, camera: &CameraId, view: &View) -> bool {
+        let drained = |inlet: &Arc<dyn Inlet>| inlet.camera() == camera && inlet.is_drained();
+        self.films.contains(camera) && view.frames.in_flight() == 0 && self.inlets.borrow().iter().any(drained)
+    }
+
+    /// Ends what is told of a camera, and takes back what is retained of it.
+    fn part(&mut self, camera: &CameraId, mut view: View) {
+        self.end(camera, &mut view);
+        self.clear(camera, view.counts.keys());
+        self.numbers.entry(camera.clone()).or_default().tracks = view.tracker.last_id();
+    }
+
     /// Ends every open event: nobody looks at this camera any more. Who is there is not told: nobody knows.
     fn end(&mut self, camera: &CameraId, view: &mut View) {
         let events = view.tracker.update(&mut [], Instant::now(), SystemTime::now());
@@ -181,6 +194,11 @@ impl Delivery {
     /// Ends the events of a camera that gives no pictures any more, and takes back who is there: its silence does not say that
     /// nobody is.
     fn expire(&mut self, camera: &CameraId, view: &mut View, now: Instant) {
+        // A film that gives no picture is waited for. And of a picture that waits for the model, or is in it, more will be told
+        // however long that takes.
+        if self.films.contains(camera) || view.frames.in_flight() > 0 {
+            return;
+        }
         let now = now.checked_sub(view.delay).unwrap_or(now);
         let events = view.tracker.expire(now);
         view.forget(now);
@@ -214,6 +232,7 @@ impl Delivery {
             self.announce(&frame.camera, view, &[]);
         }
         view.fit(frame.source());
+        view.frames = Arc::clone(frame.ticket.ledger());
         let events = view.tracker.update(&mut grounding.answers, seen_at, frame.capture.at);
         self.followed.set(&frame.camera, view.tracker.predicted(seen_at));
         view.delay = now.saturating_duration_since(seen_at);

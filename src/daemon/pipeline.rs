@@ -157,6 +157,7 @@ impl Pipeline {
             late: Reminder::default(),
             last_batch: None,
             queries: queries.subscribe(),
+            inlets: cameras.inlets(),
             pulse: delivering.clone(),
             followed,
         };

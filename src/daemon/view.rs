@@ -2,12 +2,13 @@
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use crate::{
     track::{TrackConfig, Tracker},
-    types::{Query, QueryId, Size},
+    types::{Ledger, Query, QueryId, Size},
 };
 
 /// See the module.
@@ -24,6 +25,8 @@ pub(super) struct View {
     /// How long after its arrival the latest frame was delivered. The camera is silent only if nothing came for so much
     /// longer: a slow model is no silence.
     pub(super) delay: Duration,
+    /// The camera's frames.
+    pub(super) frames: Arc<Ledger>,
 }
 
 /// That a query was answered.
@@ -45,6 +48,7 @@ impl View {
             source: None,
             counts: BTreeMap::new(),
             delay: Duration::ZERO,
+            frames: Arc::default(),
         }
     }
 

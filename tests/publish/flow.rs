@@ -166,6 +166,27 @@ async fn what_finds_no_broker_is_dropped_for_that_and_not_counted_as_published()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_camera_whose_picture_takes_the_model_long_is_not_silent() {
+    let broker = Broker::open();
+    let told = Subscriber::new(broker.port, "groundd/cam/#").await;
+    let publisher = started(&config(broker.url())).await;
+    let hold = Hold::default();
+    let mut pipeline = watching(&publisher, ball("ball", &mut Revisions::default()), hold.model()).await;
+    let (_, ledger) = pipeline.accounts().remove(0);
+    let (present, events) = ("groundd/cam/ball/present", "groundd/cam/events");
+    until("a ball", || told.on(present) == ["ON"]).await;
+    hold.hold(&ledger).await;
+    // Twice as long as what is lost may be out of sight.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let before = ledger.published();
+    hold.let_go();
+    until("more pictures", || ledger.published() >= before + 3).await;
+    assert_eq!((told.on(present), told.on(events).len()), (vec!["ON".to_owned()], 1), "{:?}", told.on(events));
+    pipeline.stop().await.unwrap();
+    publisher.close(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_in_the_model_when_its_camera_went_brings_nothing_back() {
     let broker = Broker::open();
     let heard = Subscriber::exact(broker.port, "groundd/cam/ball/+").await;
