@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -30,6 +31,8 @@ pub struct Bare {
     /// What the input holds: bytes `[B,H,W,3]` or floats `[1,3,H,W]`.
     element: Element,
     canvas: Size,
+    /// The pictures it runs on.
+    shown: Arc<[Tensor]>,
 }
 
 impl Bare {
@@ -63,11 +66,10 @@ impl Bare {
         Self::opened(&manifest, seeing, compute, canvas).map(Some)
     }
 
-    /// Opens the same once more.
+    /// Opens the same once more, to run on the same pictures.
     pub fn another(&self) -> Result<Self, GroundError> {
-        let Self { seeing, compute, input, element, canvas, .. } = self;
-        let (input, element, seeing) = (input.clone(), element.clone(), seeing.clone());
-        Ok(Self { engine: seeing.open(*compute)?, seeing, compute: *compute, input, element, canvas: *canvas })
+        let (input, element, seeing) = (self.input.clone(), self.element.clone(), self.seeing.clone());
+        Ok(Self { engine: seeing.open(self.compute)?, seeing, input, element, shown: Arc::clone(&self.shown), ..*self })
     }
 
     fn opened(manifest: &Manifest, seeing: Seeing, compute: Compute, canvas: Size) -> Result<Self, GroundError> {
@@ -81,7 +83,7 @@ impl Bare {
                 return Err(GroundError::Unfit { manifest: manifest.path(), reason: reason.to_owned() });
             }
         };
-        Ok(Self { engine, seeing, compute, input, element, canvas })
+        Ok(Self { engine, seeing, compute, input, element, canvas, shown: Arc::default() })
     }
 
     /// How often the daemon would open the file, a thread each; 0 where it would not.
@@ -100,23 +102,28 @@ impl Bare {
         self.canvas
     }
 
-    /// Runs `pictures`, one a pass, over and over for about `limit`; returns the passes. They are tensors before the
-    /// time begins.
-    pub fn run(&mut self, pictures: &[Rgb], limit: Duration) -> Result<u64, GroundError> {
+    /// Shows it `pictures` of its canvas's size, which become tensors here: that is no part of what a run costs.
+    pub fn show(&mut self, pictures: &[Rgb]) {
+        self.shown = pictures.iter().map(|picture| self.tensor(picture)).collect();
+    }
+
+    fn tensor(&self, picture: &Rgb) -> Tensor {
         let (height, width) = (self.canvas.height as usize, self.canvas.width as usize);
-        let plane = |picture: &Rgb, colour: usize| -> Vec<f32> {
-            picture.data.iter().skip(colour).step_by(3).map(|byte| f32::from(*byte)).collect()
+        let plane = |colour: usize| {
+            picture.data.iter().skip(colour).step_by(3).map(|byte| f32::from(*byte)).collect::<Vec<_>>()
         };
-        let tensor = |picture: &Rgb| match self.element {
+        match self.element {
             Element::F32 | Element::F16 => {
-                let planes = [0, 1, 2].map(|colour| plane(picture, colour)).concat();
-                Tensor { shape: vec![1, 3, height, width], data: Data::F32(planes) }
+                Tensor { shape: vec![1, 3, height, width], data: Data::F32([0, 1, 2].map(plane).concat()) }
             }
             _ => Tensor { shape: vec![1, height, width, 3], data: Data::U8(picture.data.to_vec()) },
-        };
-        let tensors: Vec<Tensor> = pictures.iter().map(tensor).collect();
+        }
+    }
+
+    /// Runs on the pictures it was shown, one a pass, over and over for about `limit`; returns the passes.
+    pub fn run(&mut self, limit: Duration) -> Result<u64, GroundError> {
         let (began, mut passes) = (Instant::now(), 0);
-        for tensor in tensors.iter().cycle() {
+        for tensor in self.shown.iter().cycle() {
             self.engine.run(&[(&self.input, tensor)])?;
             passes += 1;
             if began.elapsed() >= limit {

@@ -1,10 +1,6 @@
 //! What decoding alone costs: the yardstick that the whole way from camera to model is held against.
 
-use std::{
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{path::Path, sync::Arc};
 
 use gstreamer::{self as gst, prelude::*};
 use gstreamer_app as gst_app;
@@ -34,20 +30,16 @@ impl Bare {
         Timeline::new(Arc::clone(&self.clip))
     }
 
-    /// Decodes the clip on one thread of the decoder, over and over for about `limit`. With a `canvas` every picture is
-    /// also scaled and converted for a model that sees that size. Returns the pictures decoded.
-    pub fn decode(&self, limit: Duration, canvas: Option<Size>) -> Result<u64, IngestError> {
+    /// Decodes the clip on one thread of the decoder, over and over for as long as `more`, called at each picture, says so. With a
+    /// `canvas` every picture is also scaled and converted for a model that sees that size.
+    pub fn decode(&self, canvas: Option<Size>, more: &mut dyn FnMut() -> bool) -> Result<(), IngestError> {
         let mut painter = canvas.map(Painter::new);
-        let until = Instant::now() + limit;
-        let mut pictures = 0;
         self.play(&mut |sample| {
-            pictures += 1;
             if let Some(painter) = &mut painter {
                 painter.place(sample)?.1.paint();
             }
-            Ok(Instant::now() < until)
-        })?;
-        Ok(pictures)
+            Ok(more())
+        })
     }
 
     /// Size of the clip's pictures.

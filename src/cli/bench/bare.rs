@@ -14,7 +14,7 @@ use crate::{
     ground::{ModelConfig, Provider, bare as engine},
     http::process::Usage,
     ingest::bare::Bare as Clip,
-    types::{Rgb, Size},
+    types::Size,
 };
 
 /// Pictures that the engine runs on, over and over.
@@ -82,9 +82,8 @@ impl Bare {
 pub(super) struct Yardstick<'a> {
     /// The file as it was published.
     engine: engine::Bare,
-    canvases: Vec<Rgb>,
-    /// The file as the daemon opens it, where that shows it less than the whole canvas, and such pictures.
-    own: Option<(engine::Bare, Vec<Rgb>)>,
+    /// The file as the daemon opens it, where that shows it less than the whole canvas.
+    own: Option<engine::Bare>,
     /// What the daemon opens, to run at once; none where it opens the file once.
     lanes: Vec<engine::Bare>,
     clip: &'a Clip,
@@ -102,45 +101,47 @@ impl<'a> Yardstick<'a> {
         seconds: f64,
         stop: &Stop,
     ) -> Result<Self, Failure> {
-        let engine = engine::Bare::open(model, folders)?;
-        let own = engine::Bare::open_as_shown(model, folders, clip.size()?)?;
+        let mut engine = engine::Bare::open(model, folders)?;
+        engine.show(&clip.canvases(engine.canvas(), PICTURES)?);
+        let mut own = engine::Bare::open_as_shown(model, folders, clip.size()?)?;
+        if let Some(own) = &mut own {
+            own.show(&clip.canvases(own.canvas(), PICTURES)?);
+        }
         let first = own.as_ref().unwrap_or(&engine);
-        let lanes: Result<Vec<_>, _> = (0..first.lanes(model)).map(|_| first.another()).collect();
-        let canvases = clip.canvases(engine.canvas(), PICTURES)?;
-        let shown = own.as_ref().map(|own| clip.canvases(own.canvas(), PICTURES)).transpose()?;
+        let lanes = (0..first.lanes(model)).map(|_| first.another()).collect::<Result<Vec<_>, _>>()?;
         let limit = Duration::from_secs_f64(seconds * SHARE).min(MOST);
-        let (own, lanes, on_device) = (own.zip(shown), lanes?, model.provider != Provider::Cpu);
-        let mut rule = Self { engine, canvases, own, lanes, clip, on_device, limit, measured: Vec::new() };
+        let on_device = model.provider != Provider::Cpu;
+        let mut rule = Self { engine, own, lanes, clip, on_device, limit, measured: Vec::new() };
         rule.measure(stop)?;
         Ok(rule)
     }
 
     /// Measures each part. Nothing else may run in this process meanwhile.
     pub(super) fn measure(&mut self, stop: &Stop) -> Result<(), Failure> {
-        let Self { engine, canvases, own, lanes, clip, limit, .. } = self;
+        let Self { engine, own, lanes, clip, limit, .. } = self;
         let (limit, warm) = (*limit, *limit / 10);
-        engine.run(canvases, warm)?;
-        let (engine_ms, engine_wall_ms) = cost(|| Ok(engine.run(canvases, limit)?))?;
+        engine.run(warm)?;
+        let (engine_ms, engine_wall_ms) = cost(|| Ok(engine.run(limit)?))?;
         stop.check()?;
-        let (engine_shown_ms, shown) = match own {
-            Some((own, shown)) => {
-                own.run(shown, warm)?;
-                (cost(|| Ok(own.run(shown, limit)?))?.0, &*shown)
+        let engine_shown_ms = match own {
+            Some(own) => {
+                own.run(warm)?;
+                cost(|| Ok(own.run(limit)?))?.0
             }
-            None => (engine_ms, &*canvases),
+            None => engine_ms,
         };
         stop.check()?;
         let engine_busy_ms = if lanes.is_empty() {
             engine_shown_ms
         } else {
-            together(lanes, shown, warm)?;
-            cost(|| together(lanes, shown, limit))?.0
+            together(lanes, warm)?;
+            cost(|| together(lanes, limit))?.0
         };
         stop.check()?;
-        clip.decode(warm, None)?;
-        let (decode_ms, _) = cost(|| Ok(clip.decode(limit, None)?))?;
+        decoding(clip, None, warm)?;
+        let decode_ms = decoding(clip, None, limit)?;
         stop.check()?;
-        let (both_ms, _) = cost(|| Ok(clip.decode(limit, Some(engine.canvas()))?))?;
+        let both_ms = decoding(clip, Some(engine.canvas()), limit)?;
         let scale_ms = (both_ms - decode_ms).max(0.0);
         let on_device = self.on_device;
         self.measured.push(Bare {
@@ -168,7 +169,7 @@ impl<'a> Yardstick<'a> {
     /// Size of the canvas that the file was published for, and of what the daemon shows it of the clip's pictures.
     pub(super) fn canvases(&self) -> [Size; 2] {
         let whole = self.engine.canvas();
-        [whole, self.own.as_ref().map_or(whole, |(own, _)| own.canvas())]
+        [whole, self.own.as_ref().map_or(whole, engine::Bare::canvas)]
     }
 
     /// All measurements.
@@ -178,9 +179,9 @@ impl<'a> Yardstick<'a> {
 }
 
 /// Runs all engines at once, a thread each; returns the passes of all.
-fn together(engines: &mut [engine::Bare], canvases: &[Rgb], limit: Duration) -> Result<u64, Failure> {
+fn together(engines: &mut [engine::Bare], limit: Duration) -> Result<u64, Failure> {
     thread::scope(|scope| {
-        let runs: Vec<_> = engines.iter_mut().map(|engine| scope.spawn(move || engine.run(canvases, limit))).collect();
+        let runs: Vec<_> = engines.iter_mut().map(|engine| scope.spawn(move || engine.run(limit))).collect();
         let passes = runs.into_iter().map(|run| -> Result<u64, Failure> {
             let ran = run.join().map_err(|_| Failure::new(Exit::Internal, "a thread with an engine panicked"))?;
             Ok(ran?)
@@ -196,6 +197,23 @@ fn cost(mut work: impl FnMut() -> Result<u64, Failure>) -> Result<(f64, f64), Fa
     let wall = began.elapsed().as_secs_f64();
     let cpu = Usage::now().cpu.unwrap_or_default() - before.cpu.unwrap_or_default();
     Ok((cpu * 1e3 / count, wall * 1e3 / count))
+}
+
+/// Processor milliseconds a picture that decoding the clip costs, on a `canvas` too where there is one: from the first picture to
+/// the last, for to start a decoder and to end it is dear.
+fn decoding(clip: &Clip, canvas: Option<Size>, limit: Duration) -> Result<f64, Failure> {
+    let cpu = || Usage::now().cpu.unwrap_or_default();
+    let (mut start, mut pictures, mut seconds) = (None, 0_u32, 0.0);
+    clip.decode(canvas, &mut || {
+        let (began, before) = *start.get_or_insert_with(|| (Instant::now(), cpu()));
+        if began.elapsed() < limit {
+            pictures += 1;
+            return true;
+        }
+        seconds = cpu() - before;
+        false
+    })?;
+    Ok(seconds * 1e3 / f64::from(pictures.max(1)))
 }
 
 #[cfg(test)]

@@ -168,7 +168,7 @@ impl Bench<'_> {
         let mut case = Case::new(system, streams);
         case.fill(measured, self.rule.around(), self.stage.clip.timeline().length());
         // Told as they come, so that what ends this process early does not take them along.
-        case.log();
+        case.log(beside.is_none());
         ruled.map(|()| case)
     }
 }

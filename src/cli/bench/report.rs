@@ -178,9 +178,23 @@ impl Report {
             "canvas_shown": shown,
             "bare": self.bare,
             "cases": self.cases,
-            "beside": self.beside.iter().map(|(habit, case)| json!({ "neighbour": habit, "camera": case })).collect::<Vec<_>>(),
+            "beside": self.beside.iter().map(|(habit, case)| beside(*habit, case)).collect::<Vec<_>>(),
         })
     }
+}
+
+/// What a camera's frames came to beside another. What they cost cannot be told: the process serves both.
+fn beside(habit: Habit, case: &Case) -> serde_json::Value {
+    let numbers = case.numbers.as_ref().map(|numbers| {
+        json!({
+            "offered_per_s": numbers.offered_per_s,
+            "analysed_per_s": numbers.analysed_per_s,
+            "unanswered": numbers.unanswered,
+            "latency_ms": numbers.latency_ms,
+            "stages_ms": numbers.stages_ms,
+        })
+    });
+    json!({ "neighbour": habit, "note": case.note, "camera": numbers })
 }
 
 fn cells(numbers: &Numbers) -> Vec<String> {

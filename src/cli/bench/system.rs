@@ -171,15 +171,14 @@ impl Case {
         Self { system: system.name().to_owned(), streams, is_own, note: None, numbers: None }
     }
 
-    /// The gist of it, as a log line.
-    pub(super) fn log(&self) {
+    /// The gist of it, as a log line; with what it cost, unless that was another camera's, too.
+    pub(super) fn log(&self, with_cost: bool) {
         let Self { system, streams, note, numbers, .. } = self;
         if let Some(Numbers { analysed_per_s, cpu_ms_per_frame, rss_mb, latency_ms, .. }) = numbers {
             let p95 = latency_ms.map_or(f64::NAN, |spread| spread.p95);
-            tracing::info!(
-                "{system} on {streams} cameras: {analysed_per_s:.1} frames/s, {cpu_ms_per_frame:.1} CPU ms a frame, \
-                 p95 {p95:.0} ms, {rss_mb:.0} MB"
-            );
+            let cost = format!(", {cpu_ms_per_frame:.1} CPU ms a frame, {rss_mb:.0} MB");
+            let cost = if with_cost { cost.as_str() } else { "" };
+            tracing::info!("{system} on {streams} cameras: {analysed_per_s:.1} frames/s, p95 {p95:.0} ms{cost}");
         } else {
             tracing::warn!("{system} on {streams} cameras: {}", note.as_deref().unwrap_or("no numbers"));
         }
