@@ -177,7 +177,10 @@ impl FullFrame for Full {
         let (width, height) = (area.width() * pixel_aspect(self.0.info()), area.height());
         let scale = (size.width.max(1) as f32 / width).min(size.height.max(1) as f32 / height);
         let out = Size::new(whole(width * scale, size.width.max(1)), whole(height * scale, size.height.max(1)));
-        Ok(resample(&pixels, [x1 - left, y1 - top, x2 - left, y2 - top], out))
+        let within = [x1 - left, y1 - top, x2 - left, y2 - top];
+        // Whole pixels one to one, as of the whole picture in its own size: resampling would change nothing.
+        let as_it_is = window.size == out && within == [0.0, 0.0, out.width as f32, out.height as f32];
+        Ok(if as_it_is { pixels } else { resample(&pixels, within, out) })
     }
 }
 
