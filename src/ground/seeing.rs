@@ -93,9 +93,13 @@ pub(super) fn manifest(config: &ModelConfig, folders: &[PathBuf]) -> Result<Mani
         );
         return Err(GroundError::Unfit { manifest: manifest.path(), reason });
     }
-    if config.provider == Provider::Tensorrt && file(&manifest).is_none() {
-        let reason = "TensorRT takes graphs that see every picture at one size, and this model has none; use provider = \"cuda\"";
-        return Err(GroundError::Unfit { manifest: manifest.path(), reason: reason.to_owned() });
+    if config.provider == Provider::Tensorrt {
+        if file(&manifest).is_none() {
+            let reason = "TensorRT takes graphs that see every picture at one size, and this model has none; use provider = \"cuda\"";
+            return Err(GroundError::Unfit { manifest: manifest.path(), reason: reason.to_owned() });
+        }
+        // For every number of pictures that come together it would build the graph anew, minutes in the midst of service.
+        manifest.limits.max_batch = 1;
     }
     manifest.detail = detail(config.detail, &manifest)?;
     manifest.input.rect &= config.provider == Provider::Cpu;
@@ -117,4 +121,22 @@ fn detail(wanted: f32, manifest: &Manifest) -> Result<Option<f32>, GroundError> 
         return Err(GroundError::Unfit { manifest: manifest.path(), reason });
     }
     Ok(Some(wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensorrt_gets_graphs_that_see_pictures_and_one_picture_at_a_time() {
+        let folders = [PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models")];
+        let on = |provider, path: &Path| {
+            manifest(&ModelConfig { provider, path: path.to_owned(), ..ModelConfig::default() }, &folders)
+        };
+        assert!(on(Provider::Cuda, "nano".as_ref()).unwrap().limits.max_batch > 1);
+        assert_eq!(on(Provider::Tensorrt, "nano".as_ref()).unwrap().limits.max_batch, 1);
+        let qwen = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vlm/qwen2-vl/model");
+        assert!(on(Provider::Cuda, &qwen).is_ok());
+        assert!(on(Provider::Tensorrt, &qwen).unwrap_err().to_string().contains("provider = \"cuda\""));
+    }
 }
