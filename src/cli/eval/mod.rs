@@ -163,12 +163,15 @@ fn ask(dataset: &Dataset, mut trial: Trial, runs: &mut [Run], how: &How) -> Resu
             }
         };
         let look = trial.look(entry, &pixels)?;
-        let first = i == unreadable.len();
-        for run in &mut *runs {
-            if first {
-                // The first time is slower: memory is allocated, texts are encoded.
+        if i == unreadable.len() {
+            // The first time is slower, for memory is allocated.
+            for run in &*runs {
                 trial.ask(entry, &look, run.method, how.threshold)?;
             }
+        }
+        // A text that is new is encoded once for all methods, and the first one pays: they take turns.
+        let (later, earlier) = runs.split_at_mut(i % runs.len());
+        for run in earlier.iter_mut().chain(later) {
             let reply = trial.ask(entry, &look, run.method, how.threshold)?;
             let ranking = match how.rank {
                 Rank::Again => Some(trial.ask(entry, &look, run.method, Some(EVERY_BOX))?),
