@@ -11,14 +11,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: threads tha
 import cv2
 import torch
 
-from . import data, distil, evaluate, export, fit, heldout, quantise, scenes
+from . import clips, data, distil, evaluate, export, fit, heldout, quantise, scenes
 from .render import demo
 
 ROOT = Path(__file__).resolve().parents[3]
 CLIP = ROOT / "assets/demo.mp4"
 PROVENANCE = ("trained from scratch by tools/train on COCO 2017 images, night dashcam images, a street camera, frames of public sample videos and drawn "
               "scenes, with ready-made detectors as teachers; see MODEL_CARD.md")
-STEPS = ("data", "distil", "scenes", "fit", "evaluate", "heldout", "export", "demo")
+STEPS = ("data", "distil", "scenes", "fit", "evaluate", "heldout", "clips", "export", "demo")
 
 
 def load(path):
@@ -55,7 +55,7 @@ def main():
     torch.set_num_threads(1)
     work, step, seed = arguments.work, arguments.step, arguments.seed
     shipped = arguments.out if arguments.from_shipped else None
-    if step in ("all", "data", "distil") and arguments.data is None:
+    if step in ("all", "data", "distil", "clips") and arguments.data is None:
         parser.error("--data is needed for the frames and the teachers")
     if step in ("all", "data"):
         data.build(arguments.data, work / "data")
@@ -68,6 +68,8 @@ def main():
         fit.fit(work, arguments.minutes or fit.MINUTES, arguments.resume, arguments.rate or fit.RATE, shipped, seed)
     if step in ("all", "heldout"):
         heldout.write(work, work / "heldout")
+    if step in ("all", "clips"):
+        clips.write(arguments.data, work / "clips")
     if step == "evaluate":
         measure(work)
     if step in ("all", "export"):
