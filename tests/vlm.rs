@@ -184,6 +184,8 @@ fn a_published_folder_says_what_is_wrong_with_it() {
         ("qwen2-vl", "config.json", "\"qwen2_vl\"", "\"qwen9_vl\"", ["config.json: model_type", "qwen9_vl"]),
         ("qwen2-vl", "config.json", "\"patch_size\": 14", "\"patch_size\": \"x\"", ["config.json", "patch_size"]),
         ("qwen2-vl", "config.json", "\"qwen2_vl\"", "\"owlv2\"", ["config.json: model_type", "tools/export/wrap.py"]),
+        // Graphs without DeepStack.
+        ("qwen2-vl", "config.json", "\"qwen2_vl\"", "\"qwen3_vl\"", ["leaves out DeepStack", "tools/export"]),
         ("qwen2.5-vl", "config.json", "\"window_size\": 56", "\"window_size\": 20", ["input.window", "20 pixels"]),
         (
             "qwen3-vl",

@@ -361,7 +361,7 @@ fn models_that_contradict_their_manifest_are_refused_with_the_key() {
         ("vlm-fo1", "selection = \"decode\"", "selection = \"guess\"", "selection"),
         ("vlm-fo1", "order = \"none\"", "order = \"spiral\"", "order"),
         ("vlm-fo1", "[aux]\n", "[aux]\nwidth = 64\n", "aux.width, aux.height"),
-        ("vlx-seek", "width = 48\n", "width = 56\n", "aux_encoder.onnx"),
+        ("vlx-seek", "width = 768\n", "width = 776\n", "aux_encoder.onnx"),
         ("vlm-fo1", "role = \"region_encoder\"", "role = \"regions\"", "role = \"region_encoder\""),
         ("vlm-fo1", "role = \"aux_encoder\"", "role = \"aux\"", "among vt_boxes, aux_boxes"),
         ("vlm-fo1", "methods = [\"retrieve\"]", "methods = [\"coords\"]", "can do: retrieve"),

@@ -36,6 +36,7 @@ fn a_folder_on_disk_answers_frames_in_source_pixels() {
         let mut methods = vec![method_of(family)];
         methods.extend(family.starts_with("qwen").then_some(Method::Zoom));
         assert_eq!(grounder.describe().methods, methods);
+        assert_eq!(Manifest::load(dir.path()).unwrap().methods, methods, "{family} promises others");
         // A fixed size is the canvas; else it is as wide as cameras' pictures, and no larger than the model looks.
         let canvas = match family {
             "florence-2" => Size::new(32, 32),
@@ -290,6 +291,15 @@ fn folders_that_contradict_themselves_are_refused_with_the_key() {
         let text = load_error(dir.path()).to_string();
         assert!(text.contains(expected), "{family} {to}: {text}");
     }
+}
+
+#[test]
+fn a_qwen3_vl_without_deepstack_is_one_if_its_manifest_says_so() {
+    let dir = copy_of("qwen2-vl");
+    edit_manifest(dir.path(), "family = \"qwen2-vl\"", "family = \"qwen3-vl\"");
+    let manifest = Manifest::load(dir.path()).unwrap();
+    assert_eq!(manifest.decoder.map(|facts| facts.deepstack), Some(0));
+    assert!(load(dir.path()).describe().methods.contains(&Method::Coords));
 }
 
 // --- zoom ---

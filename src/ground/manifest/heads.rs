@@ -150,7 +150,7 @@ pub enum Order {
     /// The surest first.
     #[default]
     None,
-    /// By their top, then by their left edge.
+    /// By their left edge, then by their top: what VLX-Seek calls so, though a raster's lines lie the other way.
     Raster,
     /// The smallest first.
     AreaAsc,

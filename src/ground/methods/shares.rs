@@ -44,7 +44,7 @@ pub fn arrange(regions: &mut [Region], order: Order) {
     match order {
         Order::None => {}
         Order::Raster => {
-            let corner = |region: &Region| (region.bbox.corners()[1], region.bbox.corners()[0]);
+            let corner = |region: &Region| (region.bbox.corners()[0], region.bbox.corners()[1]);
             regions.sort_by(|a, b| by(&corner, a, b));
         }
         Order::AreaAsc => regions.sort_by(|a, b| by(&area, a, b)),
@@ -79,16 +79,18 @@ mod tests {
 
     #[test]
     fn regions_are_shown_in_the_order_asked_for() {
-        let all = [region(5.0, 9.0, 3.0, 0.0), region(7.0, 2.0, 8.0, 1.0), region(1.0, 9.0, 5.0, 2.0)];
+        let places = [(5.0, 9.0, 3.0), (7.0, 2.0, 8.0), (1.0, 9.0, 5.0), (5.0, 4.0, 6.0)];
+        let marked = |(mark, (x, y, side)): (f32, &(f32, f32, f32))| region(*x, *y, *side, mark);
+        let all: Vec<_> = [0.0, 1.0, 2.0, 3.0].into_iter().zip(&places).map(marked).collect();
         let shown = |order| {
-            let mut regions = all;
+            let mut regions = all.clone();
             arrange(&mut regions, order);
             marks(&regions)
         };
-        assert_eq!(shown(Order::None), [0.0, 1.0, 2.0]);
-        assert_eq!(shown(Order::Raster), [1.0, 2.0, 0.0]);
-        assert_eq!(shown(Order::AreaAsc), [0.0, 2.0, 1.0]);
-        assert_eq!(shown(Order::AreaDesc), [1.0, 2.0, 0.0]);
+        assert_eq!(shown(Order::None), [0.0, 1.0, 2.0, 3.0]);
+        assert_eq!(shown(Order::Raster), [2.0, 3.0, 0.0, 1.0]);
+        assert_eq!(shown(Order::AreaAsc), [0.0, 2.0, 3.0, 1.0]);
+        assert_eq!(shown(Order::AreaDesc), [1.0, 3.0, 2.0, 0.0]);
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! LLaVA-Grounding: a language model names things, and a head finds what it meant.
 //!
-//! The model is shown the picture and asked in words; it answers `<g_s> a red car <g_e> <seg>`, or `<seg>` alone. The last
+//! The model is shown the picture and asked in words. To the question it was taught for one thing, which ends in `(referring).`,
+//! it answers `<seg> .`; to others, which end in `(with grounding)`, whole sentences: `<g_s> a red car <g_e> <seg>`. The last
 //! layer's state, normed, from which `<seg>` was predicted stands for the phrase (`auto_regressive_generate` in
 //! `llava_llama_gd.py`; the state *before* the mark is fed back, not the mark's own), and the head of [`grounded`] gives
 //! boxes for it. Every phrase of an answer counts, as it does in the reference.

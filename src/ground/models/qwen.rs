@@ -111,11 +111,7 @@ impl Qwen {
         positions(manifest, Positions::Mrope)?;
         let rules = Rules::of(manifest)?;
         let decoder = Decoder::open(manifest, open)?;
-        let deepstack = decoder.deepstack();
-        if let Some(said) = manifest.decoder.as_ref().map(|facts| facts.deepstack).filter(|said| *said != deepstack) {
-            let reason = format!("decoder.deepstack: is {said}; the decoder's inputs say {deepstack}");
-            return Err(unfit(manifest, reason));
-        }
+        let deepstack = deepstack(manifest, &decoder)?;
         Ok(Self {
             tower: Tower::open(manifest, open, decoder.hidden(), deepstack)?,
             decoder,
@@ -350,6 +346,24 @@ fn joints(ids: &[i64], [start, end]: [i64; 2]) -> Vec<usize> {
     let before = ids.iter().position(|id| *id == start).filter(|at| *at > 0);
     let after = ids.iter().rposition(|id| *id == end).map(|at| at + 1);
     before.into_iter().chain(after).collect()
+}
+
+/// Layers of the language model that see the picture again, as its graph says; refuses a graph that lacks them.
+fn deepstack(manifest: &Manifest, decoder: &Decoder) -> Result<usize, GroundError> {
+    let found = decoder.deepstack();
+    match manifest.decoder.as_ref().map(|facts| facts.deepstack) {
+        Some(said) if said != found => {
+            let reason = format!("decoder.deepstack: is {said}; the decoder's inputs say {found}");
+            Err(unfit(manifest, reason))
+        }
+        // Exports for transformers.js give the picture to the first layer alone, and would answer, only worse.
+        None if found == 0 && manifest.family == QWEN3 => {
+            let reason = "the decoder takes no `deepstack_embeds`: this export leaves out DeepStack, by which Qwen3-VL's layers \
+                          see the picture again; make one with tools/export (python -m export qwen3-vl)";
+            Err(unfit(manifest, reason.to_owned()))
+        }
+        _ => Ok(found),
+    }
 }
 
 /// All pictures, then the words.

@@ -9,10 +9,13 @@ from .errors import Refused
 class Source:
     """What a checkpoint says of itself, besides its weights."""
 
-    def __init__(self, folder, reads=True):
+    def __init__(self, folder, reads=True, eye=None):
         self.folder = Path(folder)
         self.config = self.json("config.json", "a checkpoint folder as `hf download` leaves it has one")
-        self.preprocessor = self.json("preprocessor_config.json", "take it from the model's repository")
+        whose = "the model's repository"
+        if tower := eye and self.config.get(eye):
+            whose = f"the repository `{tower}`, which config.json names as `{eye}`"
+        self.preprocessor = self.json("preprocessor_config.json", f"take it from {whose}")
         self.generation = self.optional("generation_config.json")
         tokenizer = self.json(
             "tokenizer.json", "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) writes it") if reads else {}

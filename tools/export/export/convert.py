@@ -12,6 +12,7 @@ from .checkpoint import Source
 from .errors import Refused
 
 BITS = {None: None, "int8": 8, "int4": 4}
+WIDTHS = {"fp32": 4, "fp16": 2}
 
 
 @dataclass
@@ -33,7 +34,7 @@ def export(family, checkpoint, out, options, say=print):
     checkpoint, out = Path(checkpoint), Path(out)
     if out.exists():
         raise Refused(f"{out}: exists already; remove it, or name another folder")
-    source = Source(checkpoint, family.reads)
+    source = Source(checkpoint, family.reads, family.eye)
     family.image = options.image
     found = source.config.get("model_type")
     if found != family.model_type:
@@ -52,7 +53,9 @@ def export(family, checkpoint, out, options, say=print):
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         say(f"{family.name}: loading {checkpoint}")
-        model = family.prepare(family.load(checkpoint), source)
+        model = family.load(checkpoint)
+        onnx_files.fits(model, checkpoint, WIDTHS[options.dtype])
+        model = family.prepare(model, source)
         cases = family.cases(model)
         say(f"asking transformers ({len(cases)} prompts)")
         expected = {case.name: family.reference(model, case) for case in cases}

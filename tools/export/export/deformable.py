@@ -5,7 +5,7 @@ import contextlib
 import numpy as np
 import torch
 from torch import nn
-from transformers import DeformableDetrForObjectDetection
+from transformers import DeformableDetrConfig, DeformableDetrForObjectDetection
 
 from .detection import Closed, Shortest, named, traceable
 from .family import Graph
@@ -47,6 +47,12 @@ class DeformableDetr(Shortest, Closed):
     model_class = DeformableDetrForObjectDetection
     # As in Grounding DINO: boxes steer where the decoder looks next.
     allowed = exact = 2e-3
+
+    def loading(self, checkpoint):
+        """The checkpoint has the backbone's weights, which timm would fetch from elsewhere first."""
+        config = DeformableDetrConfig.from_pretrained(checkpoint, local_files_only=True)
+        config.use_pretrained_backbone = False
+        return {"config": config}
 
     def prepare(self, model, source):
         self.measure(source)

@@ -54,6 +54,8 @@ class Family:
     exact = 5e-6
     # Whether it reads words: then it has a vocabulary.
     reads = True
+    # The key of config.json that names whose pictures' settings it takes, where they do not lie with the checkpoint.
+    eye = None
     # Whether the user has a choice of the picture's size; width and height, where one was made.
     sized, image = False, None
 
@@ -62,14 +64,18 @@ class Family:
         try:
             model, info = self.model_class.from_pretrained(
                 checkpoint, dtype=torch.float32, attn_implementation="eager", local_files_only=True,
-                output_loading_info=True)
-        except (OSError, ValueError, RuntimeError, KeyError) as e:
+                output_loading_info=True, **self.loading(checkpoint))
+        except (OSError, ValueError, RuntimeError, KeyError, ImportError) as e:
             raise Refused(f"{checkpoint}: transformers cannot load it as {self.name}: {e}") from e
         lost = sorted(info["missing_keys"]) + sorted(str(m) for m in info["mismatched_keys"])
         if lost:
             raise Refused(f"{checkpoint}: {len(lost)} tensors are missing or of another shape, the first is "
                           f"`{lost[0]}`; the folder should be laid out as {self.hub_example} is")
         return model.eval().requires_grad_(False)
+
+    def loading(self, checkpoint):
+        """What transformers is told besides of how a checkpoint is loaded."""
+        return {}
 
     def halved(self, model):
         """The part whose weights become halves."""

@@ -19,9 +19,11 @@ from .family import Family, Graph, forced_tokens, padded, splice
 from .heads import Measured, compare
 
 IMAGE = -200
+# What it was taught on Visual Genome's and RefCOCO's phrases, to the letter, where the answer is `<seg> .`
+# (`vg_instance_new_baseline_dataset_mapper.py`). With `(with grounding)` at their end, questions are answered in words.
 PROMPT = ("A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
-          "and polite answers to the user's questions. USER: <image>\nPlease detect the object according to the text {} "
-          "(with grounding) ASSISTANT:")
+          "and polite answers to the user's questions. USER: <image>\n Please detect the object according to the text {} "
+          "(referring). ASSISTANT:")
 MARK, AROUND = "<seg>", ["<g_s>", "<g_e>"]
 # The part of the queries that may differ from torch's: none of a small head's.
 SPARED = 0.05
@@ -79,6 +81,7 @@ class LlavaGrounding(Family):
     hub_example = "Haozhangcx/llava_grounding_gd_vp"
     methods = ("detector",)
     roles = ("vision_encoder", "embed_tokens", "decoder_model_merged")
+    eye = "mm_vision_tower"
     # Most tokens of an answer, as in the original's loop.
     most = 1000
 

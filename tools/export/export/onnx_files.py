@@ -22,11 +22,17 @@ BLOCK = 32
 QUANTISED = ("decoder_model_merged", "encoder_model")
 
 
+def fits(module, what, width=None):
+    """Refuses a tensor that no graph can hold. `width` is how many bytes a number will take, where it takes others now."""
+    for name, weight in module.named_parameters():
+        if weight.numel() * (width or weight.element_size()) >= TENSOR_BYTES:
+            remedy = "use --dtype fp16" if weight.numel() * 2 < TENSOR_BYTES else "no --dtype is small enough"
+            raise Refused(f"{what}: `{name}` is larger than 2 GiB, which ONNX cannot hold; {remedy}")
+
+
 def trace(graph, path):
     module = graph.module.eval()
-    for name, weight in module.named_parameters():
-        if weight.numel() * weight.element_size() >= TENSOR_BYTES:
-            raise Refused(f"{graph.role}: `{name}` is larger than 2 GiB, which ONNX cannot hold; use --dtype fp16")
+    fits(module, graph.role)
     # The exporter prints what it thinks of itself; what matters is checked against torch afterwards.
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
         warnings.simplefilter("ignore")

@@ -19,6 +19,7 @@ from .runner import Sessions
 
 TOLD = Path(__file__).with_name("openseed_told.json")
 CONFIG = "configs/openseed/openseed_swint_lang_joint_2st.yaml"
+QUESTIONS = "datasets_os/dataset_mappers/vg_instance_new_baseline_dataset_mapper.py"
 SMALL = {"side": 256, "queries": 20, "phrase": 48}
 # Windows that do and do not fit, odd and even depths, a head and several.
 TOWER = (8, [(2, 1, 16), (1, 2, 32), (3, 2, 64), (2, 4, 128)], 7)
@@ -162,6 +163,15 @@ def settings(clone, full):
     return told
 
 
+def asked(clone):
+    """The question of the prompt is, to the letter, what the clone's code makes of a phrase when it trains."""
+    from .llava_grounding import PROMPT
+    question = PROMPT.split("USER: ")[1].removesuffix(" ASSISTANT:")
+    path = Path(clone) / QUESTIONS
+    if question.replace("\n", "\\n").replace("{}", "{label_set[i]}") not in path.read_text():
+        raise Refused(f"{path}: does not ask {question!r}")
+
+
 def given_to(theirs, head):
     """Loads our weights by the checkpoint's names, through every name that one module has."""
     own, predictor, state = head.state_dict(), "sem_seg_head.predictor.", {}
@@ -181,6 +191,7 @@ def given_to(theirs, head):
 
 def run(clone, detectron2, full, write, say=print):
     package = imported(clone, detectron2)
+    asked(clone)
     theirs = package.build_model(settings(clone, full)).eval().requires_grad_(False)
     # The shapes of the clone's tensors must lead to the same module that a checkpoint's do.
     size = {} if full else {"side": SMALL["side"], "queries": SMALL["queries"]}

@@ -43,7 +43,7 @@ class PaliGemma(Family):
     model_type = "paligemma"
     hub_example = "google/paligemma2-3b-mix-448"
     model_class = PaliGemmaForConditionalGeneration
-    methods = ("bins", "zoom")
+    methods = ("bins",)
 
     def prepare(self, model, source):
         self.image_token = model.config.image_token_id

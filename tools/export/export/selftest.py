@@ -1,5 +1,6 @@
 """Small random checkpoints of every kind through the whole exporter: the base of `make parity`."""
 
+import importlib.util
 import json
 import shutil
 import tempfile
@@ -9,9 +10,11 @@ from pathlib import Path
 import numpy as np
 from safetensors.torch import load_file, save_file
 
-from . import convert, heads, manifest, openseed_reference, tiny, tiny_fo1, tiny_heads
+from . import convert, heads, manifest, onnx_files, openseed_reference, tiny, tiny_fo1, tiny_heads
+from .checkpoint import Source
 from .errors import Refused
 from .families import FAMILIES
+from .vlm_fo1 import ORDERS, SQUASHED, VlxSeek
 
 MANY = {"num_hidden_layers": 3, "num_attention_heads": 6, "num_key_value_heads": 1}
 FULL = {"num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 4}
@@ -124,8 +127,26 @@ def refusals(family, checkpoint, scratch, say):
         must_refuse("a graph whose cache is miswired", family, checkpoint, out, "does not come back")
     finally:
         del family.runner
-    say(f"{family.name}: refuses another family, a missing tensor{choice}, a miswired cache")
-    return passed + 1
+    large(family, checkpoint, out)
+    say(f"{family.name}: refuses another family, a missing tensor{choice}, a miswired cache, a tensor that is too large")
+    return passed + 2
+
+
+def large(family, checkpoint, out):
+    """A tensor that no graph can hold is refused before any work, where halves would not do instead."""
+    def work(_):
+        raise Refused("the work has begun")
+
+    most = max(weight.numel() for weight in family.load(checkpoint).parameters())
+    limit, onnx_files.TENSOR_BYTES, family.cases = onnx_files.TENSOR_BYTES, 4 * most, work
+    try:
+        must_refuse("a tensor that is too large", family, checkpoint, out, "use --dtype fp16")
+        must_refuse("a tensor that fits in halves", family, checkpoint, out, "the work has begun", dtype="fp16")
+        onnx_files.TENSOR_BYTES = 2 * most
+        must_refuse("a tensor too large even in halves", family, checkpoint, out, "no --dtype", dtype="fp16")
+    finally:
+        onnx_files.TENSOR_BYTES = limit
+        del family.cases
 
 
 def spoilt(family, name, spoil):
@@ -168,6 +189,60 @@ def parts(family, checkpoint, scratch, say):
     return len(wrong) * len(forms)
 
 
+def changed(checkpoint, folder, **keys):
+    """A copy of a checkpoint, with other values of some keys of its configuration."""
+    shutil.copytree(checkpoint, folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | keys))
+    return folder
+
+
+def ways(family, checkpoint, scratch, say):
+    """The second tower's picture and the order of regions are the original's, by keys whose other values are refused."""
+    def told(kind, name, **keys):
+        one, folder = kind(), changed(checkpoint, scratch / name, **keys)
+        one.prepare(one.load(folder), Source(folder))
+        return one
+
+    size = told(type(family), "squash", aux_image_aspect_ratio="squash", aux_image_size=1024).size
+    if size != (SQUASHED, SQUASHED):
+        raise Refused(f"a squashed picture is {size}")
+    if told(VlxSeek, "unsaid").shown_regions["order"] != "none":
+        raise Refused("an order that nobody named")
+    for mode, order in ORDERS.items():
+        if told(VlxSeek, mode, mm_bbox_order_mode=mode).shown_regions["order"] != order:
+            raise Refused(f"{mode}: is not {order}")
+    padded = changed(checkpoint, scratch / "pad", aux_image_aspect_ratio="pad")
+    must_refuse("a picture that is neither squashed nor left", family, padded, scratch / "refused", "`aux_image_aspect_ratio` is 'pad'")
+    say(f"{family.name}: squashes pictures as published, refuses other ways; {len(ORDERS)} orders of regions")
+    return 2 + len(ORDERS) + 1
+
+
+def elsewhere(family, checkpoint, scratch, say):
+    """Whoever lacks the picture's settings is told in whose repository they are."""
+    lacking = scratch / "blind"
+    shutil.copytree(checkpoint, lacking)
+    (lacking / "preprocessor_config.json").unlink()
+    must_refuse("a checkpoint without its tower's settings", family, lacking, scratch / "refused",
+                "take it from the repository `openai/clip-vit-large-patch14`, which config.json names as `mm_vision_tower`")
+    say(f"{family.name}: says where the picture's settings lie")
+    return 1
+
+
+def backbones(family, checkpoint, scratch, say):
+    """As published, with a backbone of timm's: that is told where there is no timm, and fetched from nowhere."""
+    published = changed(checkpoint, scratch / "timm", backbone="resnet18", backbone_config=None, use_timm_backbone=True,
+                        use_pretrained_backbone=True)
+    if family.loading(published)["config"].use_pretrained_backbone:
+        raise Refused("a backbone would be fetched")
+    missing = importlib.util.find_spec("timm") is None
+    # With timm the backbone is another than the checkpoint's.
+    must_refuse("a checkpoint with a backbone of timm's", family, published, scratch / "refused",
+                "pip install timm" if missing else "size mismatch")
+    say(f"{family.name}: fetches no backbone, and says what is wrong with one")
+    return 2
+
+
 def sizes(family, checkpoint, scratch, say):
     """Where both sides are wanted, a plain number is neither."""
     plain = scratch / "plain"
@@ -206,6 +281,10 @@ def spares(family, say):
     return 1
 
 
+# What is tried of one family besides.
+MORE = {"vlm-fo1": ways, "llava-grounding": elsewhere, "deformable-detr": backbones, "rt-detr": sizes, "d-fine": sizes}
+
+
 def run(names, say=print):
     """Every kind of every family named; raises Refused at the first that fails."""
     passed = 0
@@ -229,8 +308,8 @@ def run(names, say=print):
             passed += refusals(family, scratch / "checkpoint-0", scratch, say)
             if name in ("llava-grounding", "vlm-fo1"):
                 passed += parts(family, scratch / "checkpoint-0", scratch, say)
-            if name in ("rt-detr", "d-fine"):
-                passed += sizes(family, scratch / "checkpoint-0", scratch, say)
+            if name in MORE:
+                passed += MORE[name](family, scratch / "checkpoint-0", scratch, say)
             if getattr(family, "spared", 0):
                 passed += spares(family, say)
             if name == "llava-grounding":

@@ -51,9 +51,9 @@ def write_weights(folder, model, parts=1):
         save_file(own, folder / name, {"format": "pt"})
 
 
-def checkpoint(folder, seed=0, tag="<region{}>", count=100, fpn=True, norms=False, dynamic=True, aux_side=48, depth=3, whole=(1,),
+def checkpoint(folder, seed=0, tag="<region{}>", count=100, fpn=True, norms=False, dynamic=True, depth=3, whole=(1,),
                head=8, sections=(1, 1, 2), window=112, roi=7, channels=8, projector="identity", vision_width=16,
-               dims=(4, 8, 12, 16), parts=1):
+               dims=(4, 8, 12, 16), parts=1, order=None):
     made = tokenizer(tag, count)
     ids = {key: made.token_to_id(f"<|{name}|>") for key, name in (
         ("image_token_id", "image_pad"), ("video_token_id", "video_pad"),
@@ -73,9 +73,11 @@ def checkpoint(folder, seed=0, tag="<region{}>", count=100, fpn=True, norms=Fals
         "mm_apply_position_embedding": True, "mm_pos_embedding_strategy": "bbox_based", "mm_hidden_size": hidden,
         "mm_use_vision_tower_region_feature": True, "mm_region_feature_combination": "concat",
         "mm_use_simpleFPN_for_vt": fpn, "mm_apply_region_layer_norm": norms, "mm_use_region_index_token": True,
-        "aux_image_size": aux_side, "aux_image_aspect_ratio": "dynamic" if dynamic else "squash", "fpn_channels": channels,
+        "aux_image_size": 1024, "aux_image_aspect_ratio": "dynamic" if dynamic else "squash", "fpn_channels": channels,
         "aux_vision_config": {"dims": list(dims), "depths": [1, 1, 1, 1], "heads": [2, 2, 2, 2], "window": 3},
     }
+    if order:
+        config["mm_bbox_order_mode"] = order
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     built_for = transformers.Qwen2_5_VLConfig(**{k: v for k, v in config.items() if k != "model_type"})
     torch.manual_seed(seed)

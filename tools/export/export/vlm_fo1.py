@@ -24,8 +24,13 @@ DAVIT = {
     "davit-base": {"dims": (128, 256, 512, 1024), "depths": (1, 1, 9, 1), "heads": (4, 8, 16, 32), "window": 12},
     "davit-large": {"dims": (256, 512, 1024, 2048), "depths": (1, 1, 9, 1), "heads": (8, 16, 32, 64), "window": 12},
 }
+# The second tower's picture where it is squashed: its processor's own (`img_cfg` of `davit/configs.py`), whatever
+# `aux_image_size` says.
+SQUASHED = 768
 # (picture as rows x columns of patches, second tower's picture, regions) of the prompts it is checked with.
 SHOWN = {"a region": ((8, 12), (75, 110), 1), "regions": ((6, 4), (64, 64), 7), "many regions": ((10, 8), (131, 90), 40)}
+# In what order VLX-Seek shows regions, as its configuration has it and as model.toml does.
+ORDERS = {"none": "none", "raster": "raster", "area_asc": "area-asc", "area_desc": "area-desc"}
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 
@@ -79,6 +84,14 @@ def names(name):
     return name
 
 
+def chosen(told, key, default, known):
+    """What is known by the value of a key."""
+    value = told.get(key, default)
+    if value not in known:
+        raise Refused(f"config.json: `{key}` is {value!r}; {' and '.join(map(repr, known))} are known here")
+    return known[value]
+
+
 def built(config, told):
     """The whole model of a configuration, its weights still to come."""
     def fixed(key, want, default):
@@ -99,6 +112,7 @@ def built(config, told):
     model.projector = Projector.of(told.get("mm_projector_type", "linear"), told.get("mm_hidden_size", hidden), hidden)
     model.aux_tower = fo1_vision.Davit(davit["dims"], davit["depths"], davit["heads"], davit.get("groups", davit["heads"]),
                                        davit["window"])
+    model.aux_size = chosen(told, "aux_image_aspect_ratio", "squash", {"squash": (SQUASHED, SQUASHED), "dynamic": None})
     states = len(vision.fullatt_block_indexes)
     levels = told.get("mm_use_simpleFPN_for_vt", False)
     out = told.get("fpn_channels", 512)
@@ -163,11 +177,7 @@ class VlmFo1(Qwen25VL):
         return model.eval().requires_grad_(False)
 
     def prepare(self, model, source):
-        self.size = None
-        if model.told.get("aux_image_aspect_ratio", "squash") != "dynamic":
-            # The image processor's own, whatever `aux_image_size` says: it squashes to that.
-            side = model.told.get("aux_image_size", 768)
-            self.size = (side, side)
+        self.size = model.aux_size
         return super().prepare(model, source)
 
     def tower(self, model):
@@ -334,5 +344,10 @@ class VlxSeek(VlmFo1):
 
     name = "vlx-seek"
     hub_example = "a folder of VLM-FO1's build"
-    shown_regions = {"prompt": REGIONS, "selection": "decode", "nms_iou": 0.7, "order": "raster"}
+    shown_regions = {"prompt": REGIONS, "selection": "decode", "nms_iou": 0.7}
     tag = "<obj{}>"
+
+    def prepare(self, model, source):
+        order = chosen(model.told, "mm_bbox_order_mode", "none", ORDERS)
+        self.shown_regions = {**self.shown_regions, "order": order}
+        return super().prepare(model, source)
