@@ -7,14 +7,14 @@
 //!           -> [K, block] -> track -> publish -> [outbox, bounded, on disk] -> broker
 //! ```
 //!
-//! Data flows one way. Every boundary names its overflow policy and counts its drops; every frame ends as
-//! *published* or *dropped(reason)* ([`types::Ledger`] holds the sum).
+//! Data flows one way. Every boundary states what happens when it is full and counts what it drops. Every frame ends as
+//! *published* or *dropped(reason)*; [`types::Ledger`] counts both, and the counts add up.
 //!
 //! # Layout and import rules
 //!
-//! One folder a stage. Imports point one way: `types` <- stages <- `daemon` <- `cli` <- `main`, and stages never
-//! import one another: `daemon` connects them through the small traits each stage declares for its needs.
-//! `eval` is a stage beside the flow: data sets and figures, which the command line connects with `ingest` and `ground`.
+//! One folder per stage. Imports point one way: `types` <- stages <- `daemon` <- `cli` <- `main`. Stages never import one
+//! another: each declares small traits for what it needs, and `daemon` connects them. `eval` (data sets and scores) and `hub`
+//! (downloading models) stand beside the flow; `cli` connects them.
 //! Only `ingest` knows GStreamer, only `ground::engine` knows ONNX Runtime, only `publish` knows the MQTT client, only `hub`
 //! knows where models are fetched from.
 //! `tests/architecture.rs` enforces all of this.

@@ -2,12 +2,12 @@
 #![expect(unsafe_code, reason = "two things that concern the whole process")]
 
 fn main() {
-    // ONNX Runtime as published tells its maker who uses it, and what it is told by `ort` comes too late for the first of that.
+    // Official ONNX Runtime builds send telemetry, and the switch that `ort` offers comes too late for the first event.
     // SAFETY: no other thread runs yet.
     unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
     let code = groundd::cli::main();
-    // Whoever is left behind, with a model that is being loaded or a driver that hangs, must not meet libraries that tidy up after
-    // themselves: it ends in the middle of them.
+    // Threads may still be loading a model or hang in a driver. A normal exit would run library destructors under them, and could
+    // crash.
     // SAFETY: nothing comes after this.
     unsafe { libc::_exit(code.into()) }
 }

@@ -35,6 +35,7 @@ fn wrong_command_lines() {
     fails(&mut watch(&["test://", "--query", "car", "--threads", "5000"]), USAGE, &["threads", "1024"]);
     fails(watch(&["test://", "--query"]).arg(OsString::from_vec(vec![b'c', 0xff])), USAGE, &["UTF-8"]);
     fails(groundd().args(["--log", "groundd=loud", "models", "list"]), USAGE, &["groundd=loud"]);
+    fails(groundd().args(["demo", "gopher://host/x"]), USAGE, &["gopher", "rtsp"]);
 }
 
 #[test]
@@ -235,6 +236,19 @@ fn check_names_every_problem_at_once() {
     }
     assert!(said.contains("320x240"), "the probe says what the camera sends:\n{said}");
     assert_sober(&output);
+}
+
+#[test]
+fn a_reload_is_not_refused_for_a_camera_that_cannot_work_but_for_one_that_cannot_be_meant() {
+    let folder = tempfile::tempdir().unwrap();
+    let odd = |rest: &str| write_config(folder.path(), &format!("[[camera]]\nid = \"odd\"\n{rest}\n"));
+    let config = odd("uri = \"test://\"\npipeline = \"nope\"");
+    fails(groundd().args(["check", "--offline", "--config", &config]), CONFIG, &["FAIL  camera odd: ", "`nope`"]);
+    let output = finish(groundd().args(["check", "--syntax", "--config", &config]));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("warn  camera odd: ") && said.contains("`nope`"), "{said}");
+    let config = odd("uri = \"gopher://host/x\"");
+    fails(groundd().args(["check", "--syntax", "--config", &config]), CONFIG, &["odd", "gopher"]);
 }
 
 #[test]

@@ -83,7 +83,6 @@ fn the_service_says_when_it_is_ready_and_is_started_anew_but_for_a_wrong_file() 
             ("Service.StateDirectoryMode", "0750"),
             ("Service.ConfigurationDirectory", "groundd"),
             ("Service.ConfigurationDirectoryMode", "0750"),
-            ("Service.CacheDirectory", "groundd"),
         ],
     );
     // A wrong file is refused before the daemon hears of it.

@@ -173,6 +173,28 @@ fn every_frame_waits_for_a_broker_and_a_full_log_stops_nothing() {
 }
 
 #[test]
+fn a_film_that_is_over_shows_nobody_while_others_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("clip.mp4");
+    h264(&file, "320x240", 10, 25);
+    let broker = Mosquitto::start(folder.path());
+    let count = "groundd/cam0/person/count";
+    let heard = broker.subscribe("heard", &[count]);
+    let url = format!("mqtt://127.0.0.1:{}", broker.port);
+    let mut command = groundd();
+    command.args(["watch", file.to_str().unwrap(), "test://", "--query", "person", "--every-frame", "--broker", &url]);
+    let mut watch = Process::start(command, folder.path(), "watch");
+    let said = || heard.lines().iter().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>();
+    wait_for("the film's end", Duration::from_secs(60), || {
+        let said = said();
+        (said.len() > 1 && said.last().is_some_and(|last| last == count)).then_some(())
+    });
+    assert!(watch.is_running(), "the camera goes on: {}", watch.log());
+    watch.signal(Signal::INT);
+    assert_eq!(watch.wait(Duration::from_secs(20)).code(), Some(0), "{}", watch.log());
+}
+
+#[test]
 fn an_interrupt_or_a_closed_terminal_ends_the_watch_as_the_end_of_a_film_does() {
     let folder = tempfile::tempdir().unwrap();
     let broker = Mosquitto::start(folder.path());
@@ -199,6 +221,18 @@ fn an_interrupt_or_a_closed_terminal_ends_the_watch_as_the_end_of_a_film_does() 
             assert!(broker.cleared(topic), "{topic}");
         }
     }
+}
+
+#[test]
+fn a_camera_without_a_picture_in_the_time_that_is_given_is_a_failure() {
+    // Its connection is taken, and nobody says anything on it.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let uri = format!("rtsp://{}/x", silent.local_addr().unwrap());
+    let output = watch(&["test://", &uri, "--query", "person", "--seconds", "3"]);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(69), "{told}");
+    assert!(told.contains("camera cam1: no picture came") && told.contains("--seconds"), "{told}");
+    assert!(!messages(&output).is_empty(), "the other one is watched all the same: {told}");
 }
 
 #[test]

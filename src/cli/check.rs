@@ -18,10 +18,10 @@ struct Report {
 }
 
 impl Report {
-    /// Something that is not there just now, which is no failure.
-    fn away(what: &str, why: &str) {
+    /// Something that cannot work, and keeps nothing else from it, which is no failure.
+    fn warn(what: &str, why: &str) {
         // As below.
-        writeln!(io::stdout(), "away  {what}: {why}").ok();
+        writeln!(io::stdout(), "warn  {what}: {why}").ok();
     }
 
     fn line(&mut self, what: &str, result: Result<String, Failure>) {
@@ -57,8 +57,8 @@ pub(super) fn run(args: &args::Check) -> Result<(), Failure> {
         });
         let what = format!("camera {}", camera.id);
         match checked {
-            // One camera that is away must not keep the others from being reloaded.
-            Err(failure) if args.syntax && failure.exit == Exit::Unavailable => Report::away(&what, &failure.message),
+            // One camera that cannot work must not keep the others from being reloaded, as it keeps none from being started.
+            Err(failure) if args.syntax => Report::warn(&what, &failure.message),
             checked => report.line(&what, checked),
         }
     }

@@ -53,7 +53,7 @@ impl Failure {
         Self { exit, message: message.into() }
     }
 
-    /// `error` about what stands on the command line: what is wrong with it is not a configuration's fault.
+    /// An error about command-line arguments: what would be `Config` in a file is `Usage` here.
     fn of_arguments(error: impl Into<Self>) -> Self {
         let failure = error.into();
         let exit = if failure.exit == Exit::Config { Exit::Usage } else { failure.exit };
@@ -66,8 +66,8 @@ impl Failure {
     }
 }
 
-/// Parses the arguments, runs the command, says what went wrong. Returns the exit code. All that is printed are whole lines, which
-/// are out as soon as they are written; who may be stuck in the midst of one, for nobody reads it, is not waited for.
+/// Parses the arguments, runs the command, reports a failure, returns the exit code. Output is written in whole unbuffered lines, so
+/// nothing is flushed at the end, and a thread blocked on a pipe that nobody reads is not waited for.
 pub fn main() -> u8 {
     let args = match args::Args::try_parse() {
         Ok(args) => args,
@@ -111,7 +111,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|e| Failure::new(Exit::Internal, format!("cannot start threads: {e}")))
 }
 
-/// Prints to stdout. Who closes the pipe has seen enough.
+/// Prints to stdout. A closed pipe is no error.
 fn say(text: &str) -> Result<(), Failure> {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
@@ -133,7 +133,7 @@ fn model_folders() -> Vec<PathBuf> {
     let named = configured.clone();
     let counts = |dir: &PathBuf| match dir.canonicalize() {
         Ok(real) => seen.insert(real),
-        // One that was named is told of where it is not, rather than passed over.
+        // A folder the user named stays in the list even if it does not exist, so that messages can mention it.
         Err(_) => Some(dir) == named.as_ref(),
     };
     configured

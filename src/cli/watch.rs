@@ -212,6 +212,18 @@ fn still_awaited(publisher: &Publisher, waited: Duration) -> Result<(), Failure>
     Err(never_published(reason))
 }
 
+/// Whether every camera has shown something by the end of the time that was given.
+fn all_came(pipeline: &Pipeline) -> Result<(), Failure> {
+    for ((id, ledger), (_, status)) in pipeline.accounts().iter().zip(pipeline.statuses()) {
+        if ledger.decoded() == 0 {
+            let unknown = "no picture came within the time that --seconds gives; is it on? give it longer";
+            let reason = status.reason.as_deref().unwrap_or(unknown);
+            return Err(Failure::new(Exit::Unavailable, format!("camera {id}: {reason}")));
+        }
+    }
+    Ok(())
+}
+
 /// Waits for the end of the files, the time, a signal, or a camera or a broker that does not come up at all.
 async fn until_over(
     args: &args::Watch,
@@ -235,7 +247,7 @@ async fn until_over(
             biased;
             () = &mut farewell => return Ok(()),
             () = pipeline.finished() => return Ok(()),
-            () = &mut limit => return Ok(()),
+            () = &mut limit => return all_came(pipeline),
             _ = ticks.tick() => {}
         }
         let accounts = pipeline.accounts();

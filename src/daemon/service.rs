@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use serde_json::json;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -24,7 +25,7 @@ use crate::{
     config::{Config, ConfigError},
     ground::{self, GroundError, Grounder},
     http::{self, Hub},
-    ingest,
+    ingest::{self, CameraConfig},
     publish::{self, Connection, Order, Publisher, Target, Topics, Will},
     types::{CameraId, Pulse, QueryId, QuerySet},
 };
@@ -83,12 +84,7 @@ pub async fn serve(path: &Path, models: Vec<PathBuf>, stop: CancellationToken) -
     let mut signals = Signals::new().map_err(ServiceError::Signals)?;
     let config = Config::load(path)?;
     ingest::init()?;
-    for camera in config.cameras.values() {
-        if let Err(error) = ingest::check(camera, config.pipelines.as_deref()) {
-            // One wrong camera must not keep the others from being watched; its status says the same.
-            error!(%error, "this camera cannot work");
-        }
-    }
+    tell_what_cannot_work(config.cameras.values(), config.pipelines.as_deref());
     // What can be refused is refused before the broker hears of this start, where the service that is meant may run undisturbed.
     ground::find(&config.model.path, &models)?;
     let listener = match config.http.listen {
@@ -106,6 +102,10 @@ pub async fn serve(path: &Path, models: Vec<PathBuf>, stop: CancellationToken) -
     }
     let epoch = new_epoch();
     let hub = Hub::new(env!("CARGO_PKG_VERSION"), &epoch);
+    for camera in config.cameras.keys() {
+        // Whoever looks meanwhile is not told that there is none.
+        hub.camera_status(camera, json!({"state": "connecting", "reason": "the model is being loaded"}));
+    }
     if let Some(listener) = listener {
         // Port 0 is any that is free.
         let address = listener.local_addr().ok().or(config.http.listen);
@@ -233,20 +233,14 @@ impl Service {
         systemd::ready(&self.summary());
     }
 
-    fn reloadable(&self, path: &Path) -> Result<Config, ServiceError> {
+    fn reloadable(&self, path: &Path) -> Result<Config, ConfigError> {
         let new = Config::load(path)?;
-        // Before cameras are checked: one that needs what is not in force yet is refused.
+        // Before cameras are checked: one may need what is not in force yet.
         for table in fixed_tables_changed(&self.config, &new) {
             warn!(table, "this table changed, but takes effect only after a restart");
         }
-        let changed = new.cameras.iter().filter(|(id, camera)| self.config.cameras.get(*id) != Some(*camera));
-        for (_, camera) in changed {
-            match ingest::check(camera, self.config.pipelines.as_deref()) {
-                // One camera that is away just now keeps nobody from anything; its status says the same.
-                Err(error) if error.is_unavailable() => error!(%error, "this camera cannot work"),
-                checked => checked?,
-            }
-        }
+        let changed = new.cameras.values().filter(|camera| self.config.cameras.get(&camera.id) != Some(*camera));
+        tell_what_cannot_work(changed, self.config.pipelines.as_deref());
         Ok(new)
     }
 
@@ -305,6 +299,15 @@ impl Service {
         self.board.stats(&accounts);
         self.board.publisher.close(GOODBYE).await;
         ended
+    }
+}
+
+/// One camera that cannot work must not keep the others from being watched; its status says the same.
+fn tell_what_cannot_work<'a>(cameras: impl Iterator<Item = &'a CameraConfig>, pipelines: Option<&Path>) {
+    for camera in cameras {
+        if let Err(error) = ingest::check(camera, pipelines) {
+            error!(%error, "this camera cannot work");
+        }
     }
 }
 

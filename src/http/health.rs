@@ -66,11 +66,7 @@ impl Health {
 
     /// What keeps it from being ready, cameras aside.
     pub(super) fn unready_because(&self) -> Vec<Reason> {
-        failures(&self.ready)
+        let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        ready.iter().filter_map(|(what, state)| Some(Reason::new(what, state.as_ref().err()?.as_str()))).collect()
     }
-}
-
-fn failures(map: &Mutex<BTreeMap<String, Result<(), String>>>) -> Vec<Reason> {
-    let map = map.lock().unwrap_or_else(PoisonError::into_inner);
-    map.iter().filter_map(|(what, state)| Some(Reason::new(what, state.as_ref().err()?.as_str()))).collect()
 }

@@ -49,19 +49,6 @@ pub(super) type Label = (&'static str, String);
 const SECONDS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const FRAMES: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 
-/// Where a frame's time goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// From the encoded data's arrival to the decoded picture.
-    Decode,
-    /// From the decoded picture to the moment the model began with its batch.
-    Queue,
-    /// In the model.
-    Infer,
-    /// All of it: from capture to publishing.
-    Age,
-}
-
 /// The broker connection and the outbox, as the publisher counts them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Broker {
@@ -143,14 +130,8 @@ impl Metrics {
         self
     }
 
-    /// One frame spent `time` in `stage`.
-    fn observe(&self, stage: Stage, time: Duration) {
-        let name = match stage {
-            Stage::Decode => "decode",
-            Stage::Queue => "queue",
-            Stage::Infer => "infer",
-            Stage::Age => return self.age.observe(time.as_secs_f64()),
-        };
+    /// One frame spent `time` in the stage `name`.
+    fn stage(&self, name: &'static str, time: Duration) {
         self.stages.get_or_create(&[("stage", name.to_owned())]).observe(time.as_secs_f64());
     }
 
@@ -161,15 +142,16 @@ impl Metrics {
 
     /// What the model did for a frame: its times in the stages and its answers.
     pub fn grounding(&self, grounding: &Grounding) {
-        self.observe(Stage::Decode, grounding.frame.decode_time);
-        self.observe(Stage::Queue, grounding.timings.queued);
-        self.observe(Stage::Infer, grounding.timings.inferred);
+        self.stage("decode", grounding.frame.decode_time);
+        // To the moment the model began with its batch.
+        self.stage("queue", grounding.timings.queued);
+        self.stage("infer", grounding.timings.inferred);
         grounding.answers.iter().for_each(|answer| self.answer(answer));
     }
 
     /// How old a frame was when it was published, from its capture.
     pub fn age(&self, age: Duration) {
-        self.observe(Stage::Age, age);
+        self.age.observe(age.as_secs_f64());
     }
 
     fn answer(&self, answer: &Answer) {

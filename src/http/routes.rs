@@ -98,7 +98,7 @@ async fn only_local_names(State(app): State<App>, request: Request, next: Next) 
     }
 }
 
-/// Whether a Host header names this machine's loopback, or is one of `more`.
+/// Whether a Host header names this machine's loopback, or is one of `more`: a name on any port, or on the one that it names.
 fn local(host: &str, more: &[String]) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
@@ -107,7 +107,7 @@ fn local(host: &str, more: &[String]) -> bool {
     let address = name.trim_start_matches('[').trim_end_matches(']');
     name.eq_ignore_ascii_case("localhost")
         || address.parse::<std::net::IpAddr>().is_ok()
-        || more.iter().any(|other| other.eq_ignore_ascii_case(name))
+        || more.iter().any(|other| [name, host].iter().any(|asked| other.eq_ignore_ascii_case(asked)))
 }
 
 async fn with_headers(request: Request, next: Next) -> Response {
@@ -268,6 +268,11 @@ mod tests {
         }
         for name in ["evil.example", "evil.example:8787", "localhost.evil.example", "127.0.0.1.evil.example", ""] {
             assert!(!local(name, &["box.lan".to_owned()]), "{name}");
+        }
+        let with_port = ["Box.lan:8443".to_owned()];
+        assert!(local("box.LAN:8443", &with_port));
+        for name in ["box.lan", "box.lan:80", "evil.example:8443"] {
+            assert!(!local(name, &with_port), "{name}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use super::{PATIENCE, World};
@@ -113,12 +114,19 @@ fn a_camera_that_cannot_work_says_so_and_keeps_nobody_from_being_watched() {
     let world = World::new();
     let config = world.configure(&[("gate", "test://")], &[("person", "person")], "");
     let text = std::fs::read_to_string(&config).unwrap();
-    std::fs::write(&config, text + "[[camera]]\nid = \"odd\"\nuri = \"test://\"\npipeline = \"nope\"\n").unwrap();
+    let table = |id: &str| format!("[[camera]]\nid = \"{id}\"\nuri = \"test://\"\npipeline = \"nope\"\n");
+    std::fs::write(&config, format!("{text}{}", table("odd"))).unwrap();
     let daemon = world.run(&config);
-    let odd = state(&world, "camera/odd", &daemon, |s| s["status"] == "failed");
-    assert!(odd["reason"].as_str().unwrap().contains("`nope`"), "{odd}");
+    let told = state(&world, "camera/odd", &daemon, |s| s["status"] == "failed");
+    assert!(told["reason"].as_str().unwrap().contains("`nope`"), "{told}");
     state(&world, "camera/gate", &daemon, |s| s["status"] == "active" && s["reason"].is_null());
     world.await_live("gate", &daemon);
+
+    // A reload takes such a one as a start does.
+    std::fs::write(&config, format!("{text}{}{}", table("odd"), table("new"))).unwrap();
+    daemon.signal(Signal::HUP);
+    state(&world, "camera/new", &daemon, |s| s["status"] == "failed");
+    assert!(!daemon.log().contains("old one stays in force"), "{}", daemon.log());
 }
 
 #[test]

@@ -23,6 +23,8 @@ fn a_running_service_shows_its_state_its_numbers_and_a_picture() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let ask = |path: &str| runtime.block_on(get(address, path));
     daemon.wait_for("somebody who listens", PATIENCE, || std::net::TcpStream::connect(address).ok());
+    // The first answers come while the model is loaded.
+    assert_eq!(ask("/api/cameras").json()["cameras"][0]["id"], "gate", "before the model is loaded");
     let is_ready = || Some(ask("/readyz")).filter(|answer| answer.status == 200);
     assert_eq!(daemon.wait_for("readiness", PATIENCE, is_ready).json()["ok"], true);
     daemon.wait_for("an answer that was published", PATIENCE, || {

@@ -98,6 +98,11 @@ impl Browser {
         self.until("document.readyState === 'complete' && location.protocol === 'http:'").await;
     }
 
+    /// Has a script run in every page opened from now on, before the page's own.
+    pub(crate) async fn before(&mut self, script: &str) {
+        self.call("Page.addScriptToEvaluateOnNewDocument", json!({"source": script})).await;
+    }
+
     /// The value of a JavaScript expression, awaited.
     pub(crate) async fn eval(&mut self, script: &str) -> Value {
         let params = json!({"expression": script, "awaitPromise": true, "returnByValue": true});

@@ -104,7 +104,7 @@ async fn boxes_follow_their_pixels_and_hostile_words_stay_words() {
         "found:1 found0.83 · retrieve",
         "found:1 found0.83 · retrieve",
         "miss:nothing there",
-        "shed:not asked",
+        "shed:no answer",
         "error:error",
     ];
     assert_eq!(rows, json!(wanted));
@@ -192,5 +192,81 @@ async fn a_bookmark_of_a_camera_that_is_gone_leads_to_the_others_and_an_old_scen
     let painted =
         "document.querySelector('[data-camera=gate] canvas').getContext('2d').getImageData(5, 5, 1, 1).data[3]";
     assert_eq!(browser.eval(painted).await, json!(0));
+    server.stop().await;
+}
+
+/// A query that was not asked on a frame, and what is remembered of it.
+fn shed(id: &str, text: &str, boxes: &[[f32; 4]]) -> Value {
+    let mut query = answer(id, text, boxes);
+    query["status"] = json!("shed");
+    query["reason"] = json!("busy: the device had no time");
+    query
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_queries_leave_the_picture_its_place_and_a_broker_that_is_away_is_told() {
+    let server = Server::start(Options::default()).await;
+    server.hub.ready("model", Ok(()));
+    let many: Vec<_> = (0..50).map(|n| shed(&format!("q{n}"), &format!("thing number {n}"), &[])).collect();
+    server.hub.query_states(many.iter().map(|query| json!({"id": query["id"], "status": "active"})).collect());
+    let feeding = feed_for_ever(&server, &["gate"], many);
+    let mut browser = Browser::start(1280, 800, false).await;
+    browser.open(&format!("http://{}/", server.addr)).await;
+    browser.until("document.querySelectorAll('.answers li').length === 51").await;
+    let place = "document.querySelector('.picture').clientWidth > 600 \
+                 && document.documentElement.scrollHeight <= innerHeight";
+    browser.until(place).await;
+    let more = "(({ scrollHeight, clientHeight }) => clientHeight > 100 && scrollHeight > clientHeight)";
+    assert_eq!(browser.eval(&format!("{more}(document.querySelector('.answers'))")).await, json!(true));
+
+    browser.until("document.querySelector('.numbers').textContent.includes(' published')").await;
+    assert_eq!(browser.eval("document.getElementById('banner').hidden").await, json!(true));
+    server.hub.set_state("broker", json!({"up": false, "reason": "nobody listens there"}));
+    browser.until("document.getElementById('banner').textContent === 'broker: nobody listens there'").await;
+    keep("live-many.png", &browser.screenshot().await, 1280);
+    server.hub.set_state("broker", json!({"up": true, "reason": null}));
+    browser.until("document.getElementById('banner').hidden").await;
+    assert_eq!(browser.complaints, Vec::<String>::new());
+    feeding.abort();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_was_asked_is_not_called_absent_and_what_is_known_is_counted() {
+    let server = Server::start(Options::default()).await;
+    let ledger = Arc::new(Ledger::default());
+    server.hub.camera_status(&camera("gate"), json!({"state": "live"}));
+    let mut browser = Browser::start(1000, 700, false).await;
+    browser.open(&format!("http://{}/", server.addr)).await;
+    let corners = walker(0);
+    let (red, van) = ("the red thing", "a white van");
+    let frames = [
+        (vec![answer("red", red, &[corners])], "1 the red thing", "1 found"),
+        (vec![shed("red", red, &[]), shed("van", van, &[corners])], "1 a white van", "no answer,1 known"),
+        (vec![shed("red", red, &[]), shed("van", van, &[])], "not answered", "no answer,no answer"),
+        (vec![answer("red", red, &[]), shed("van", van, &[])], "nothing found", "nothing there,no answer"),
+    ];
+    for (seq, (queries, seen, rows)) in (0..).zip(frames) {
+        let frame = frame("gate", seq, red_thing(seq, Size::new(640, 360)), true, &ledger);
+        server.hub.frame(&frame, message(&frame, &queries));
+        let label = "document.querySelector('.card canvas')?.getAttribute('aria-label')";
+        browser.until(&format!("{label} === 'gate: {seen}'")).await;
+        let said = "[...document.querySelectorAll('.answers .result span')].map(s => s.textContent).join()";
+        assert_eq!(browser.eval(said).await, json!(rows), "frame {seq}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tab_that_is_opened_in_the_background_costs_nothing_after_a_while() {
+    let server = Server::start(Options::default()).await;
+    let mut browser = Browser::start(1000, 700, false).await;
+    browser.before("Object.defineProperty(document, 'hidden', { get: () => true })").await;
+    browser.open(&format!("http://{}/", server.addr)).await;
+    let viewers = "(await (await fetch('api/status')).json()).viewers.now";
+    for now in [1, 0] {
+        browser.until(&format!("(async () => {viewers} === {now})()")).await;
+    }
+    assert_eq!(browser.complaints, Vec::<String>::new());
     server.stop().await;
 }

@@ -19,9 +19,10 @@ use super::{
 use crate::{
     daemon,
     ingest::{
-        self,
+        self, CameraConfig,
         rtsp_server::{RtspServer, RtspServerOptions},
     },
+    types::CameraId,
 };
 
 const QUERIES: [(&str, &str); 5] = [
@@ -35,7 +36,14 @@ const QUERIES: [(&str, &str); 5] = [
 /// What the table is made of.
 const TOPICS: [&str; 3] = ["groundd/+/detections", "groundd/status", "groundd/+/status"];
 
+/// What a camera of the user's own is called.
+const OWN: &str = "yours";
+
 pub(super) fn run(args: &args::Demo) -> Result<(), Failure> {
+    if let Some(uri) = &args.camera {
+        let id = CameraId::new(OWN).map_err(|e| Failure::of(Exit::Internal, &e))?;
+        CameraConfig::new(id, uri).check().map_err(Failure::of_arguments)?;
+    }
     let clip = clip()?;
     ingest::init()?;
     let folder = tempfile::Builder::new().prefix("groundd-demo-").tempdir();
@@ -109,7 +117,7 @@ fn configuration(street: &str, own: Option<&str>, mqtt: u16, http: u16) -> Strin
          [http]\nlisten = \"127.0.0.1:{http}\"\n\n[[camera]]\nid = \"street\"\nuri = \"{street}\"\n"
     );
     if let Some(uri) = own {
-        text += &format!("\n[[camera]]\nid = \"yours\"\nuri = {}\n", toml::Value::String(uri.to_owned()));
+        text += &format!("\n[[camera]]\nid = \"{OWN}\"\nuri = {}\n", toml::Value::String(uri.to_owned()));
     }
     for (id, words) in QUERIES {
         text += &format!("\n[[query]]\nid = \"{id}\"\ntext = \"{words}\"\n");

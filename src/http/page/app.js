@@ -43,6 +43,13 @@ function open() {
     cards.get(frame.camera)?.show(frame, difference - fastest);
   });
   stream.onerror = () => lost();
+  restWhileHidden();
+}
+
+// A hidden tab costs the daemon pictures nobody sees, also one that was opened in the background.
+function restWhileHidden() {
+  clearTimeout(restWhileHidden.timer);
+  if (document.hidden) restWhileHidden.timer = setTimeout(close, HIDDEN_MS);
 }
 
 function parse(text) {
@@ -91,7 +98,8 @@ async function whatIsWrong() {
   }
 }
 
-// The camera of a bookmark may be gone: its stream is refused for ever, the grid is not. Before the model is loaded no camera is known.
+// The camera of a bookmark may be gone: its stream is refused for ever, the grid is not. Before the model is loaded those that
+// messages set are not known yet.
 async function isGone(id) {
   const answer = await fetch("api/cameras", { cache: "no-store", signal: AbortSignal.timeout(3000) });
   const { cameras } = await answer.json();
@@ -99,11 +107,13 @@ async function isGone(id) {
 }
 
 function showBanner(overview) {
-  if (overview) showBanner.health = overview.health;
+  if (overview) Object.assign(showBanner, { health: overview.health, broker: overview.states?.broker });
   const wrong = document.body.dataset.link === "lost";
   const reasons = showBanner.health?.reasons ?? [];
   // A camera that is down says so itself; only what concerns the whole daemon belongs up here.
   const daemon = reasons.filter((r) => r.what !== "cameras").map((r) => `${r.what}: ${r.why}`);
+  // Watching goes on without a broker, which therefore is no matter of health.
+  if (showBanner.broker?.up === false) daemon.push(`broker: ${showBanner.broker.reason || "not connected"}`);
   const wait = Math.max(0, retryAt - performance.now());
   const text = wrong ? `${problem || "Not connected."} Next try in ${Math.ceil(wait / 1000)} s.` : daemon.join(" · ");
   if (banner.textContent !== text) banner.textContent = text;
@@ -236,10 +246,8 @@ document.addEventListener("keydown", (event) => {
   else if (event.key === "Enter" && card && !focus) enter(card.dataset.camera);
 });
 document.addEventListener("visibilitychange", () => {
-  clearTimeout(pause.hidden);
-  // A hidden tab costs the daemon pictures nobody sees.
-  if (document.hidden) pause.hidden = setTimeout(close, HIDDEN_MS);
-  else if (!stream && !paused) open();
+  restWhileHidden();
+  if (!document.hidden && !stream && !paused) open();
 });
 window.addEventListener("hashchange", () => {
   const wanted = location.hash.slice(1) || null;

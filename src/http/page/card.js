@@ -172,7 +172,10 @@ export class Card {
       ids.add(query.id);
       if (!this.rows.has(query.id)) this.rows.set(query.id, new Row(query.id));
       this.rows.get(query.id).update(query);
-      if (query.status === "ok") this.found.set(query.id, { text: query.text, count: list(query.matches).length });
+      const count = list(query.matches).length;
+      // What is drawn on the picture is seen, also where nobody was asked just now; that nothing is there must have been said.
+      if (query.status === "ok" || count) this.found.set(query.id, { text: query.text, count });
+      else this.found.delete(query.id);
     }
     for (const id of this.rows.keys()) if (!ids.has(id)) { this.rows.delete(id); this.found.delete(id); }
     const wanted = queries.map((q) => this.rows.get(q.id).node);
@@ -184,7 +187,7 @@ export class Card {
   /** What is seen, in words. */
   words() {
     const seen = [...this.found.values()].filter((f) => f.count > 0).map((f) => `${f.count} ${f.text}`);
-    return `${this.id}: ${seen.join(", ") || "nothing found"}`;
+    return `${this.id}: ${seen.join(", ") || (this.found.size ? "nothing found" : "not answered")}`;
   }
 
   /** Ages, a few times a second. */
@@ -224,7 +227,7 @@ export class Card {
 function numbers(camera) {
   const { frames } = camera;
   if (!frames) return "";
-  const parts = [`${frames.published} analysed`];
+  const parts = [`${frames.published} published`];
   const drops = Object.entries(frames.dropped ?? {}).filter(([, count]) => count > 0);
   parts.push(drops.length ? `dropped ${drops.map(([why, count]) => `${count} ${why.replace("_", " ")}`).join(", ")}` : "none dropped");
   if (camera.restarts > 0) parts.push(`${camera.restarts} restart${camera.restarts > 1 ? "s" : ""}`);
@@ -280,7 +283,9 @@ class Row {
     const kind = query.status === "ok" ? (matches.length ? "found" : "miss") : query.status === "shed" ? "shed" : "error";
     const how = [...new Set(matches.map((m) => m.via?.method).filter(Boolean))].join(", ");
     const best = matches.length ? score(matches[0]) : "";
-    const said = { found: `${matches.length} found`, miss: "nothing there", shed: "not asked", error: "error" }[kind];
+    // Of a search that was not finished, or a question that was put off, there may be what was found by then.
+    const shed = matches.length ? `${matches.length} known` : "no answer";
+    const said = { found: `${matches.length} found`, miss: "nothing there", shed, error: "error" }[kind];
     this.set(this.node, "className", kind);
     this.set(this.text, "textContent", String(query.text ?? query.id));
     this.set(this.text, "title", String(query.text ?? query.id));
