@@ -370,7 +370,7 @@ impl<M: Selector> Eye<'_, M> {
                 }
             }
         }
-        merge::merged(seen, self.bar.nms_iou)
+        merge::merged(&seen, self.bar.nms_iou)
     }
 }
 

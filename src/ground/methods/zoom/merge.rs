@@ -19,6 +19,9 @@ const SAME: f32 = 0.3;
 /// Two views' boxes of which one lies in the other by more than this share are one thing.
 const INSIDE: f32 = 0.7;
 
+/// Of two views' boxes of one thing, one that is this many times as sure stays, whatever the views.
+const SURER: f32 = 2.0;
+
 /// A box as one view saw it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Seen {
@@ -54,24 +57,32 @@ pub fn hits(found: &[Seen]) -> Vec<Hit> {
 }
 
 /// One match for each thing, best first. Of boxes in one view that overlap more than `nms_iou` the better one stays.
-pub fn merged(mut seen: Vec<Seen>, nms_iou: f32) -> Vec<Seen> {
-    seen.sort_by(|a, b| {
+pub fn merged(seen: &[Seen], nms_iou: f32) -> Vec<Seen> {
+    let outdone = |one: &Seen| seen.iter().any(|other| outdoes(other, one, nms_iou));
+    let mut left: Vec<Seen> = seen.iter().filter(|one| !outdone(one)).copied().collect();
+    left.sort_by(|a, b| {
         let by_view = if a.is_small { a.across.total_cmp(&b.across) } else { b.across.total_cmp(&a.across) };
         a.is_small.cmp(&b.is_small).then(by_view).then(b.pick.score.total_cmp(&a.pick.score))
     });
-    let mut kept: Vec<Seen> = Vec::with_capacity(seen.len());
-    for one in seen {
-        let same = |other: &Seen| {
-            let (a, b) = (&other.pick.bbox, &one.pick.bbox);
-            let limit = if other.crop == one.crop { nms_iou } else { SAME };
-            a.iou(b) > limit || (other.crop != one.crop && inside(a, b) > INSIDE)
-        };
-        if !kept.iter().any(same) {
+    let mut kept: Vec<Seen> = Vec::with_capacity(left.len());
+    for one in left {
+        if !kept.iter().any(|other| is_same(other, &one, nms_iou)) {
             kept.push(one);
         }
     }
     kept.sort_by(|a, b| b.pick.score.total_cmp(&a.pick.score));
     kept
+}
+
+fn is_same(a: &Seen, b: &Seen, nms_iou: f32) -> bool {
+    let one_view = a.crop == b.crop;
+    let limit = if one_view { nms_iou } else { SAME };
+    a.pick.bbox.iou(&b.pick.bbox) > limit || (!one_view && inside(&a.pick.bbox, &b.pick.bbox) > INSIDE)
+}
+
+/// Whether `a` makes `b`, hardly believed and of another view, not worth a thought.
+fn outdoes(a: &Seen, b: &Seen, nms_iou: f32) -> bool {
+    a.crop != b.crop && a.pick.score > SURER * b.pick.score && is_same(a, b, nms_iou)
 }
 
 /// How much of the smaller box lies in the other.
@@ -104,18 +115,28 @@ mod tests {
     fn what_is_small_is_taken_from_near_and_what_is_large_from_afar() {
         let far = seen([100.0, 100.0, 112.0, 120.0], 0.9, None, true);
         let near = seen([101.0, 104.0, 116.0, 128.0], 0.8, Some(250.0), false);
-        assert_eq!(corners(&merged(vec![far, near], 0.5)), [([101.0, 104.0, 116.0, 128.0], 0.8, true)]);
+        assert_eq!(corners(&merged(&[far, near], 0.5)), [([101.0, 104.0, 116.0, 128.0], 0.8, true)]);
         let bus = seen([100.0, 100.0, 400.0, 300.0], 0.6, None, false);
         let wheel = seen([120.0, 260.0, 160.0, 300.0], 0.95, Some(250.0), false);
-        assert_eq!(corners(&merged(vec![wheel, bus], 0.5)), [([100.0, 100.0, 400.0, 300.0], 0.6, false)]);
+        assert_eq!(corners(&merged(&[wheel, bus], 0.5)), [([100.0, 100.0, 400.0, 300.0], 0.6, false)]);
+    }
+
+    #[test]
+    fn what_is_hardly_believed_takes_nothing_away_that_is_sure() {
+        let blur = seen([0.0, 0.0, 600.0, 600.0], 0.06, None, false);
+        let person = seen([100.0, 100.0, 160.0, 260.0], 0.9, Some(250.0), false);
+        assert_eq!(corners(&merged(&[blur, person], 0.5)), [([100.0, 100.0, 160.0, 260.0], 0.9, true)]);
+        let far = seen([98.0, 104.0, 158.0, 262.0], 0.8, None, true);
+        let trace = seen([101.0, 100.0, 160.0, 260.0], 0.1, Some(250.0), true);
+        assert_eq!(corners(&merged(&[far, trace], 0.5)), [([98.0, 104.0, 158.0, 262.0], 0.8, false)]);
     }
 
     #[test]
     fn what_one_view_tells_apart_stays_apart() {
         let (a, b) = (seen([0.0, 0.0, 10.0, 10.0], 0.6, None, true), seen([5.0, 0.0, 15.0, 10.0], 0.7, None, true));
-        assert_eq!(merged(vec![a, b], 0.5).len(), 2);
-        assert_eq!(merged(vec![a, b], 0.3).len(), 1);
-        assert_eq!(merged(vec![a, Seen { crop: BBox::new(0.0, 0.0, 9.0, 9.0), ..b }], 0.5).len(), 1);
+        assert_eq!(merged(&[a, b], 0.5).len(), 2);
+        assert_eq!(merged(&[a, b], 0.3).len(), 1);
+        assert_eq!(merged(&[a, Seen { crop: BBox::new(0.0, 0.0, 9.0, 9.0), ..b }], 0.5).len(), 1);
     }
 
     proptest! {
@@ -130,7 +151,7 @@ mod tests {
                 let corners = [x, y, x + f32::from(*w), y + f32::from(*h)];
                 super::tests::seen(corners, f32::from(*score) / 8.0, crop.map(|c| 100.0 * f32::from(c)), *small)
             }).collect();
-            let hits = merged(seen.clone(), 0.5);
+            let hits = merged(&seen, 0.5);
             prop_assert!(hits.is_sorted_by(|a, b| a.pick.score >= b.pick.score));
             for hit in &hits {
                 prop_assert!(seen.iter().any(|one| one.pick.bbox == hit.pick.bbox && one.crop == hit.crop));
@@ -147,7 +168,8 @@ mod tests {
                 let near = |hit: &Seen| {
                     hit.pick.bbox.iou(&one.pick.bbox) > 0.299 || inside(&hit.pick.bbox, &one.pick.bbox) > 0.699
                 };
-                prop_assert!(hits.iter().any(near), "{:?} is lost", one);
+                let surer = seen.iter().any(|other| outdoes(other, one, 0.5));
+                prop_assert!(surer || hits.iter().any(near), "{:?} is lost", one);
             }
         }
     }
