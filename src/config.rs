@@ -4,17 +4,18 @@
 //! for a camera that is not there) is checked here and reported with the line as well.
 
 mod place;
+mod query;
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
-use serde::{Deserialize, Deserializer, de};
+use serde::Deserialize;
 use toml::Spanned;
 
 use self::place::{Source, line_of};
+pub use self::query::QueryConfig;
 use crate::{
     ground::{AskConfig, ModelConfig},
     http::HttpConfig,
@@ -22,7 +23,7 @@ use crate::{
     publish::MqttConfig,
     schedule::ScheduleConfig,
     track::TrackConfig,
-    types::{CameraId, Method, Query, QueryId, Worth, query},
+    types::{CameraId, QueryId, WrongSetting},
 };
 
 /// A configuration that can run: ids are unique, references resolve, relative paths start at the file's folder.
@@ -46,95 +47,6 @@ pub struct Config {
     pub cameras: BTreeMap<CameraId, CameraConfig>,
     /// The queries, ordered by id; may be empty (they can arrive later).
     pub queries: BTreeMap<QueryId, QueryConfig>,
-}
-
-/// One query, as configured: a `[[query]]` table.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct QueryConfig {
-    /// Its name in topics.
-    pub id: QueryId,
-    /// What to look for, in plain words.
-    #[serde(deserialize_with = "text")]
-    pub text: String,
-    /// Cameras it runs on; unset is all.
-    #[serde(default, deserialize_with = "some_cameras")]
-    pub cameras: Option<Vec<CameraId>>,
-    /// How to look.
-    #[serde(default)]
-    pub method: Method,
-    /// Matches below this score, 0 to 1, are not reported; unset is the model's own threshold.
-    #[serde(default, deserialize_with = "fraction")]
-    pub threshold: Option<f32>,
-    /// Under load queries of higher priority are asked first.
-    #[serde(default)]
-    pub priority: i32,
-    /// An answer about pixels older than this, in milliseconds, is not worth the work; unset takes any that is published.
-    #[serde(default)]
-    pub deadline_ms: Option<u64>,
-    /// Most of the device's time, 0 to 1, that goes to this query; unset is no limit.
-    #[serde(default, deserialize_with = "fraction")]
-    pub budget: Option<f32>,
-    /// Keeps the query without asking it.
-    #[serde(default)]
-    pub paused: bool,
-}
-
-impl QueryConfig {
-    /// A query with every setting at its default.
-    pub fn new(id: QueryId, text: &str) -> Self {
-        Self {
-            id,
-            text: text.to_owned(),
-            cameras: None,
-            method: Method::Auto,
-            threshold: None,
-            priority: 0,
-            deadline_ms: None,
-            budget: None,
-            paused: false,
-        }
-    }
-
-    /// The query in revision `rev`.
-    pub fn query(&self, rev: u32) -> Query {
-        Query {
-            id: self.id.clone(),
-            rev,
-            text: self.text.clone(),
-            cameras: self.cameras.clone(),
-            method: self.method,
-            threshold: self.threshold,
-            worth: Worth {
-                priority: self.priority,
-                deadline: self.deadline_ms.map(Duration::from_millis),
-                budget: self.budget,
-            },
-        }
-    }
-}
-
-fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let raw = String::deserialize(deserializer)?;
-    query::check_text(&raw).map(str::to_owned).map_err(de::Error::custom)
-}
-
-fn some_cameras<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<CameraId>>, D::Error> {
-    match Option::<Vec<CameraId>>::deserialize(deserializer)? {
-        Some(none) if none.is_empty() => Err(de::Error::custom(
-            "no camera is named, so that it would never be asked; name some, or leave it out for all",
-        )),
-        cameras => Ok(cameras),
-    }
-}
-
-fn fraction<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f32>, D::Error> {
-    let value = f32::deserialize(deserializer)?;
-    if (0.0..=1.0).contains(&value) {
-        Ok(Some(value))
-    } else {
-        Err(de::Error::custom(format!("{value} is out of range; use a number from 0 to 1")))
-    }
 }
 
 /// Why a configuration cannot be used.
@@ -206,6 +118,19 @@ fn located<T: Default>(table: Option<Spanned<T>>) -> (T, usize) {
     (table.map(Spanned::into_inner).unwrap_or_default(), at)
 }
 
+/// The table called `name`, unless `check` refuses it.
+fn checked<T: Default>(
+    source: &Source<'_>,
+    name: &str,
+    table: Option<Spanned<T>>,
+    check: impl Fn(&T) -> Result<(), WrongSetting>,
+) -> Result<T, ConfigError> {
+    let (table, at) = located(table);
+    let refused = |wrong: WrongSetting| source.invalid(source.key(name, at, wrong.key), format!("[{name}] {wrong}"));
+    check(&table).map_err(refused)?;
+    Ok(table)
+}
+
 impl Config {
     /// Reads and checks `path`.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
@@ -241,14 +166,10 @@ impl Config {
             let at = error.key().map_or(at, |key| source.key("mqtt", at, key));
             source.invalid(at, error.to_string())
         })?;
-        let (model, at) = located(raw.model);
-        model.check().map_err(|wrong| source.setting_of("model", at, &wrong))?;
-        let (ask, at) = located(raw.ask);
-        ask.check().map_err(|wrong| source.setting_of("ask", at, &wrong))?;
-        let (track, at) = located(raw.track);
-        track.check().map_err(|wrong| source.setting_of("track", at, &wrong))?;
-        let (schedule, at) = located(raw.schedule);
-        schedule.check().map_err(|wrong| source.setting_of("schedule", at, &wrong))?;
+        let model = checked(source, "model", raw.model, ModelConfig::check)?;
+        let ask = checked(source, "ask", raw.ask, AskConfig::check)?;
+        let track = checked(source, "track", raw.track, TrackConfig::check)?;
+        let schedule = checked(source, "schedule", raw.schedule, ScheduleConfig::check)?;
         let more_may_come = !mqtt.control.camera.is_empty();
         let cameras = read_cameras(source, raw.cameras, more_may_come)?;
         let queries = read_queries(source, raw.queries, &cameras, more_may_come)?;

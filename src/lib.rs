@@ -30,6 +30,7 @@ pub mod ground;
 pub mod http;
 pub mod hub;
 pub mod ingest;
+pub mod login;
 pub mod publish;
 pub mod schedule;
 pub mod track;

@@ -1,15 +1,21 @@
 //! What can be typed. The help texts are the manual.
 
+mod bench;
+mod eval;
+mod values;
+
 use std::path::PathBuf;
 
-use clap::{
-    Args as ClapArgs, Parser, Subcommand,
-    builder::{PossibleValuesParser, TypedValueParser},
-};
+use clap::{Args as ClapArgs, Parser, Subcommand};
 
+use self::values::{detail, one_of, positive, query_text, score, threads};
+pub(super) use self::{
+    bench::{Bench, Play},
+    eval::Eval,
+};
 use crate::{
-    ground::{ModelConfig, Provider, methods::zoom::ZoomConfig},
-    types::{Method, published::Weights, query},
+    ground::{ModelConfig, Provider},
+    types::{Method, published::Weights},
 };
 
 /// Cameras in, words in, boxes out.
@@ -61,19 +67,6 @@ impl Command {
     pub(super) fn default_log(&self) -> &'static str {
         if matches!(self, Self::Demo(_)) { "warn" } else { "info" }
     }
-}
-
-/// One of the benchmark's cameras
-#[derive(ClapArgs, Clone)]
-pub(super) struct Play {
-    /// What it plays
-    pub(super) clip: PathBuf,
-    /// Where it listens; 0 is a free port
-    #[arg(long, default_value_t = 0)]
-    pub(super) port: u16,
-    /// How many times faster than it was taken
-    #[arg(long, default_value_t = 1)]
-    pub(super) speed: u32,
 }
 
 /// Run the service
@@ -178,142 +171,6 @@ pub(super) struct Check {
     pub(super) syntax: bool,
 }
 
-/// The methods that can be tried: all but `auto`, which is one of the others.
-const METHODS: &[Method] = Method::ALL.split_at(1).1;
-
-/// Accuracy and cost of a model's methods on a data set of yours.
-///
-/// Asks every phrase of every image, prints a table, and on request writes JSON, a plot and drawn examples. Pictures are put
-/// on the model's canvas as those of cameras are.
-#[derive(ClapArgs)]
-#[command(after_long_help = "\
-Data sets, told apart by their content:
-
-COCO-style: a JSON file with
-  images       id, file_name; width and height are checked where given
-  annotations  image_id, category_id, bbox [x, y, width, height]; iscrowd, area
-  categories   id, name
-Each category is asked of each image.
-
-YOLO folders: images/ and labels/, with a text file an image, a line a thing:
-  class cx cy width height         in fractions of the image
-Classes are named by data.yaml or classes.txt and all asked; otherwise they are COCO's 80, and those that occur are asked.
-
-Phrases of your own: a JSON list, or an object with it as `phrases`, of
-  {\"image\": \"a.jpg\", \"phrase\": \"red car\", \"kind\": \"colour\",
-   \"boxes\": [[x1, y1, x2, y2], ...]}
-Boxes are pixels. Several are several things, none says that nothing is there. kind is free: figures are also given by kind.
-\"ignored\" may list further boxes, within which an answer counts neither way, as in COCO's crowds.
-
-RefCOCO-style: a JSON list beside the instances.json it refers to, as RefCOCO, RefCOCO+, RefCOCOg and gRefCOCO are published:
-  {\"ref_id\": 1, \"image_id\": 2, \"ann_id\": 3, \"split\": \"testA\",
-   \"sentences\": [{\"sent\": \"red car\"}]}
-ann_id may be a list; an empty one or -1 says that nothing is there. A pickle is made into JSON by
-  python3 -c 'import json, pickle, sys; json.dump(pickle.load(sys.stdin.buffer),
-  sys.stdout)' < 'refs(unc).p' > refs.json
-
-Images, JPEG or PNG, are looked for beside the file, in images/, and where COCO keeps them; --images names another folder.
-
-acc and IoU go by the best-scoring box that is reported where one thing is there (RefCOCO's figures are of the best one whatever its \
-score: --threshold 0); F1 by all boxes at IoU 0.5 (F1+: of phrases for several things); \
-miss is silence where nothing is there; AP and AP50 are COCO's. For AP, models with thresholds are asked a second time, for every \
-box they could give; of words that mean one thing, as in `largest car`, that is the best one alone, so that their recall and AP say \
-whether it is right. A phrase that the model cannot be asked counts as wrong; a search that ran out of passes counts by what it said, \
-silence as well. An image that breaks off is left out and counted. Costs are of one image with all its phrases at once, \
-after a first one to warm up; decoding and scaling are not in them.")]
-pub(super) struct Eval {
-    /// A JSON file or a folder, see below
-    #[arg(value_name = "DATASET")]
-    pub(super) dataset: PathBuf,
-    /// Which methods; default is all that the model has
-    #[arg(long, value_name = "A,B,…", value_delimiter = ',', value_parser = one_of(METHODS, Method::name))]
-    pub(super) methods: Vec<Method>,
-    #[command(flatten)]
-    pub(super) model: Model,
-    /// Only these phrases or categories; may be given several times
-    #[arg(long = "query", value_name = "TEXT", value_parser = query_text)]
-    pub(super) queries: Vec<String>,
-    /// Only this split of the data set
-    #[arg(long, value_name = "NAME")]
-    pub(super) split: Option<String>,
-    /// Only the first N images, of those that are asked something
-    #[arg(long, value_name = "N", value_parser = count)]
-    pub(super) limit: Option<usize>,
-    /// Where the images are
-    #[arg(long, value_name = "DIR")]
-    pub(super) images: Option<PathBuf>,
-    /// The COCO annotations that referring expressions refer to
-    #[arg(long, value_name = "FILE")]
-    pub(super) instances: Option<PathBuf>,
-    /// Boxes below this score, 0 to 1, are not reported; default is the model's own
-    #[arg(long, value_name = "SCORE", value_parser = score)]
-    pub(super) threshold: Option<f32>,
-    /// Passes that `zoom` may take for a phrase, beyond the whole image's; there is no limit of time
-    #[arg(long, default_value_t = ZoomConfig::default().passes, value_name = "N")]
-    pub(super) zoom_passes: usize,
-    /// `zoom` looks at every area, as it was published: no limit, and nothing spared
-    #[arg(long)]
-    pub(super) zoom_exhaustive: bool,
-    /// No average precision: asks once instead of twice
-    #[arg(long)]
-    pub(super) no_ap: bool,
-    /// Write all figures, also by kind, as JSON
-    #[arg(long, value_name = "FILE")]
-    pub(super) json: Option<PathBuf>,
-    /// Write a plot of accuracy against cost, PNG
-    #[arg(long, value_name = "FILE")]
-    pub(super) plot: Option<PathBuf>,
-    /// Draw the best and the worst answers of each method into this folder
-    #[arg(long, value_name = "DIR")]
-    pub(super) examples: Option<PathBuf>,
-}
-
-/// Measure throughput, delay and cost on this machine, beside the bare engine and other systems.
-///
-/// RTSP servers play a clip with a number in every picture; the service runs as a process of its own, as do other systems if
-/// named; a subscriber at a broker sees when the answer to which picture comes. The table goes to stdout, progress to stderr.
-#[derive(ClapArgs)]
-pub(super) struct Bench {
-    /// How many cameras to try, as in 1,2,4
-    #[arg(long, default_value = "1,2,4", value_name = "N,…", value_delimiter = ',', value_parser = streams)]
-    pub(super) streams: Vec<usize>,
-    /// How long to measure each case
-    #[arg(long, default_value_t = 10.0, value_name = "N", value_parser = positive)]
-    pub(super) seconds: f64,
-    /// How long to let each case run before it is measured
-    #[arg(long, default_value_t = 5.0, value_name = "N", value_parser = positive)]
-    pub(super) warm_up: f64,
-    /// Have groundd analyse at most this many frames a second of each camera
-    #[arg(long, value_name = "N", value_parser = positive)]
-    pub(super) fps: Option<f64>,
-    /// Measure one camera beside another, too, that is steady, floods, stalls and reconnects
-    #[arg(long)]
-    pub(super) isolation: bool,
-    /// What to look for; default is person and red car
-    #[arg(long = "query", value_name = "TEXT", value_parser = query_text)]
-    pub(super) queries: Vec<String>,
-    /// The clip that the cameras play, of at most 1024 pictures; default is the bundled one
-    #[arg(long, value_name = "FILE")]
-    pub(super) clip: Option<PathBuf>,
-    #[command(flatten)]
-    pub(super) model: Model,
-    /// Another system: gets --onnx FILE --broker HOST:PORT --threads N URL… and publishes bench/<n>/detections
-    #[arg(long = "peer", value_name = "NAME=COMMAND", value_parser = named)]
-    pub(super) peers: Vec<(String, String)>,
-    /// Another system that could not be installed, and why, for the table
-    #[arg(long = "absent", value_name = "NAME=REASON", value_parser = named)]
-    pub(super) absent: Vec<(String, String)>,
-    /// What the other systems run; default is the file that sees every picture of groundd's model
-    #[arg(long, value_name = "FILE")]
-    pub(super) onnx: Option<PathBuf>,
-    /// Write everything measured here
-    #[arg(long, value_name = "FILE")]
-    pub(super) json: Option<PathBuf>,
-    /// Draw throughput, delay and memory against cameras here, as SVG
-    #[arg(long, value_name = "FILE")]
-    pub(super) plot: Option<PathBuf>,
-}
-
 /// List, inspect, verify and fetch models
 #[derive(ClapArgs)]
 pub(super) struct Models {
@@ -359,68 +216,6 @@ pub(super) struct ModelName {
     /// A model's name, or a folder with a model.toml
     #[arg(value_name = "NAME|DIR", default_value = "nano")]
     pub(super) name: PathBuf,
-}
-
-/// Parses one of `all` by its `name`, and lists them in the help.
-fn one_of<T: Copy + Send + Sync + 'static>(
-    all: &'static [T],
-    name: fn(T) -> &'static str,
-) -> impl TypedValueParser<Value = T> {
-    PossibleValuesParser::new(all.iter().map(|value| name(*value)))
-        .try_map(move |text| all.iter().copied().find(|value| name(*value) == text).ok_or("is not one of the values"))
-}
-
-fn query_text(text: &str) -> Result<String, String> {
-    query::check_text(text).map(str::to_owned)
-}
-
-fn streams(text: &str) -> Result<usize, String> {
-    match text.trim().parse::<usize>() {
-        Ok(n) if (1..=256).contains(&n) => Ok(n),
-        _ => Err("a number from 1 to 256 is needed".to_owned()),
-    }
-}
-
-fn named(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.trim().is_empty() && !value.trim().is_empty() => {
-            Ok((name.trim().to_owned(), value.trim().to_owned()))
-        }
-        _ => Err("NAME=VALUE is needed".to_owned()),
-    }
-}
-
-fn positive(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(n) if n > 0.0 && n <= 1e9 => Ok(n),
-        _ => Err("a number above 0 is needed".to_owned()),
-    }
-}
-
-fn count(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(n) if n > 0 => Ok(n),
-        _ => Err("a whole number above 0 is needed".to_owned()),
-    }
-}
-
-fn threads(text: &str) -> Result<usize, String> {
-    let most = ModelConfig::MOST_THREADS;
-    let read = text.parse().ok().filter(|n| *n <= most);
-    read.ok_or_else(|| format!("a whole number is needed, 0 for one a core or at most {most}"))
-}
-
-fn detail(text: &str) -> Result<f32, String> {
-    let (least, most) = (ModelConfig::DETAIL.start(), ModelConfig::DETAIL.end());
-    let read = text.parse().ok().filter(|n| ModelConfig::DETAIL.contains(n));
-    read.ok_or_else(|| format!("a number from {least} to {most} is needed"))
-}
-
-fn score(text: &str) -> Result<f32, String> {
-    match text.parse::<f32>() {
-        Ok(n) if (0.0..=1.0).contains(&n) => Ok(n),
-        _ => Err("a number from 0 to 1 is needed".to_owned()),
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use tokio::{
     process::{Child, ChildStdout, Command},
 };
 
-use super::{Exit, Failure};
+use super::{Exit, Failure, outputs};
 
 /// A running mosquitto on loopback; killed when dropped. It and its subscribers are in groups of their own, which a terminal's
 /// Ctrl-C does not reach: whoever started them says goodbye first.
@@ -33,8 +33,7 @@ impl Broker {
         let text = format!(
             "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nset_tcp_nodelay true\nlog_type error\n"
         );
-        std::fs::write(&config, text)
-            .map_err(|e| Failure::new(Exit::Unavailable, format!("cannot write {}: {e}", config.display())))?;
+        outputs::write(&config, &text)?;
         // Debian puts the server where only root's PATH looks.
         let program = if Path::new("/usr/sbin/mosquitto").exists() { "/usr/sbin/mosquitto" } else { "mosquitto" };
         let mut command = Command::new(program);

@@ -111,6 +111,19 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|e| Failure::new(Exit::Internal, format!("cannot start threads: {e}")))
 }
 
+/// Does the work of a command. What it leaves behind is not waited for: a camera's driver may hold a blocking thread for ever.
+fn block_on<T, E: Into<Failure>>(work: impl Future<Output = Result<T, E>>) -> Result<T, Failure> {
+    let runtime = runtime()?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_background();
+    result.map_err(Into::into)
+}
+
+/// Why a command that is to be ended by signals cannot be run.
+fn no_signals(error: &io::Error) -> Failure {
+    Failure::new(Exit::Internal, format!("cannot listen for signals: {error}"))
+}
+
 /// Prints to stdout. A closed pipe is no error.
 fn say(text: &str) -> Result<(), Failure> {
     match io::stdout().lock().write_all(text.as_bytes()) {

@@ -1,6 +1,8 @@
-//! Files that options name, for commands that work for an hour before they write them.
+//! Files that commands write: those that options name, for commands that work for an hour before that, and their own.
 
 use std::{fmt::Display, fs, path::Path};
+
+use tempfile::TempDir;
 
 use super::{Exit, Failure};
 
@@ -20,6 +22,22 @@ pub(super) fn check(files: &[(&str, Option<&Path>)]) -> Result<(), Failure> {
 pub(super) fn unwritable(option: &str, path: &Path, reason: &dyn Display) -> Failure {
     let path = path.display();
     Failure::new(Exit::Usage, format!("{option} {path}: cannot be written: {reason}; name a place that can"))
+}
+
+/// That a file cannot be written, and why.
+pub(super) fn cannot_write(path: &Path, reason: &dyn Display) -> String {
+    format!("cannot write {}: {reason}", path.display())
+}
+
+/// Writes a file without which a command cannot go on.
+pub(super) fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    fs::write(path, text).map_err(|e| Failure::new(Exit::Unavailable, cannot_write(path, &e)))
+}
+
+/// A folder that is removed when it is dropped.
+pub(super) fn temporary(prefix: &str) -> Result<TempDir, Failure> {
+    let cannot = |e| Failure::new(Exit::Unavailable, format!("cannot make a temporary folder: {e}"));
+    tempfile::Builder::new().prefix(prefix).tempdir().map_err(cannot)
 }
 
 /// An error that names all that could not be written, if there is any.

@@ -9,7 +9,7 @@ use std::{
 use indicatif::ProgressBar;
 use tracing::{info, warn};
 
-use super::{Exit, Failure, args, model_folders, progress, runtime, say, user_models};
+use super::{Exit, Failure, args, block_on, model_folders, progress, say, user_models};
 use crate::{
     ground::{
         GroundError,
@@ -28,9 +28,8 @@ pub(super) fn run(args: &args::Pull) -> Result<(), Failure> {
     let place = folder.join(&wanted.name);
     let occupant = origin::occupant(&place, &wanted.reference)?;
     let hub = Hub::from_env()?;
-    let runtime = runtime()?;
     let bar = progress::bytes(0, "");
-    let result: Result<_, Failure> = runtime.block_on(async {
+    let result = block_on(async {
         let plan = hub.plan(&wanted, &mut |event| show(&bar, event)).await?;
         let missing = hub.missing(&plan);
         describe(&wanted, &plan, missing, &place, &occupant)?;
@@ -45,10 +44,9 @@ pub(super) fn run(args: &args::Pull) -> Result<(), Failure> {
         fetched?;
         let staged = hub.stage(&plan, &folder, &wanted.name)?;
         let manifest = vouch(&staged, &wanted, &plan)?;
-        Ok((manifest, staged.commit()?))
+        Ok::<_, Failure>((manifest, staged.commit()?))
     });
     bar.finish_and_clear();
-    runtime.shutdown_background();
     let (manifest, place) = result?;
     say(&format!(
         "{}: {} files, all as their hashes say, in {}\nrun it: groundd watch URI --query TEXT --model {}\n",

@@ -7,16 +7,15 @@ use std::{
 };
 
 use indicatif::ProgressBar;
-use percent_encoding::percent_decode_str;
 use tracing::{info, warn};
-use url::Url;
 
-use super::{Exit, Failure, args, model_folders, progress, runtime};
+use super::{Exit, Failure, args, block_on, model_folders, no_signals, progress};
 use crate::{
     config::QueryConfig,
     daemon::{Pipeline, PipelineError, Plan, Revisions, Sinks, farewell, new_epoch},
     ground::{self, AskConfig, Grounder, methods::zoom::ZoomConfig},
     ingest::{self, CameraConfig},
+    login::Login,
     publish::{self, MqttConfig, Password, Publisher},
     schedule::ScheduleConfig,
     track::TrackConfig,
@@ -48,11 +47,7 @@ pub(super) fn run(args: &args::Watch) -> Result<(), Failure> {
             warn!(query = query.text, "{reason}");
         }
     }
-    let runtime = runtime()?;
-    let result = runtime.block_on(watch(args, cameras, &queries, grounder));
-    // A camera's driver may hold a blocking thread for ever; the end does not wait for it.
-    runtime.shutdown_background();
-    result
+    block_on(watch(args, cameras, &queries, grounder))
 }
 
 /// Those of which each picture is analysed by its own time.
@@ -90,15 +85,9 @@ fn cameras(args: &args::Watch) -> Result<BTreeMap<CameraId, CameraConfig>, Failu
 fn broker(url: &str) -> MqttConfig {
     let client_id = format!("{}-watch-{}", publish::default_client_id(), std::process::id());
     let mut config = MqttConfig { url: url.to_owned(), client_id: Some(client_id), ..MqttConfig::default() };
-    if let Ok(mut parsed) = Url::parse(url)
-        && !parsed.username().is_empty()
-    {
-        let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-        config.username = Some(decoded(parsed.username()));
-        config.password = parsed.password().map(|password| Password(decoded(password)));
-        if parsed.set_username("").and_then(|()| parsed.set_password(None)).is_ok() {
-            config.url = parsed.to_string();
-        }
+    let Login { address, user, password } = Login::of(url);
+    if user.is_some() {
+        (config.url, config.username, config.password) = (address, user, password.map(Password));
     }
     config
 }
@@ -140,10 +129,8 @@ async fn watch(
     }
     let publisher = match &args.broker {
         Some(url) => {
-            let config = broker(url);
-            let topics = publish::topics(&config)?;
             // No will: `groundd/status` is the service's.
-            Some((publish::connect(&config, None, Pulse::new("publish"))?, topics))
+            Some(publish::connect(&broker(url), None, Pulse::new("publish"))?)
         }
         None => None,
     };
@@ -161,7 +148,7 @@ async fn watch(
     let mut pipeline = Pipeline::start(grounder, plan, sinks, Revisions::default().apply(queries), new_epoch());
     pipeline.set_cameras(&cameras).await;
     let spinner = progress::spinner("connecting");
-    let ended = until_over(args, &pipeline, publisher.as_ref().map(|(publisher, _)| publisher), &spinner).await;
+    let ended = until_over(args, &pipeline, publisher.as_ref(), &spinner).await;
     spinner.finish_and_clear();
     let failures = pipeline.failures();
     let accounts = pipeline.accounts();
@@ -173,7 +160,7 @@ async fn watch(
         info!(camera = %id, decoded = ledger.decoded(), published = ledger.published(), "frames");
     }
     let told = match publisher {
-        Some((publisher, _)) => leave(publisher).await,
+        Some(publisher) => leave(publisher).await,
         None => Ok(()),
     };
     stopped?;
@@ -231,8 +218,7 @@ async fn until_over(
     publisher: Option<&Publisher>,
     spinner: &ProgressBar,
 ) -> Result<(), Failure> {
-    let cannot = |e: io::Error| Failure::new(Exit::Internal, format!("cannot listen for signals: {e}"));
-    let farewell = farewell().map_err(cannot)?;
+    let farewell = farewell().map_err(|e| no_signals(&e))?;
     let limit = async {
         match args.seconds {
             Some(seconds) => tokio::time::sleep(Duration::from_secs_f64(seconds)).await,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::ConfigError;
-use crate::{ingest::may_be_address, types::WrongSetting};
+use crate::ingest::may_be_address;
 
 /// A file that is being checked. Places in it are bytes from its start.
 pub(super) struct Source<'a> {
@@ -21,11 +21,6 @@ impl Source<'_> {
     pub(super) fn invalid(&self, at: usize, message: impl Into<String>) -> ConfigError {
         let line = line_of(self.text.as_bytes(), at);
         ConfigError::Invalid { path: self.path.to_owned(), line, message: message.into() }
-    }
-
-    /// A setting of the table `name`, which begins at `table`, cannot be meant.
-    pub(super) fn setting_of(&self, name: &str, table: usize, wrong: &WrongSetting) -> ConfigError {
-        self.invalid(self.key(name, table, wrong.key), format!("[{name}] {wrong}"))
     }
 
     /// What `toml` says about the text, and where. It would also show the line, which may hold a password.

@@ -1,8 +1,9 @@
 //! What the shipped file says of itself: it has every key, with its default.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::*;
+use crate::types::{Method, Query, Worth};
 
 const FILE: &str = include_str!("../../config/groundd.toml");
 

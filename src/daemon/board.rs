@@ -11,13 +11,14 @@ use serde_json::json;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{queries::Changes, systemd, wishes::Wishes};
+use super::{Sinks, queries::Changes, systemd, wishes::Wishes};
 use crate::{
-    ground::{ModelInfo, QueryCheck},
+    config::Config,
+    ground::{Grounder, QueryCheck},
     http::{Broker, Hub},
     ingest::{self, CameraConfig},
     publish::{
-        Publisher, Target, Topics, discovery,
+        Publisher, Target, discovery,
         payload::{self, SetState},
     },
     types::{CameraId, Ledger, Pulse, Query, QueryId, QuerySet, Work},
@@ -26,38 +27,72 @@ use crate::{
 /// The notice board; see the module.
 pub(super) struct Board {
     pub(super) publisher: Publisher,
-    pub(super) topics: Topics,
-    pub(super) hub: Hub,
-    pub(super) epoch: String,
-    pub(super) checker: QueryCheck,
+    hub: Hub,
+    epoch: String,
+    checker: QueryCheck,
     /// What the model did, and was spared.
-    pub(super) work: Arc<Work>,
+    work: Arc<Work>,
     /// Prefix of Home Assistant's discovery topics; `None` is off.
-    pub(super) discovery: Option<String>,
+    discovery: Option<String>,
     /// Whether there are snapshots to discover.
-    pub(super) snapshots: bool,
+    snapshots: bool,
     /// Where cameras' pipeline templates are looked for.
-    pub(super) pipelines: Option<PathBuf>,
+    pipelines: Option<PathBuf>,
     /// Revisions of the cameras.
-    pub(super) cameras: Changes<CameraId, CameraConfig>,
+    cameras: Changes<CameraId, CameraConfig>,
     /// What is wrong with cameras, by the revision that was looked at.
-    pub(super) problems: BTreeMap<CameraId, (u32, Option<String>)>,
+    problems: BTreeMap<CameraId, (u32, Option<String>)>,
     /// What was told last, to take back what is gone.
-    pub(super) told: BTreeSet<Target>,
-    pub(super) announced: BTreeSet<(CameraId, QueryId)>,
+    told: BTreeSet<Target>,
+    announced: BTreeSet<(CameraId, QueryId)>,
     /// Queries that cannot be answered, and in which revision that was logged.
-    pub(super) warned: BTreeMap<QueryId, u32>,
+    warned: BTreeMap<QueryId, u32>,
     /// What is answered, or is about to be.
-    pub(super) begun: BTreeSet<(CameraId, QueryId)>,
-    pub(super) started: Instant,
+    begun: BTreeSet<(CameraId, QueryId)>,
+    started: Instant,
 }
 
 impl Board {
-    /// The model is loaded.
-    pub(super) fn model(&self, model: &ModelInfo) {
-        self.hub.set_state("model", json!(model.to_string()));
-        self.hub.metrics().work(Arc::clone(&self.work));
-        self.hub.ready("model", Ok(()));
+    /// The board of a service whose `model` is loaded. What is `unsaid` was taken back already.
+    pub(super) fn new(
+        config: &Config,
+        model: &dyn Grounder,
+        publisher: Publisher,
+        unsaid: BTreeSet<(CameraId, QueryId)>,
+        hub: Hub,
+        epoch: String,
+    ) -> Self {
+        let work = model.work();
+        hub.set_state("model", json!(model.describe().to_string()));
+        hub.metrics().work(Arc::clone(&work));
+        hub.ready("model", Ok(()));
+        Self {
+            publisher,
+            hub,
+            epoch,
+            checker: model.checker(),
+            work,
+            discovery: config.mqtt.discovery_prefix.clone(),
+            snapshots: config.mqtt.snapshot_every().is_some(),
+            pipelines: config.pipelines.clone(),
+            cameras: Changes::default(),
+            problems: BTreeMap::new(),
+            told: BTreeSet::new(),
+            announced: BTreeSet::new(),
+            warned: BTreeMap::new(),
+            begun: unsaid,
+            started: Instant::now(),
+        }
+    }
+
+    /// Where the results of this service go.
+    pub(super) fn sinks(&self) -> Sinks {
+        Sinks { publisher: Some(self.publisher.clone()), hub: Some(self.hub.clone()), lines: None }
+    }
+
+    /// What this start is told apart by.
+    pub(super) fn epoch(&self) -> String {
+        self.epoch.clone()
     }
 
     /// `/healthz` sees the same stages as systemd's watchdog.
@@ -83,7 +118,7 @@ impl Board {
             let (rev, problem) = (self.cameras.rev(id), self.problem(id, camera));
             let status = if problem.is_some() { SetState::Failed } else { SetState::Active };
             let state = payload::set_state(rev, status, note.or(problem).as_deref());
-            self.publisher.state(self.topics.camera_state(id), state);
+            self.publisher.state(self.publisher.topics().camera_state(id), state);
         }
         let mut told: BTreeSet<_> = queries.iter().map(|query| Target::Query(query.id.clone())).collect();
         told.extend(cameras.keys().cloned().map(Target::Camera));
@@ -110,7 +145,7 @@ impl Board {
     pub(super) fn begin(&mut self, queries: &QuerySet, cameras: &BTreeMap<CameraId, CameraConfig>) {
         let begun = covered(queries, cameras);
         for (camera, query) in begun.difference(&self.begun) {
-            unsay(&self.publisher, &self.topics, camera, query);
+            unsay(&self.publisher, camera, query);
         }
         self.begun = begun;
     }
@@ -133,8 +168,8 @@ impl Board {
 
     fn state_topic(&self, target: &Target) -> String {
         match target {
-            Target::Query(id) => self.topics.query_state(id),
-            Target::Camera(id) => self.topics.camera_state(id),
+            Target::Query(id) => self.publisher.topics().query_state(id),
+            Target::Camera(id) => self.publisher.topics().camera_state(id),
         }
     }
 
@@ -161,7 +196,7 @@ impl Board {
             .then(|| "none of its cameras is there; it is asked as soon as one is".to_owned());
         let reason = refused.map(|reason| not_obeyed(reason)).or(problem).or(nowhere);
         let state = payload::set_state(query.rev, status, reason.as_deref());
-        self.publisher.state(self.topics.query_state(&query.id), state);
+        self.publisher.state(self.publisher.topics().query_state(&query.id), state);
         json!({
             "id": query.id, "rev": query.rev, "text": query.text, "cameras": query.cameras,
             "method": query.method, "status": status, "reason": reason,
@@ -173,14 +208,16 @@ impl Board {
         let mut announced = BTreeSet::new();
         for query in queries.iter() {
             for camera in cameras.iter().copied().filter(|camera| query.covers(camera)) {
-                for (topic, payload) in discovery::announce(&self.topics, prefix, camera, query, self.snapshots) {
+                for (topic, payload) in
+                    discovery::announce(self.publisher.topics(), prefix, camera, query, self.snapshots)
+                {
                     self.publisher.state(topic, payload);
                 }
                 announced.insert((camera.clone(), query.id.clone()));
             }
         }
         for (camera, query) in self.announced.difference(&announced) {
-            for (topic, payload) in discovery::withdraw(&self.topics, prefix, camera, query) {
+            for (topic, payload) in discovery::withdraw(self.publisher.topics(), prefix, camera, query) {
                 self.publisher.state(topic, payload);
             }
         }
@@ -192,7 +229,7 @@ impl Board {
         let cameras = wishes.cameras();
         let of = |query: &Arc<Query>| {
             let covered = cameras.keys().filter(|camera| self.snapshots && query.covers(camera));
-            covered.map(|camera| self.topics.snapshot(camera, &query.id)).collect::<Vec<_>>()
+            covered.map(|camera| self.publisher.topics().snapshot(camera, &query.id)).collect::<Vec<_>>()
         };
         queries.iter().flat_map(of).collect()
     }
@@ -201,7 +238,7 @@ impl Board {
     pub(super) fn stats(&self, accounts: &[(CameraId, Arc<Ledger>)]) {
         let cameras = accounts.iter().map(|(id, ledger)| (id, ledger.as_ref()));
         let stats = payload::stats(&self.epoch, self.started.elapsed(), cameras, &self.work, &self.publisher.stats());
-        self.publisher.state(self.topics.stats(), stats);
+        self.publisher.state(self.publisher.topics().stats(), stats);
     }
 
     /// Brings the numbers behind `/metrics` and the live view up to date.
@@ -232,7 +269,8 @@ pub(super) fn covered(queries: &QuerySet, cameras: &BTreeMap<CameraId, CameraCon
 }
 
 /// Takes back who is there.
-pub(super) fn unsay(publisher: &Publisher, topics: &Topics, camera: &CameraId, query: &QueryId) {
+pub(super) fn unsay(publisher: &Publisher, camera: &CameraId, query: &QueryId) {
+    let topics = publisher.topics();
     for topic in [topics.present(camera, query), topics.count(camera, query)] {
         publisher.state(topic, Bytes::new());
     }

@@ -15,7 +15,7 @@ use crate::{
     http::Hub,
     ingest::{CameraConfig, CameraStatus, Opener, State, slot::Slot, supervisor},
     publish::{
-        Publisher, Topics,
+        Publisher,
         payload::{self, CameraState},
     },
     schedule::Inlet,
@@ -63,7 +63,7 @@ pub(super) struct Cameras {
 /// Where a camera's status is told.
 #[derive(Clone)]
 pub(super) struct Announce {
-    pub(super) publisher: Option<(Publisher, Topics)>,
+    pub(super) publisher: Option<Publisher>,
     pub(super) hub: Option<Hub>,
 }
 
@@ -197,8 +197,8 @@ impl Announce {
         if let Some(hub) = &self.hub {
             hub.camera_status(camera, serde_json::from_slice(&message).unwrap_or_default());
         }
-        if let Some((publisher, topics)) = &self.publisher {
-            publisher.state(topics.camera_status(camera), message);
+        if let Some(publisher) = &self.publisher {
+            publisher.state(publisher.topics().camera_status(camera), message);
         }
     }
 
@@ -209,8 +209,8 @@ impl Announce {
     }
 
     fn gone(&self, camera: &CameraId) {
-        if let Some((publisher, topics)) = &self.publisher {
-            publisher.state(topics.camera_status(camera), bytes::Bytes::new());
+        if let Some(publisher) = &self.publisher {
+            publisher.state(publisher.topics().camera_status(camera), bytes::Bytes::new());
         }
         if let Some(hub) = &self.hub {
             hub.remove_camera(camera);

@@ -1,7 +1,7 @@
 //! Groundings -> tracks -> messages -> everyone who listens. One task, so that a camera's messages keep their order.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -13,16 +13,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{
-    board,
+    Plan, board,
     snapshot::{Snapshot, Snapshots},
-    view::{Answered, View},
+    view::{Change, Said, View},
 };
 use crate::{
     http::Hub,
-    publish::{Publisher, Refused, Topics, payload},
+    publish::{Publisher, Refused, payload},
     schedule::Inlet,
-    track::TrackConfig,
-    types::{CameraId, DropReason, Followed, Grounding, Pulse, QueryId, QuerySet, Reminder, Status, TrackEvent},
+    types::{
+        Answer, CameraId, DropReason, Followed, Grounding, Pulse, QueryId, QuerySet, Reminder, Status, TrackEvent,
+    },
 };
 
 /// Prints one detections message; an error ends the delivery (nobody reads any more).
@@ -32,46 +33,45 @@ pub type LineSink = Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>;
 #[derive(Default)]
 pub struct Sinks {
     /// The broker.
-    pub publisher: Option<(Publisher, Topics)>,
+    pub publisher: Option<Publisher>,
     /// The live view and the metrics.
     pub hub: Option<Hub>,
     /// A line a frame.
     pub lines: Option<LineSink>,
 }
 
-/// Settings of the delivery.
+/// What is the same for all cameras, and what goes on when one goes.
 pub(super) struct Delivery {
-    pub(super) sinks: Sinks,
-    pub(super) track: TrackConfig,
-    pub(super) staleness: Option<Duration>,
-    /// Cameras that are films, whose pictures may come faster or slower than they were taken: tracking goes by their own time.
-    pub(super) films: BTreeSet<CameraId>,
-    /// Where that time begins.
-    pub(super) started: Instant,
-    pub(super) snapshot_every: Option<Duration>,
-    /// Waits for a broker that is away rather than drop a frame.
-    pub(super) every_frame: bool,
-    /// Nobody comes after: retained topics are taken back at the end.
-    pub(super) passing: bool,
-    /// Ends the delivery at once: the model is still at work and will not be waited for.
-    pub(super) leave: CancellationToken,
-    pub(super) epoch: String,
-    /// Each camera's numbers, which go on where they were if it goes and comes back.
-    pub(super) numbers: BTreeMap<CameraId, Numbers>,
-    /// Tells that answers come too late.
-    pub(super) late: Reminder,
-    /// When the latest batch was done; counts batches.
-    pub(super) last_batch: Option<Instant>,
-    pub(super) queries: watch::Receiver<Arc<QuerySet>>,
-    pub(super) inlets: watch::Receiver<Vec<Arc<dyn Inlet>>>,
+    plan: Plan,
+    sinks: Sinks,
+    epoch: String,
+    queries: watch::Receiver<Arc<QuerySet>>,
+    inlets: watch::Receiver<Vec<Arc<dyn Inlet>>>,
     pub(super) pulse: Pulse,
     /// Where the tracks are, for the model to look there first.
     pub(super) followed: Arc<Followed>,
+    /// Ends the delivery at once: the model is still at work and will not be waited for.
+    pub(super) leave: CancellationToken,
+    /// Where a film's own time begins.
+    started: Instant,
+    /// Each camera's numbers, which go on where they were if it goes and comes back.
+    numbers: BTreeMap<CameraId, Numbers>,
+    /// Tells that answers come too late.
+    late: Reminder,
+    /// When the latest batch was done; counts batches.
+    last_batch: Option<Instant>,
+}
+
+/// What is known of the cameras that are there, and of those that just went.
+struct Seen {
+    views: BTreeMap<CameraId, View>,
+    removed: BTreeMap<CameraId, Instant>,
+    snapshots: Snapshots,
 }
 
 /// What a camera's events and tracks are numbered by, in one epoch.
 #[derive(Default)]
-pub(super) struct Numbers {
+struct Numbers {
     /// Events sent since the start.
     events: u64,
     /// The last track of a camera that is gone.
@@ -85,102 +85,137 @@ const EXPIRE_EVERY: Duration = Duration::from_millis(500);
 const IN_FLIGHT: Duration = Duration::from_mins(10);
 
 impl Delivery {
+    pub(super) fn new(
+        plan: Plan,
+        sinks: Sinks,
+        epoch: String,
+        queries: watch::Receiver<Arc<QuerySet>>,
+        inlets: watch::Receiver<Vec<Arc<dyn Inlet>>>,
+    ) -> Self {
+        Self {
+            plan,
+            sinks,
+            epoch,
+            queries,
+            inlets,
+            pulse: Pulse::new("deliver"),
+            followed: Arc::default(),
+            leave: CancellationToken::new(),
+            started: Instant::now(),
+            numbers: BTreeMap::new(),
+            late: Reminder::default(),
+            last_batch: None,
+        }
+    }
+
     /// Delivers until the model ends or nobody listens any more; an error is why the lines could not be written any more.
     pub(super) async fn run(
         mut self,
         mut groundings: mpsc::Receiver<Grounding>,
         mut gone: mpsc::Receiver<(CameraId, Instant)>,
     ) -> io::Result<()> {
-        let mut written = Ok(());
-        let mut views: BTreeMap<CameraId, View> = BTreeMap::new();
-        let mut removed: BTreeMap<CameraId, Instant> = BTreeMap::new();
-        let mut snapshots = Snapshots::new(self.snapshot_every);
+        let snapshots = Snapshots::new(self.plan.snapshot_every);
+        let mut seen = Seen { views: BTreeMap::new(), removed: BTreeMap::new(), snapshots };
         let leave = self.leave.clone();
         let mut expiry = tokio::time::interval(EXPIRE_EVERY);
         expiry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        loop {
+        let written = loop {
             tokio::select! {
                 biased;
-                Some((camera, at)) = gone.recv() => {
-                    if let Some(view) = views.remove(&camera) {
-                        self.part(&camera, view);
-                    }
-                    snapshots.forget(&camera);
-                    removed.insert(camera, at);
-                }
+                Some((camera, at)) = gone.recv() => self.camera_gone(&mut seen, camera, at),
                 grounding = groundings.recv() => {
-                    let Some(grounding) = grounding else { break };
-                    let pulse = self.pulse.clone();
-                    let _busy = pulse.busy();
-                    if removed.get(&grounding.frame.camera).is_some_and(|at| grounding.frame.decoded_at <= *at) {
-                        // Still in the model when its camera went: it must not bring the camera's topics back.
-                        grounding.frame.ticket.drop_for(DropReason::Shutdown);
-                        continue;
-                    }
-                    let camera = grounding.frame.camera.clone();
-                    let last_id = self.numbers.get(&camera).map_or(0, |numbers| numbers.tracks);
-                    let view = views.entry(camera).or_insert_with(|| View::new(&self.track, last_id));
-                    if let Err(error) = self.deliver(grounding, view, &mut snapshots).await {
-                        // Who closes a pipe has seen enough; anything else is a loss.
-                        if error.kind() == io::ErrorKind::BrokenPipe {
-                            info!("nobody reads the output any more");
-                        } else {
-                            written = Err(error);
-                        }
-                        break;
+                    let Some(grounding) = grounding else { break Ok(()) };
+                    if let Err(error) = self.grounded(&mut seen, grounding).await {
+                        break Err(error);
                     }
                 }
-                () = leave.cancelled() => break,
-                Some(snapshot) = snapshots.made() => {
-                    let asked = (&snapshot.query, snapshot.rev);
-                    let known = views.get(&snapshot.camera).is_some_and(|v| v.counts.contains_key(&snapshot.query));
-                    let wanted = known && self.runs(asked, &snapshot.camera);
-                    if wanted {
-                        self.publish(snapshot);
-                    }
-                }
-                _ = expiry.tick() => {
-                    removed.retain(|_, at| at.elapsed() < IN_FLIGHT);
-                    let now = Instant::now();
-                    for (camera, view) in &mut views {
-                        self.expire(camera, view, now);
-                    }
-                    for (camera, view) in views.extract_if(.., |camera, view| self.is_over(camera, view)).collect::<Vec<_>>() {
-                        self.part(&camera, view);
-                    }
-                }
+                () = leave.cancelled() => break Ok(()),
+                Some(snapshot) = seen.snapshots.made() => self.snapshot_made(&seen, snapshot),
+                _ = expiry.tick() => self.tick(&mut seen),
             }
-        }
+        };
         // What is done and will not be told any more is accounted for as well.
         groundings.close();
         while let Ok(grounding) = groundings.try_recv() {
             grounding.frame.ticket.drop_for(DropReason::Shutdown);
         }
-        for (camera, view) in &mut views {
-            self.end(camera, view);
-            if self.passing {
-                self.clear(camera, view.counts.keys());
+        self.wind_up(&mut seen);
+        match written {
+            // Who closes a pipe has seen enough; anything else is a loss.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                info!("nobody reads the output any more");
+                Ok(())
             }
+            written => written,
         }
-        written
     }
 
-    fn publish(&self, Snapshot { camera, query, jpeg, .. }: Snapshot) {
-        if let Some((publisher, topics)) = &self.sinks.publisher {
-            publisher.state(topics.snapshot(&camera, &query), jpeg);
+    fn camera_gone(&mut self, seen: &mut Seen, camera: CameraId, at: Instant) {
+        if let Some(view) = seen.views.remove(&camera) {
+            self.part(&camera, view);
+        }
+        seen.snapshots.forget(&camera);
+        seen.removed.insert(camera, at);
+    }
+
+    async fn grounded(&mut self, seen: &mut Seen, grounding: Grounding) -> io::Result<()> {
+        let pulse = self.pulse.clone();
+        let _busy = pulse.busy();
+        let Seen { views, removed, snapshots } = seen;
+        if removed.get(&grounding.frame.camera).is_some_and(|at| grounding.frame.decoded_at <= *at) {
+            // Still in the model when its camera went: it must not bring the camera's topics back.
+            grounding.frame.ticket.drop_for(DropReason::Shutdown);
+            return Ok(());
+        }
+        let camera = grounding.frame.camera.clone();
+        let last_id = self.numbers.get(&camera).map_or(0, |numbers| numbers.tracks);
+        let view = views.entry(camera).or_insert_with(|| View::new(&self.plan.track, last_id));
+        self.deliver(grounding, view, snapshots).await
+    }
+
+    fn snapshot_made(&self, seen: &Seen, Snapshot { camera, query, rev, jpeg }: Snapshot) {
+        let known = seen.views.get(&camera).is_some_and(|view| view.said.contains_key(&query));
+        if known
+            && self.runs((&query, rev), &camera)
+            && let Some(publisher) = &self.sinks.publisher
+        {
+            publisher.state(publisher.topics().snapshot(&camera, &query), jpeg);
+        }
+    }
+
+    /// Looks after what no picture comes of.
+    fn tick(&mut self, seen: &mut Seen) {
+        seen.removed.retain(|_, at| at.elapsed() < IN_FLIGHT);
+        let now = Instant::now();
+        for (camera, view) in &mut seen.views {
+            self.expire(camera, view, now);
+        }
+        for (camera, view) in seen.views.extract_if(.., |camera, view| self.is_over(camera, view)).collect::<Vec<_>>() {
+            self.part(&camera, view);
+        }
+    }
+
+    /// Ends everything.
+    fn wind_up(&mut self, seen: &mut Seen) {
+        for (camera, view) in &mut seen.views {
+            self.end(camera, view);
+            // Nobody comes after.
+            if self.plan.finite {
+                self.clear(camera, view.said.keys());
+            }
         }
     }
 
     /// Whether this is a film, and all its pictures were answered.
     fn is_over(&self, camera: &CameraId, view: &View) -> bool {
         let drained = |inlet: &Arc<dyn Inlet>| inlet.camera() == camera && inlet.is_drained();
-        self.films.contains(camera) && view.frames.in_flight() == 0 && self.inlets.borrow().iter().any(drained)
+        self.plan.films.contains(camera) && view.frames.in_flight() == 0 && self.inlets.borrow().iter().any(drained)
     }
 
     /// Ends what is told of a camera, and takes back what is retained of it.
     fn part(&mut self, camera: &CameraId, mut view: View) {
         self.end(camera, &mut view);
-        self.clear(camera, view.counts.keys());
+        self.clear(camera, view.said.keys());
         self.numbers.entry(camera.clone()).or_default().tracks = view.tracker.last_id();
     }
 
@@ -196,7 +231,7 @@ impl Delivery {
     fn expire(&mut self, camera: &CameraId, view: &mut View, now: Instant) {
         // A film that gives no picture is waited for. And of a picture that waits for the model, or is in it, more will be told
         // however long that takes.
-        if self.films.contains(camera) || view.frames.in_flight() > 0 {
+        if self.plan.films.contains(camera) || view.frames.in_flight() > 0 {
             return;
         }
         let now = now.checked_sub(view.delay).unwrap_or(now);
@@ -226,23 +261,9 @@ impl Delivery {
     ) -> io::Result<()> {
         let now = Instant::now();
         let frame = Arc::clone(&grounding.frame);
-        let seen_at = if self.films.contains(&frame.camera) { self.started + frame.pts } else { frame.arrived_at() };
-        if !view.revisions().all(|asked| self.runs(asked, &frame.camera)) {
-            // What was said in answer to another question is taken back before this one is answered.
-            self.announce(&frame.camera, view, &[]);
-        }
-        view.fit(frame.source());
-        view.frames = Arc::clone(frame.ticket.ledger());
-        let events = view.tracker.update(&mut grounding.answers, seen_at, frame.capture.at);
-        self.followed.set(&frame.camera, view.tracker.predicted(seen_at));
-        view.delay = now.saturating_duration_since(seen_at);
-        for answer in grounding.answers.iter().filter(|answer| answer.status == Status::Ok) {
-            view.answer(&answer.query, seen_at);
-        }
-        view.forget(seen_at);
-        self.announce(&frame.camera, view, &events);
+        self.track(&mut grounding, view, now);
         let age = now.saturating_duration_since(frame.arrived_at());
-        let late = self.staleness.filter(|limit| age > *limit);
+        let late = self.plan.staleness().filter(|limit| age > *limit);
         let message = late.is_none().then(|| payload::detections(&grounding, &self.epoch, SystemTime::now(), now));
         // Of queries that were removed or changed while the model was at work nothing else is kept or counted.
         grounding.answers.retain(|answer| self.runs((&answer.query.id, answer.query.rev), &frame.camera));
@@ -265,13 +286,37 @@ impl Delivery {
         printed
     }
 
+    /// Follows what was found at `now`, and tells what that changed.
+    fn track(&mut self, grounding: &mut Grounding, view: &mut View, now: Instant) {
+        let frame = Arc::clone(&grounding.frame);
+        let is_film = self.plan.films.contains(&frame.camera);
+        let seen_at = if is_film { self.started + frame.pts } else { frame.arrived_at() };
+        if !view.said.iter().all(|(query, said)| self.runs((query, said.rev), &frame.camera)) {
+            // What was said in answer to another question is taken back before this one is answered.
+            self.announce(&frame.camera, view, &[]);
+        }
+        view.fit(frame.source());
+        view.frames = Arc::clone(frame.ticket.ledger());
+        let events = view.tracker.update(&mut grounding.answers, seen_at, frame.capture.at);
+        self.followed.set(&frame.camera, view.tracker.predicted(seen_at));
+        view.delay = now.saturating_duration_since(seen_at);
+        for Answer { query, .. } in grounding.answers.iter().filter(|answer| answer.status == Status::Ok) {
+            // Of one that was removed or changed while the model was at work nothing is said that would have to be taken back.
+            if self.runs((&query.id, query.rev), &frame.camera) {
+                view.answer(query, seen_at);
+            }
+        }
+        view.forget(seen_at);
+        self.announce(&frame.camera, view, &events);
+    }
+
     /// Hands a frame's message to the broker and to whoever reads the lines. Whether anybody has it, and whether lines can still be
     /// written.
     async fn send(&mut self, camera: &CameraId, message: &Bytes) -> (bool, io::Result<()>) {
         let mut sent = self.sinks.publisher.is_none() && self.sinks.lines.is_none();
-        if let Some((publisher, topics)) = &self.sinks.publisher {
-            let (topic, message) = (topics.detections(camera), message.clone());
-            let taken = if self.every_frame {
+        if let Some(publisher) = &self.sinks.publisher {
+            let (topic, message) = (publisher.topics().detections(camera), message.clone());
+            let taken = if self.plan.every_frame {
                 tokio::select! {
                     biased;
                     () = self.leave.cancelled() => Err(Refused::Offline),
@@ -308,44 +353,31 @@ impl Delivery {
 
     /// Publishes events.
     fn tell(&mut self, camera: &CameraId, events: &[TrackEvent]) {
-        let Some((publisher, topics)) = self.sinks.publisher.as_ref().filter(|_| !events.is_empty()) else { return };
+        let Some(publisher) = self.sinks.publisher.as_ref().filter(|_| !events.is_empty()) else { return };
         let number = &mut self.numbers.entry(camera.clone()).or_default().events;
         for event in events {
             *number += 1;
-            publisher.event(topics.events(camera), payload::event(camera, event, &self.epoch, *number));
+            publisher.event(publisher.topics().events(camera), payload::event(camera, event, &self.epoch, *number));
         }
     }
 
     /// Publishes events, and what they changed about who is present.
     fn announce(&mut self, camera: &CameraId, view: &mut View, events: &[TrackEvent]) {
         self.tell(camera, events);
-        let Some((publisher, topics)) = self.sinks.publisher.clone() else { return };
-        let holds = |id: &QueryId, answered: &mut Answered| self.runs((id, answered.rev), camera);
-        view.answered.retain(holds);
-        view.before.retain(holds);
-        let mut counts: BTreeMap<QueryId, Option<usize>> =
-            view.answered.keys().map(|id| (id.clone(), Some(0))).collect();
-        for (query, count) in view.tracker.presence() {
-            if let Some(entry) = counts.get_mut(&query) {
-                *entry = view.count(&query, count);
+        let Some(publisher) = &self.sinks.publisher else { return };
+        let outdated = |query: &QueryId, said: &mut Said| !self.runs((query, said.rev), camera);
+        let gone: Vec<_> = view.said.extract_if(.., outdated).collect();
+        self.clear(camera, gone.iter().map(|(query, _)| query));
+        for Change { query, before, now } in view.recount() {
+            let Some(count) = now else {
+                board::unsay(publisher, camera, &query);
+                continue;
+            };
+            publisher.state(publisher.topics().count(camera, &query), payload::count(count));
+            if before.is_none_or(|before| (before > 0) != (count > 0)) {
+                publisher.state(publisher.topics().present(camera, &query), payload::present(count > 0));
             }
         }
-        for id in view.before.keys() {
-            counts.entry(id.clone()).or_default();
-        }
-        self.clear(camera, view.counts.keys().filter(|id| !counts.contains_key(*id)));
-        for (query, count) in &counts {
-            let before = view.counts.get(query).copied().flatten();
-            if count.is_none() && before.is_some() {
-                self.unsay(camera, query);
-            }
-            let Some(count) = count.filter(|count| before != Some(*count)) else { continue };
-            publisher.state(topics.count(camera, query), payload::count(count));
-            if before.is_none_or(|b| (b > 0) != (count > 0)) {
-                publisher.state(topics.present(camera, query), payload::present(count > 0));
-            }
-        }
-        view.counts = counts;
     }
 
     /// Whether a query runs on `camera`, in this revision.
@@ -353,20 +385,12 @@ impl Delivery {
         self.queries.borrow().of(query, camera).is_some_and(|query| query.rev == rev)
     }
 
-    /// Takes back who is there.
-    fn unsay(&self, camera: &CameraId, query: &QueryId) {
-        if let Some((publisher, topics)) = &self.sinks.publisher {
-            board::unsay(publisher, topics, camera, query);
-        }
-    }
-
     /// Takes back the retained topics of queries that no longer run on `camera`.
     fn clear<'a>(&self, camera: &CameraId, queries: impl Iterator<Item = &'a QueryId>) {
+        let Some(publisher) = &self.sinks.publisher else { return };
         for query in queries {
-            self.unsay(camera, query);
-            if let Some((publisher, topics)) = &self.sinks.publisher {
-                publisher.state(topics.snapshot(camera, query), Bytes::new());
-            }
+            board::unsay(publisher, camera, query);
+            publisher.state(publisher.topics().snapshot(camera, query), Bytes::new());
         }
     }
 }

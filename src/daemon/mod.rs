@@ -17,4 +17,4 @@ pub use deliver::{LineSink, Sinks};
 pub use pipeline::{Pipeline, PipelineError, Plan, new_epoch};
 pub use queries::Revisions;
 pub use service::{ServiceError, serve};
-pub use signals::farewell;
+pub use signals::{farewell, first_of, is_ignored};

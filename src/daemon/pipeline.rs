@@ -28,9 +28,9 @@ use crate::{
         slot::Policy,
         supervisor::{Options, Restart},
     },
-    schedule::Scheduler,
+    schedule::{self, Scheduler},
     track::TrackConfig,
-    types::{CameraId, Followed, Ledger, Pulse, QuerySet, Reminder},
+    types::{CameraId, Ledger, Pulse, QuerySet},
 };
 
 /// How a pipeline is to run.
@@ -52,6 +52,13 @@ pub struct Plan {
     pub snapshot_every: Option<Duration>,
     /// Folder of pipeline templates.
     pub pipelines: Option<PathBuf>,
+}
+
+impl Plan {
+    /// Pixels older than this are not published; `None` has no limit.
+    pub(super) fn staleness(&self) -> Option<Duration> {
+        (!self.every_frame).then_some(self.staleness)
+    }
 }
 
 /// Why a pipeline ended badly.
@@ -104,7 +111,7 @@ impl Pipeline {
             policy,
             restart: if plan.finite { Restart::Once } else { Restart::Forever },
             ready: Arc::clone(&ready),
-            pipelines: plan.pipelines,
+            pipelines: plan.pipelines.clone(),
             decoder_threads: 0,
         };
         let announce = Announce { publisher: sinks.publisher.clone(), hub: sinks.hub.clone() };
@@ -112,55 +119,32 @@ impl Pipeline {
         let (queries, _) = watch::channel(Arc::new(queries));
         let (gone, gone_rx) = mpsc::channel(16);
         let shutdown = CancellationToken::new();
-        let staleness = (!plan.every_frame).then_some(plan.staleness);
-        let [cutting, delivering] = ["schedule", "deliver"].map(Pulse::new);
-        let followed = Arc::new(Followed::default());
-        if !plan.every_frame {
+        // A batch's makeup may change the last digits of a sum; one frame at a time, a file's answers never vary.
+        let at_once = if plan.every_frame { 1 } else { schedule::at_once(plan.max_batch) };
+        let (staleness, finite, follows) = (plan.staleness(), plan.finite, !plan.every_frame);
+        let delivery = Delivery::new(plan, sinks, epoch, queries.subscribe(), cameras.inlets());
+        let (leave, delivering) = (delivery.leave.clone(), delivery.pulse.clone());
+        if follows {
             // Tracking may be a frame behind or not: a file's answers must not depend on it.
-            grounder.follow(Arc::clone(&followed));
+            grounder.follow(Arc::clone(&delivery.followed));
         }
-        let at_once = match plan.max_batch {
-            // A batch's makeup may change the last digits of a sum; one frame at a time, a file's answers never vary.
-            _ if plan.every_frame => 1,
-            0 => usize::MAX,
-            most => most,
-        };
         let team = ground::team(grounder);
         // Several models take a picture each, as soon as one of them is free; a single one takes as many as it can.
         let max_batch = if team.len() > 1 { 1 } else { at_once.min(limits.max_batch) };
+        let cutting = Pulse::new("schedule");
         let scheduler = Scheduler {
             inlets: cameras.inlets(),
             queries: queries.subscribe(),
             ready,
             staleness,
             max_batch,
-            finish: plan.finite,
+            finish: finite,
             pulse: cutting.clone(),
         };
         let team: Vec<_> = team.into_iter().map(|grounder| (grounder, Pulse::new("ground"))).collect();
-        let mut pulses = vec![cutting, delivering.clone()];
+        let mut pulses = vec![cutting, delivering];
         pulses.extend(team.iter().map(|(_, pulse)| pulse.clone()));
         let worker = worker::spawn(team);
-        let leave = CancellationToken::new();
-        let delivery = Delivery {
-            sinks,
-            track: plan.track,
-            staleness,
-            films: plan.films,
-            started: Instant::now(),
-            snapshot_every: plan.snapshot_every,
-            every_frame: plan.every_frame,
-            passing: plan.finite,
-            leave: leave.clone(),
-            epoch,
-            numbers: BTreeMap::new(),
-            late: Reminder::default(),
-            last_batch: None,
-            queries: queries.subscribe(),
-            inlets: cameras.inlets(),
-            pulse: delivering.clone(),
-            followed,
-        };
         let done = CancellationToken::new();
         let ended = done.clone().drop_guard();
         Self {

@@ -1,22 +1,21 @@
 //! `groundd run`: everything a service owes its host.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use bytes::Bytes;
 use serde_json::json;
-use tokio::{sync::watch, time::Instant};
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{
-    Pipeline, PipelineError, Plan, Revisions, Sinks,
+    Pipeline, PipelineError, Plan, Revisions,
     board::{self, Board},
     new_epoch,
-    queries::Changes,
     signals::{Signals, Wanted},
     systemd,
     wishes::Wishes,
@@ -26,7 +25,8 @@ use crate::{
     ground::{self, GroundError, Grounder},
     http::{self, Hub},
     ingest::{self, CameraConfig},
-    publish::{self, Connection, Order, Publisher, Target, Topics, Will},
+    publish::{self, Connection, Order, Publisher, Target, Will},
+    schedule,
     types::{CameraId, Pulse, QueryId, QuerySet},
 };
 
@@ -82,11 +82,7 @@ struct Service {
 pub async fn serve(path: &Path, models: Vec<PathBuf>, stop: CancellationToken) -> Result<(), ServiceError> {
     // Before anything that takes time: a signal in the midst of it is not the end then.
     let mut signals = Signals::new().map_err(ServiceError::Signals)?;
-    let config = Config::load(path)?;
-    ingest::init()?;
-    tell_what_cannot_work(config.cameras.values(), config.pipelines.as_deref());
-    // What can be refused is refused before the broker hears of this start, where the service that is meant may run undisturbed.
-    ground::find(&config.model.path, &models)?;
+    let config = checked(path, &models)?;
     let listener = match config.http.listen {
         Some(address) => Some(http::bind(address).await?),
         None => None,
@@ -94,9 +90,8 @@ pub async fn serve(path: &Path, models: Vec<PathBuf>, stop: CancellationToken) -
     let shutdown = CancellationToken::new();
     let _stop_helpers = shutdown.clone().drop_guard();
     let publishing = Pulse::new("publish");
-    let topics = publish::topics(&config.mqtt)?;
-    let publisher = publish::connect(&config.mqtt, Some(Will::status(&topics)), publishing.clone())?;
-    let unsaid = take_back(&publisher, &topics, &config);
+    let publisher = publish::connect(&config.mqtt, Some(Will::status(&config.mqtt)?), publishing.clone())?;
+    let unsaid = take_back(&publisher, &config);
     if config.mqtt.spool_dir.is_none() {
         info!("events wait in memory while the broker is away; `spool_dir` in [mqtt] keeps them across a restart");
     }
@@ -107,15 +102,11 @@ pub async fn serve(path: &Path, models: Vec<PathBuf>, stop: CancellationToken) -
         hub.camera_status(camera, json!({"state": "connecting", "reason": "the model is being loaded"}));
     }
     if let Some(listener) = listener {
-        // Port 0 is any that is free.
-        let address = listener.local_addr().ok().or(config.http.listen);
-        info!(url = address.map(|address| format!("http://{address}/")), "live view");
-        let options = http::Options { hosts: config.http.hosts.clone(), ..Default::default() };
-        tokio::spawn(http::serve(listener, hub.clone(), options, shutdown.clone().cancelled_owned()));
+        show(listener, &config, &hub, &shutdown);
     }
-    let (model, most) = (config.model.clone(), config.schedule.at_once());
+    let (model, most) = (config.model.clone(), schedule::at_once(config.schedule.max_batch));
     let loading = tokio::task::spawn_blocking(move || ground::load_team(&model, &models, most));
-    let grounder = tokio::select! {
+    let mut grounder = tokio::select! {
         loaded = loading => loaded.map_err(PipelineError::from)??,
         () = ended_early(&mut signals, &stop) => {
             info!("stopping before the model is loaded");
@@ -123,7 +114,9 @@ pub async fn serve(path: &Path, models: Vec<PathBuf>, stop: CancellationToken) -
             return Ok(());
         }
     };
-    let mut service = Service::start(config, grounder, (publisher, topics, unsaid), hub, epoch).await;
+    grounder.ask(&config.ask, false);
+    let board = Board::new(&config, &*grounder, publisher, unsaid, hub, epoch);
+    let mut service = Service::start(config, grounder, board).await;
     let pulses: Vec<Pulse> = service.pipeline.pulses().into_iter().chain([publishing]).collect();
     service.board.watch_pulses(&pulses);
     tokio::spawn(systemd::watchdog(pulses, shutdown.clone()));
@@ -141,15 +134,27 @@ pub async fn serve(path: &Path, models: Vec<PathBuf>, stop: CancellationToken) -
     }
 }
 
+/// Reads the configuration. What can be refused is refused before the broker hears of this start, where the service that is meant may
+/// run undisturbed.
+fn checked(path: &Path, models: &[PathBuf]) -> Result<Config, ServiceError> {
+    let config = Config::load(path)?;
+    ingest::init()?;
+    tell_what_cannot_work(config.cameras.values(), config.pipelines.as_deref());
+    ground::find(&config.model.path, models)?;
+    Ok(config)
+}
+
+/// Serves the live view until `shutdown`.
+fn show(listener: TcpListener, config: &Config, hub: &Hub, shutdown: &CancellationToken) {
+    // Port 0 is any that is free.
+    let address = listener.local_addr().ok().or(config.http.listen);
+    info!(url = address.map(|address| format!("http://{address}/")), "live view");
+    let options = http::Options { hosts: config.http.hosts.clone(), ..Default::default() };
+    tokio::spawn(http::serve(listener, hub.clone(), options, shutdown.clone().cancelled_owned()));
+}
+
 impl Service {
-    async fn start(
-        config: Config,
-        mut grounder: Box<dyn Grounder>,
-        (publisher, topics, unsaid): (Publisher, Topics, BTreeSet<(CameraId, QueryId)>),
-        hub: Hub,
-        epoch: String,
-    ) -> Self {
-        let snapshot_every = Some(config.mqtt.snapshot_seconds).filter(|s| *s > 0.0).map(Duration::from_secs_f32);
+    async fn start(config: Config, grounder: Box<dyn Grounder>, board: Board) -> Self {
         let plan = Plan {
             every_frame: false,
             films: BTreeSet::new(),
@@ -157,38 +162,15 @@ impl Service {
             staleness: Duration::from_millis(config.schedule.staleness_ms),
             max_batch: config.schedule.max_batch,
             track: config.track.clone(),
-            snapshot_every,
+            snapshot_every: config.mqtt.snapshot_every(),
             pipelines: config.pipelines.clone(),
         };
-        let sinks = Sinks { publisher: Some((publisher.clone(), topics.clone())), hub: Some(hub.clone()), lines: None };
-        grounder.ask(&config.ask, false);
-        let mut board = Board {
-            publisher,
-            topics,
-            hub,
-            epoch: epoch.clone(),
-            checker: grounder.checker(),
-            work: grounder.work(),
-            discovery: config.mqtt.discovery_prefix.clone(),
-            snapshots: snapshot_every.is_some(),
-            pipelines: config.pipelines.clone(),
-            cameras: Changes::default(),
-            told: BTreeSet::new(),
-            announced: BTreeSet::new(),
-            warned: BTreeMap::new(),
-            problems: BTreeMap::new(),
-            begun: unsaid,
-            started: Instant::now(),
-        };
-        board.model(&grounder.describe());
-        let (mut wishes, mut revisions) = (Wishes::default(), Revisions::default());
+        let pipeline = Pipeline::start(grounder, plan, board.sinks(), QuerySet::default(), board.epoch());
+        let (mut wishes, revisions) = (Wishes::default(), Revisions::default());
         wishes.file(&config);
-        let queries = revisions.apply(&wishes.queries());
-        board.begin(&queries, &wishes.cameras());
-        board.tell(&queries, &wishes);
-        let mut pipeline = Pipeline::start(grounder, plan, sinks, queries.without(&wishes.paused()), epoch);
-        pipeline.set_cameras(&wishes.cameras()).await;
-        Self { config, wishes, revisions, pipeline, board, tidy: false }
+        let mut service = Self { config, wishes, revisions, pipeline, board, tidy: false };
+        service.fulfil().await;
+        service
     }
 
     /// Serves until a signal, `stop`, or the end of something that should not.
@@ -314,7 +296,8 @@ fn tell_what_cannot_work<'a>(cameras: impl Iterator<Item = &'a CameraConfig>, pi
 /// Takes back what an earlier start may have told, and left when it was killed, of what was there a moment ago: until the model is
 /// loaded and a camera is there, and for ever if it is not, it would pass for this one's word as soon as this one is `online`. Returns
 /// of which cameras and queries of the file.
-fn take_back(publisher: &Publisher, topics: &Topics, config: &Config) -> BTreeSet<(CameraId, QueryId)> {
+fn take_back(publisher: &Publisher, config: &Config) -> BTreeSet<(CameraId, QueryId)> {
+    let topics = publisher.topics();
     // Of what was removed since, or was set by a message and will be again.
     publisher.take_back(|topic| !topics.is_of_now(topic));
     for camera in config.cameras.keys() {
@@ -322,7 +305,7 @@ fn take_back(publisher: &Publisher, topics: &Topics, config: &Config) -> BTreeSe
     }
     let asked = board::covered(&Revisions::default().apply(&config.queries), &config.cameras);
     for (camera, query) in &asked {
-        board::unsay(publisher, topics, camera, query);
+        board::unsay(publisher, camera, query);
     }
     asked
 }

@@ -1,6 +1,6 @@
 //! The signals that are understood. A service ends with TERM and INT, and reloads with HUP; what runs in a terminal ends with it.
 
-use std::{fs, io};
+use std::{fs, future::poll_fn, io, task::Poll};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -20,34 +20,31 @@ pub(super) struct Signals {
 
 /// Resolves once a command of a terminal is to end: by TERM, by INT, or because its terminal was closed. Listens from now on.
 pub fn farewell() -> io::Result<impl Future<Output = ()> + Send> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     // Whoever started it with `nohup` wants it to go on.
-    let mut hangup = if ignores_hangup() { None } else { Some(signal(SignalKind::hangup())?) };
-    Ok(async move {
-        let hung_up = async {
-            match &mut hangup {
-                Some(hangup) => drop(hangup.recv().await),
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            () = hung_up => {}
-        }
-    })
+    let hangup = Some(SignalKind::hangup()).filter(|kind| !is_ignored(*kind));
+    first_of([SignalKind::terminate(), SignalKind::interrupt()].into_iter().chain(hangup))
 }
 
-/// Whether this process was started with HUP ignored. To listen to a signal would end that.
-fn ignores_hangup() -> bool {
+/// Resolves at the first signal of these kinds. Listens from now on.
+pub fn first_of(kinds: impl Iterator<Item = SignalKind>) -> io::Result<impl Future<Output = ()> + Send> {
+    let mut signals = kinds.map(signal).collect::<io::Result<Vec<Signal>>>()?;
+    Ok(poll_fn(move |context| {
+        let came = signals.iter_mut().any(|signal| signal.poll_recv(context).is_ready());
+        if came { Poll::Ready(()) } else { Poll::Pending }
+    }))
+}
+
+/// Whether this process was started with a signal ignored, as `nohup` does with the hang-up. To listen to it would end that.
+pub fn is_ignored(kind: SignalKind) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
     // The lowest bit is signal 1.
-    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+    mask >> (kind.as_raw_value() - 1) & 1 == 1
 }
 
 impl Signals {
-    pub(super) fn new() -> std::io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -70,5 +67,17 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_ignored_is_said_to_be() {
+        // The standard library has a closed pipe ignored, and nobody ignores a child's end.
+        assert!(is_ignored(SignalKind::pipe()));
+        assert!(!is_ignored(SignalKind::child()));
     }
 }

@@ -79,9 +79,14 @@ impl Spread {
     /// By nearest rank: each percentile is one of `values`. `None` if there are none.
     pub fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_by(f64::total_cmp);
-        let rank = |percent: usize| values.get((values.len() * percent).div_ceil(100).saturating_sub(1)).copied();
+        let rank = |percent| nearest_rank(&values, percent);
         Some(Self { mean: values.iter().sum::<f64>() / values.len() as f64, p50: rank(50)?, p95: rank(95)? })
     }
+}
+
+/// The least of `sorted` that so many percent are not above; `None` if there are none.
+pub fn nearest_rank(sorted: &[f64], percent: usize) -> Option<f64> {
+    sorted.get((sorted.len() * percent).div_ceil(100).saturating_sub(1)).copied()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Error,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
 };
 
 use prometheus_client::{
@@ -17,7 +17,7 @@ use super::{
     metrics::{Broker, CameraNumbers, Cameras, Label},
     process::Usage,
 };
-use crate::types::{CameraId, DropReason, ShedReason, Work};
+use crate::types::{CameraId, DropReason, ShedReason, Work, lock};
 
 /// States a camera can be in, as its status message names them.
 const STATES: [&str; 4] = ["live", "connecting", "stalled", "failed"];
@@ -58,7 +58,7 @@ pub(super) struct CameraCollector(pub(super) Cameras);
 
 impl Collector for CameraCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
-        let cameras = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let cameras = lock(&self.0);
         frames(&cameras).write(&mut encoder, "camera_frames", "Frames of a camera")?;
         dropped(&cameras).write(&mut encoder, "camera_dropped", "Frames dropped, by reason")?;
         per_camera(&cameras, |labels, numbers| {
@@ -117,7 +117,7 @@ pub(super) struct BrokerCollector(pub(super) Arc<Mutex<Broker>>);
 
 impl Collector for BrokerCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
-        let broker = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let broker = *lock(&self.0);
         let e = &mut encoder;
         let connected = ConstGauge::new(i64::from(broker.connected));
         single(e, "broker_connected", "1 while the broker is connected", None, &connected)?;
@@ -142,7 +142,7 @@ pub(super) struct WorkCollector(pub(super) Arc<Mutex<Arc<Work>>>);
 
 impl Collector for WorkCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
-        let work = Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let work = Arc::clone(&lock(&self.0));
         let table = |name: &'static str, rows: &[(&str, u64)]| Table {
             rows: rows.iter().map(|(value, n)| (with(Vec::new(), name, value), ConstCounter::new(*n))).collect(),
         };

@@ -1,14 +1,10 @@
 //! Whether the process lives and whether it is of use, with the reasons when not. Pure but for the lock.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
 use serde::Serialize;
 
-use crate::types::Pulse;
+use crate::types::{Pulse, lock};
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -41,17 +37,17 @@ impl Health {
     }
 
     pub(super) fn set_ready(&self, what: &str, state: Result<(), String>) {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(what.to_owned(), state);
+        lock(&self.ready).insert(what.to_owned(), state);
     }
 
     pub(super) fn watch(&self, pulse: Pulse, limit: Duration) {
-        self.pulses.lock().unwrap_or_else(PoisonError::into_inner).push((pulse, limit));
+        lock(&self.pulses).push((pulse, limit));
     }
 
     /// What keeps the process from being alive; empty is alive.
     pub(super) fn dead_because(&self) -> Vec<Reason> {
         let mut reasons = Vec::new();
-        for (pulse, limit) in self.pulses.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for (pulse, limit) in lock(&self.pulses).iter() {
             if let Some(busy) = pulse.busy_for().filter(|busy| busy > limit) {
                 let why = format!(
                     "stuck: one piece of work has taken {:.1} s, over its limit of {:.1} s",
@@ -66,7 +62,7 @@ impl Health {
 
     /// What keeps it from being ready, cameras aside.
     pub(super) fn unready_because(&self) -> Vec<Reason> {
-        let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        let ready = lock(&self.ready);
         ready.iter().filter_map(|(what, state)| Some(Reason::new(what, state.as_ref().err()?.as_str()))).collect()
     }
 }

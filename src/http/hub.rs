@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -20,7 +20,7 @@ use super::{
     picture::Picture,
     rate::Rate,
 };
-use crate::types::{CameraId, DropReason, Frame, Pulse};
+use crate::types::{CameraId, DropReason, Frame, Pulse, lock};
 
 /// One published frame and what was said about it. The picture is compressed once, for the first who asks.
 #[derive(Debug)]
@@ -157,7 +157,7 @@ impl Hub {
 
     /// Anything else worth showing under a name in `/api/status`, as `broker` or `model`.
     pub fn set_state(&self, name: &str, json: Value) {
-        self.0.states.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), json);
+        lock(&self.0.states).insert(name.to_owned(), json);
         self.states_changed();
     }
 
@@ -250,7 +250,7 @@ impl Hub {
 
     /// One named state; null if it was never set.
     pub(super) fn state(&self, name: &str) -> Value {
-        self.0.states.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned().unwrap_or(Value::Null)
+        lock(&self.0.states).get(name).cloned().unwrap_or(Value::Null)
     }
 
     /// The process at a glance.
@@ -263,7 +263,7 @@ impl Hub {
                 "reasons": dead.iter().chain(&unready).collect::<Vec<_>>(),
             },
         });
-        status["states"] = json!(*self.0.states.lock().unwrap_or_else(PoisonError::into_inner));
+        status["states"] = json!(*lock(&self.0.states));
         status
     }
 
@@ -277,7 +277,7 @@ impl Hub {
     }
 
     fn cameras(&self) -> MutexGuard<'_, Cameras> {
-        self.0.cameras.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.cameras)
     }
 }
 

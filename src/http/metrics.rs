@@ -27,7 +27,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -40,7 +40,7 @@ use prometheus_client::{
 };
 
 use super::collect::{BrokerCollector, CameraCollector, ProcessCollector, WorkCollector};
-use crate::types::{Answer, CameraId, Grounding, Ledger, QueryId, Status, Work};
+use crate::types::{Answer, CameraId, Grounding, Ledger, QueryId, Status, Work, lock};
 
 /// A single label: its name and value.
 pub(super) type Label = (&'static str, String);
@@ -203,16 +203,16 @@ impl Metrics {
 
     /// The broker's numbers as they are now; kept until the next call.
     pub fn broker(&self, numbers: Broker) {
-        *self.broker.lock().unwrap_or_else(PoisonError::into_inner) = numbers;
+        *lock(&self.broker) = numbers;
     }
 
     /// Where the model's work is counted.
     pub fn work(&self, work: Arc<Work>) {
-        *self.work.lock().unwrap_or_else(PoisonError::into_inner) = work;
+        *lock(&self.work) = work;
     }
 
     fn cameras(&self) -> MutexGuard<'_, BTreeMap<CameraId, CameraNumbers>> {
-        self.cameras.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.cameras)
     }
 
     /// All of it in the `OpenMetrics` text format.

@@ -145,9 +145,6 @@ impl Repository {
 
     /// Notes the commit that the plan's revision stands at.
     pub(super) fn note(&self, plan: &Plan) -> Result<(), HubError> {
-        for file in &plan.files {
-            self.link(&plan.commit, file)?;
-        }
         if plan.reference.revision == plan.commit {
             return Ok(());
         }

@@ -3,13 +3,13 @@
 //! The converters are told where the picture goes (`Canvases::view`) instead of leaving the borders to an element: the
 //! stock scaler rounds borders its own way, and then boxes would be off by a pixel.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use gstreamer as gst;
 use gstreamer_video::{self as gst_video, VideoFrameExt as _, video_frame::Readable};
 
 use super::planes::Planes;
-use crate::types::{BBox, Canvas, Canvases, FullFrame, Letterbox, Rgb, Size};
+use crate::types::{BBox, Canvas, Canvases, FullFrame, Letterbox, Rgb, Size, lock};
 
 /// How a picture lies on its canvas, the canvas, and the picture itself.
 pub(super) type Placed = (Letterbox, Canvas, Arc<dyn FullFrame>);
@@ -102,7 +102,7 @@ impl Stream {
     }
 
     fn paint(&self, frame: &gst_video::VideoFrame<Readable>) -> Rgb {
-        let mut brush = self.brush.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut brush = lock(&self.brush);
         let Brush { way, pool } = &mut *brush;
         let mut pixels = spare(pool, self.view.canvas);
         if let Some(bytes) = Arc::get_mut(&mut pixels)

@@ -6,9 +6,11 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::Mutex,
     time::{Duration, Instant, SystemTime},
 };
+
+use crate::types::lock;
 
 /// Seconds from the NTP epoch (1900) to the Unix epoch.
 const NTP_TO_UNIX: u64 = 2_208_988_800;
@@ -91,7 +93,7 @@ impl Known {
 impl Arrivals {
     /// Notes that data of the picture at `pts` passed; only the first note counts.
     pub(super) fn note(&self, pts: u64, sent: Option<SystemTime>) {
-        let mut known = self.lock();
+        let mut known = lock(&self.0);
         // The newest are at the back, and nearly every packet belongs to the newest picture.
         if known.notes.iter().rev().any(|(p, _)| *p == pts) {
             return;
@@ -105,14 +107,14 @@ impl Arrivals {
 
     /// Picks up what is known about the picture at `pts`.
     pub(super) fn take(&self, pts: u64) -> Option<Note> {
-        let mut known = self.lock();
+        let mut known = lock(&self.0);
         let at = known.notes.iter().position(|(p, _)| *p == pts)?;
         known.notes.remove(at).map(|(_, note)| note)
     }
 
     /// Remembers the newest report of `sender`, which came at `now`.
     pub(super) fn report(&self, sender: u32, report: SenderReport, now: Instant) {
-        let reports = &mut self.lock().reports;
+        let reports = &mut lock(&self.0).reports;
         if reports.len() >= SENDERS && !reports.contains_key(&sender) {
             reports.clear();
         }
@@ -121,15 +123,11 @@ impl Arrivals {
 
     /// What `sender`'s clock said at RTP time `rtp`; `None` if it has not reported lately.
     pub(super) fn sent(&self, sender: u32, rtp: u32, clock_rate: u32, now: Instant) -> Option<SystemTime> {
-        let (report, at) = *self.lock().reports.get(&sender)?;
+        let (report, at) = *lock(&self.0).reports.get(&sender)?;
         if now.saturating_duration_since(at) > OUTDATED {
             return None;
         }
         report.time_of(rtp, clock_rate)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -205,7 +203,7 @@ mod tests {
             arrivals.report(sender, report, now);
             // The same again takes no place.
             arrivals.report(sender, report, now);
-            assert!(known(sender, now) && arrivals.lock().reports.len() <= SENDERS);
+            assert!(known(sender, now) && lock(&arrivals.0).reports.len() <= SENDERS);
         }
     }
 

@@ -4,9 +4,11 @@
 //! All that comes goes into the decoder: the first of it may hold the parameter sets, which some cameras send but once.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::Mutex,
     time::{Duration, Instant},
 };
+
+use crate::types::lock;
 
 /// How long pictures are held back while no whole one comes. Streams that refresh line by line never send a keyframe, and
 /// their pictures may be called torn for ever. Well below what a camera has for its first picture, of which connecting takes its
@@ -41,7 +43,7 @@ enum Beginning {
 impl Gate {
     /// Data of the picture at `pts` reaches a decoder at `now`. `alone`: the picture needs no other.
     pub(super) fn encoded(&self, alone: bool, pts: Option<u64>, now: Instant) {
-        let mut state = self.lock();
+        let mut state = lock(&self.0);
         state.whole.get_or_insert(now);
         state.beginning = match (state.beginning, alone) {
             (Beginning::Unknown, false) => Beginning::Missed,
@@ -53,7 +55,7 @@ impl Gate {
 
     /// Whether the picture at `pts` that came out at `now` is shown. `torn`: its decoder says that parts are missing.
     pub(super) fn shows(&self, torn: bool, pts: Option<u64>, now: Instant) -> bool {
-        let mut state = self.lock();
+        let mut state = lock(&self.0);
         let since = *state.whole.get_or_insert(now);
         let early = match state.beginning {
             Beginning::Missed => true,
@@ -68,10 +70,6 @@ impl Gate {
             state.whole = Some(now);
         }
         true
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,7 +6,7 @@
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     sync::{
-        Arc, LazyLock, Mutex, PoisonError,
+        Arc, LazyLock, Mutex,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
     },
     time::{Duration, Instant},
@@ -18,7 +18,7 @@ use super::{
     pace::{Due, Pace},
     slot::{Flow, Policy, Slot},
 };
-use crate::types::{CameraId, Canvas, Canvases, Capture, Frame, FullFrame, Ledger, Letterbox};
+use crate::types::{CameraId, Canvas, Canvases, Capture, Frame, FullFrame, Ledger, Letterbox, lock};
 
 /// What all cameras count from, and how many there have been: their beats are spread by it.
 static SHARED_START: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -175,7 +175,7 @@ impl Outlet {
     /// its configured rate, or the connection is retired. Call it before spending time on the picture.
     pub fn wants(&self, pts: Duration) -> bool {
         self.run.touch();
-        let mut due = self.run.due.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut due = lock(&self.run.due);
         !self.run.retired.load(SeqCst) && due.admits(pts, SHARED_START.elapsed(), &self.camera.pace)
     }
 

@@ -4,7 +4,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     time::{Duration, Instant, SystemTime},
@@ -28,6 +28,7 @@ use super::{
     template::Template,
     upright::set_upright,
 };
+use crate::types::lock;
 
 /// What is learned about a connection while it runs; shared by the callbacks of one pipeline.
 pub(super) struct Facts {
@@ -59,7 +60,7 @@ impl Facts {
 
     /// Ends the connection. One fault has many echoes; only the first word counts.
     pub(super) fn end(&self, end: End) {
-        if let Some(sender) = self.end.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(sender) = lock(&self.end).take() {
             // A connection that nobody watches any more may end unheard.
             drop(sender.send(end));
         }
@@ -79,7 +80,7 @@ impl Facts {
     }
 
     fn found(&self) -> MutexGuard<'_, Found> {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.found)
     }
 
     /// Pictures have this format from now on.
@@ -95,7 +96,7 @@ impl Facts {
         found.decoder = Some(decoder.to_owned());
         found.codec = Some(codec.clone());
         drop(found);
-        let before = before.lock().unwrap_or_else(PoisonError::into_inner).replace(codec.clone());
+        let before = lock(before).replace(codec.clone());
         if let Some(before) = before.filter(|b| *b != codec) {
             self.end(End::new(RestartReason::CodecChanged, format!("the stream changed from {before} to {codec}")));
         }

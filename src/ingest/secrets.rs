@@ -2,10 +2,8 @@
 
 use std::{fs, path::PathBuf};
 
-use percent_encoding::percent_decode_str;
-use url::Url;
-
 use super::{CameraConfig, IngestError};
+use crate::login::{self, Login};
 
 /// An address without credentials, and the credentials. Not `Debug`: it must not reach a log.
 #[derive(Clone)]
@@ -20,17 +18,7 @@ impl Access {
     /// Reads credentials from the configuration, else from the URI. The password file is read for every connection,
     /// so a changed password needs no restart.
     pub(super) fn of(config: &CameraConfig) -> Result<Self, IngestError> {
-        let (mut location, mut user, mut password) = (config.uri.clone(), None, None);
-        if let Ok(mut url) = Url::parse(&config.uri)
-            && url.has_host()
-        {
-            let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-            user = Some(url.username()).filter(|u| !u.is_empty()).map(decoded);
-            password = url.password().map(decoded);
-            if url.set_username("").and_then(|()| url.set_password(None)).is_ok() {
-                location = url.to_string();
-            }
-        }
+        let Login { address: location, mut user, mut password } = Login::of(&config.uri);
         if config.username.is_some() {
             user.clone_from(&config.username);
         }
@@ -53,11 +41,7 @@ fn read_password(config: &CameraConfig, path: &PathBuf) -> Result<String, Ingest
         reason,
     };
     let text = fs::read_to_string(path).map_err(|e| unusable(e.to_string()))?;
-    // Editors of Windows begin files with a mark that nobody sees.
-    match text.trim_start_matches('\u{feff}').lines().next().filter(|line| !line.is_empty()) {
-        Some(password) => Ok(password.to_owned()),
-        None => Err(unusable("the first line is empty".to_owned())),
-    }
+    login::password(&text).map(str::to_owned).ok_or_else(|| unusable("the first line is empty".to_owned()))
 }
 
 #[cfg(test)]

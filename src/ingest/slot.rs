@@ -4,13 +4,13 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use tokio::sync::Notify;
 
-use crate::types::{DropReason, Frame};
+use crate::types::{DropReason, Frame, lock};
 
 /// What happens to a frame that finds its slot full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,14 +81,14 @@ impl Slot {
     /// A frame has come. Whether it will probably be looked at: the next one is not due before one is taken. Then the producer
     /// should do what is left to be done to it, while the model is at work on others; to the rest it would be done for nothing.
     pub fn expects(&self, now: Instant) -> bool {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.comes.strike(now);
         self.policy != Policy::Latest || state.goes.next().is_none_or(|taken| now + state.comes.gap >= taken)
     }
 
     /// Hands a frame over. `Latest` never waits; `Every` waits until there is room or the slot is closed.
     pub fn offer(&self, frame: Frame) -> Flow {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         if let Policy::Every { capacity } = self.policy {
             let full = |s: &mut State| !s.closed && s.waiting.len() >= capacity.max(1);
             state = self.room.wait_while(state, full).unwrap_or_else(PoisonError::into_inner);
@@ -110,7 +110,7 @@ impl Slot {
 
     /// Takes the oldest waiting frame.
     pub fn take(&self, now: Instant) -> Option<Frame> {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let frame = state.waiting.pop_front();
         if frame.is_some() {
             state.goes.strike(now);
@@ -121,26 +121,22 @@ impl Slot {
 
     /// Ends the producer's side: frames that wait can still be taken, further offers are refused.
     pub fn close(&self) {
-        self.lock().closed = true;
+        lock(&self.state).closed = true;
         self.room.notify_all();
         self.ready.notify_one();
     }
 
     /// Whether it is closed and everything was taken.
     pub fn is_drained(&self) -> bool {
-        let state = self.lock();
+        let state = lock(&self.state);
         state.closed && state.waiting.is_empty()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Slot {
     /// Frames that nobody took ended with the camera.
     fn drop(&mut self) {
-        for frame in &self.lock().waiting {
+        for frame in &lock(&self.state).waiting {
             frame.ticket.drop_for(DropReason::Shutdown);
         }
     }
@@ -197,7 +193,7 @@ mod tests {
             };
             let mut next = 0;
             while !slot.is_drained() {
-                prop_assert!(slot.lock().waiting.len() <= capacity);
+                prop_assert!(lock(&slot.state).waiting.len() <= capacity);
                 match slot.take(Instant::now()) {
                     Some(got) => {
                         prop_assert_eq!(got.seq, next);

@@ -3,7 +3,7 @@
 use std::{
     panic::AssertUnwindSafe,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
@@ -22,7 +22,7 @@ use super::{
     secrets::Access,
     source::{is_finite, is_http},
 };
-use crate::types::{Canvases, Ledger};
+use crate::types::{Canvases, Ledger, lock};
 
 /// Opening and the first keyframe may take this long, besides the camera's own stall time.
 const FIRST_FRAME: Duration = Duration::from_secs(10);
@@ -135,7 +135,7 @@ impl Camera {
     /// How it ended, once it has: only a camera started with [`Restart::Once`] does, or one that was stopped. Its
     /// slot may still hold frames.
     pub fn ended(&self) -> Option<Result<(), String>> {
-        self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.shared.ended).clone()
     }
 
     /// Stops it, in bounded time: a pipeline that hangs is left behind.
@@ -197,7 +197,7 @@ impl Supervisor {
             }
         };
         self.outlet.retire();
-        *self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        *lock(&self.shared.ended) = Some(result);
         self.shared.slot.close();
     }
 

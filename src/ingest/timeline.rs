@@ -1,13 +1,14 @@
 //! When the pictures of a served clip are sent: the other end of every measured delay.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
 use gstreamer::{self as gst, prelude::*};
 
 use super::rtsp_clip::Clip;
+use crate::types::lock;
 
 /// One mount's play. A picture counts as sent when its time has come; that the server was late is part of the delay.
 #[derive(Clone)]
@@ -33,7 +34,7 @@ impl Timeline {
                 && let Some(now) = clock.time().checked_sub(base)
             {
                 let began = SystemTime::now().checked_sub(Duration::from_nanos(now.nseconds()));
-                *zero.lock().unwrap_or_else(PoisonError::into_inner) = began;
+                *lock(&zero) = began;
             }
             gst::PadProbeReturn::Ok
         });
@@ -78,11 +79,11 @@ impl Timeline {
 
     /// When the play began; `None` before anybody watched.
     pub fn began(&self) -> Option<SystemTime> {
-        *self.zero.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.zero)
     }
 
     /// Tells when a play in another process began.
     pub fn begin(&self, at: SystemTime) {
-        *self.zero.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+        *lock(&self.zero) = Some(at);
     }
 }

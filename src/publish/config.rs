@@ -1,10 +1,10 @@
 //! The `[mqtt]` table as it is written. Knows not whether it can work: `settings` checks it.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
-use super::ControlConfig;
+use super::{ControlConfig, PublishError, Topics};
 
 /// The `[mqtt]` table: the broker and how to reach it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -43,6 +43,18 @@ pub struct MqttConfig {
     pub snapshot_seconds: f32,
     /// Who may change queries and cameras by messages.
     pub control: ControlConfig,
+}
+
+impl MqttConfig {
+    /// The topics below the configured base.
+    pub(super) fn topics(&self) -> Result<Topics, PublishError> {
+        Topics::new(&self.base_topic).map_err(|source| PublishError::Topic { key: "base_topic", source })
+    }
+
+    /// How often a query's snapshot may change; `None` is never.
+    pub fn snapshot_every(&self) -> Option<Duration> {
+        (self.snapshot_seconds > 0.0).then(|| Duration::from_secs_f32(self.snapshot_seconds))
+    }
 }
 
 impl Default for MqttConfig {

@@ -1,9 +1,11 @@
 //! Messages that came in and were not looked at yet: of each topic the latest, in the order the topics were first heard of.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
+
+use crate::types::lock;
 
 /// Most topics that wait. Orders are rare; more at once is a flood.
 const MOST: usize = 1024;
@@ -27,7 +29,7 @@ pub(super) struct Inbox {
 impl Inbox {
     /// Keeps `letter`, in the place of an earlier one with the same topic.
     pub(super) fn put(&self, letter: Letter) {
-        let mut letters = self.lock();
+        let mut letters = lock(&self.letters);
         if let Some(waiting) = letters.iter_mut().find(|waiting| waiting.topic == letter.topic) {
             *waiting = letter;
         } else if letters.len() < MOST {
@@ -42,16 +44,12 @@ impl Inbox {
     /// Everything that waits; resolves when there is something. Nothing is lost when it is dropped before.
     pub(super) async fn take(&self) -> Vec<Letter> {
         loop {
-            let letters = std::mem::take(&mut *self.lock());
+            let letters = std::mem::take(&mut *lock(&self.letters));
             if !letters.is_empty() {
                 return letters;
             }
             self.news.notified().await;
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Letter>> {
-        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,6 +1,8 @@
-//! One message on its way to the broker: serialised once, never changed.
+//! What goes to the broker: serialised once, never changed.
 
 use bytes::Bytes;
+
+use super::{MqttConfig, PublishError};
 
 /// How hard the broker must try, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,4 +24,24 @@ pub struct Message {
     pub payload: Bytes,
     /// How it goes.
     pub delivery: Delivery,
+}
+
+/// What the broker is told about the daemon itself, retained on one topic: `online` after every connect, as soon as it has the
+/// retained values, `offline` at a proper end, and by the broker when the connection just ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Will {
+    /// The topic.
+    pub topic: String,
+    /// Published after every connect, behind the retained values.
+    pub online: Bytes,
+    /// Published at the end, by us or as our last will.
+    pub offline: Bytes,
+}
+
+impl Will {
+    /// `online` and `offline` on the status topic.
+    pub fn status(config: &MqttConfig) -> Result<Self, PublishError> {
+        let [online, offline] = [b"online".as_slice(), b"offline"].map(Bytes::from_static);
+        Ok(Self { topic: config.topics()?.status(), online, offline })
+    }
 }

@@ -51,7 +51,7 @@ pub use self::{
     config::{MqttConfig, Password},
     control::{ControlConfig, Order, Target},
     error::{PublishError, SpoolError},
-    message::{Delivery, Message},
+    message::{Delivery, Message, Will},
     settings::default_client_id,
     sink::{Dial, Receipt, Refused, Session, Sink, Verdict},
     topic::{TopicError, Topics},
@@ -65,29 +65,10 @@ use self::{
     shared::{Closing, Shared, Spooled},
     task::Task,
 };
-use crate::types::Pulse;
+use crate::types::{Pulse, lock};
 
 /// A filter for logs: what the MQTT client says of each message that is refused, [`Publisher`] says with more words, and not each time.
 pub const LOGGED: &str = "rumqttc=error";
-
-/// What the broker is told about the daemon itself, retained on one topic: `online` after every connect, as soon as it has the
-/// retained values, `offline` at a proper end, and by the broker when the connection just ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Will {
-    /// The topic.
-    pub topic: String,
-    /// Published after every connect, behind the retained values.
-    pub online: Bytes,
-    /// Published at the end, by us or as our last will.
-    pub offline: Bytes,
-}
-
-impl Will {
-    /// `online` and `offline` on the status topic.
-    pub fn status(topics: &Topics) -> Self {
-        Self { topic: topics.status(), online: Bytes::from_static(b"online"), offline: Bytes::from_static(b"offline") }
-    }
-}
 
 /// The connection to the broker, now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -168,7 +149,7 @@ impl Drop for Inner {
 pub fn connect(config: &MqttConfig, will: Option<Will>, pulse: Pulse) -> Result<Publisher, PublishError> {
     let settings = Settings::new(config)?;
     let runtime = tokio::runtime::Handle::try_current().map_err(|_| PublishError::NoRuntime)?;
-    let topics = topics(config)?;
+    let topics = config.topics()?;
     let (outbox, pending, keeper) = match &config.spool_dir {
         None => (Outbox::new(config.spool_events), None, None),
         Some(dir) => {
@@ -199,6 +180,11 @@ pub fn connect(config: &MqttConfig, will: Option<Will>, pulse: Pulse) -> Result<
 }
 
 impl Publisher {
+    /// The topics below the configured base.
+    pub fn topics(&self) -> &Topics {
+        &self.inner.topics
+    }
+
     /// Sends what is worth something only now (`QoS` 0, with the configured expiry). Never waits; on `Err` the message is
     /// dropped, and the frame behind it must be settled as dropped.
     pub fn live(&self, topic: String, payload: Bytes) -> Result<(), Refused> {
@@ -277,7 +263,7 @@ impl Publisher {
         let gone_by = until - for_disk;
         let closing = Closing { flush_until: gone_by - part, until: gone_by };
         self.inner.shared.closing.send_replace(Some(closing));
-        let task = self.inner.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let task = lock(&self.inner.task).take();
         if let Some(mut task) = task
             && timeout_at(gone_by, &mut task).await.is_err()
         {
@@ -308,11 +294,6 @@ impl Publisher {
             ),
         }
     }
-}
-
-/// The topics below the configured base.
-pub fn topics(config: &MqttConfig) -> Result<Topics, PublishError> {
-    Topics::new(&config.base_topic).map_err(|source| PublishError::Topic { key: "base_topic", source })
 }
 
 /// Checks `config`, reads its files and tries its folder, without a connection; says which broker it means.

@@ -8,7 +8,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -39,6 +39,7 @@ use super::{
     settings::Settings,
     sink::Receipt,
 };
+use crate::types::lock;
 
 /// Messages between us and the event loop. Few, so that live messages are refused early instead of growing old.
 const CHANNEL: usize = 16;
@@ -382,8 +383,4 @@ impl Driver {
         }
         None
     }
-}
-
-fn lock(flight: &Mutex<Flight>) -> MutexGuard<'_, Flight> {
-    flight.lock().unwrap_or_else(PoisonError::into_inner)
 }

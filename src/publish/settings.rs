@@ -7,6 +7,7 @@ use native_tls::{Certificate, Identity, TlsConnector};
 use url::{Host, Url};
 
 use super::{MqttConfig, PublishError, topic};
+use crate::login;
 
 /// A checked [`MqttConfig`].
 #[derive(Clone)]
@@ -24,7 +25,7 @@ impl MqttConfig {
     /// Refuses what cannot be meant; reads no file. No error repeats what may have a password in it.
     pub fn check(&self) -> Result<(), PublishError> {
         let (_, _, encrypted) = address(&self.url)?;
-        topic::check(&self.base_topic).map_err(|source| PublishError::Topic { key: "base_topic", source })?;
+        self.topics()?;
         if let Some(prefix) = &self.discovery_prefix {
             topic::check(prefix).map_err(|source| PublishError::Topic { key: "discovery_prefix", source })?;
         }
@@ -140,11 +141,8 @@ fn login(config: &MqttConfig) -> Result<Option<(String, String)>, PublishError> 
 fn password(path: &Path) -> Result<String, PublishError> {
     let text = String::from_utf8(read("password_file", path)?)
         .map_err(|_| wrong("password_file", format!("`{}` is not UTF-8 text", path.display())))?;
-    // Editors of Windows begin files with a mark that nobody sees.
-    match text.trim_start_matches('\u{feff}').lines().next().filter(|line| !line.is_empty()) {
-        Some(password) => Ok(password.to_owned()),
-        None => Err(wrong("password_file", format!("the first line of `{}` is empty", path.display()))),
-    }
+    let empty = || wrong("password_file", format!("the first line of `{}` is empty", path.display()));
+    login::password(&text).map(str::to_owned).ok_or_else(empty)
 }
 
 fn encryption(config: &MqttConfig) -> Result<TlsConnector, PublishError> {

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, SystemTime},
@@ -22,7 +22,7 @@ use super::{
     pending::{Batch, Outcome, Pending},
     states::States,
 };
-use crate::types::Reminder;
+use crate::types::{Reminder, lock};
 
 /// How long a message that must not be dropped waits before it is offered again.
 const ROOM: Duration = Duration::from_millis(5);
@@ -394,10 +394,6 @@ impl Shared {
         }
         self.to_disk.notify_one();
     }
-}
-
-fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

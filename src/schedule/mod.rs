@@ -29,12 +29,12 @@ pub struct ScheduleConfig {
     pub max_batch: usize,
 }
 
-impl ScheduleConfig {
-    /// Most frames that are looked at at once.
-    pub fn at_once(&self) -> usize {
-        if self.max_batch == 0 { usize::MAX } else { self.max_batch }
-    }
+/// The most frames at once that a [`ScheduleConfig::max_batch`] means.
+pub fn at_once(max_batch: usize) -> usize {
+    if max_batch == 0 { usize::MAX } else { max_batch }
+}
 
+impl ScheduleConfig {
     /// Says what cannot be meant; the text names the key.
     pub fn check(&self) -> Result<(), WrongSetting> {
         match self.staleness_ms {
@@ -101,19 +101,14 @@ impl Scheduler {
                 biased;
                 () = shutdown.cancelled() => return,
                 // Whoever is free again has answered, and a camera that was underway may be cut.
-                turn = turns.acquire() => match turn {
-                    Ok(turn) => turn.forget(),
-                    Err(_) => return,
-                },
-                () = self.ready.notified(), if free > 0 => continue,
-                changed = self.inlets.changed(), if free > 0 => {
-                    if changed.is_err() {
-                        return;
-                    }
-                    continue;
+                turn = turns.acquire() => {
+                    let Ok(turn) = turn else { return };
+                    turn.forget();
+                    free += 1;
                 }
+                () = self.ready.notified(), if free > 0 => {}
+                changed = self.inlets.changed(), if free > 0 => if changed.is_err() { return },
             }
-            free += 1;
         }
     }
 

@@ -1,8 +1,10 @@
 //! Groundings -> tracks and events. Pure: knows no clock, no task and no other stage.
 
+mod asleep;
 mod assign;
 mod link;
 mod motion;
+mod objects;
 #[cfg(test)]
 mod tests;
 mod tracker;

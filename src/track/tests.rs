@@ -5,10 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::{
-    tracker::{MAX_OBJECTS, MAX_TRACKS},
-    *,
-};
+use super::{objects::MAX_OBJECTS, tracker::MAX_TRACKS, *};
 use crate::types::{Answer, BBox, EventKind, Match, Method, Query, QueryId, ScoreKind, Status, TrackEvent, Via};
 
 mod worlds;

@@ -18,34 +18,24 @@ use std::{
 
 use super::{
     TrackConfig,
+    asleep::{Asleep, Sleeper},
     assign::assign,
     link::{Link, SHED_PATIENCE},
     motion::Motion,
+    objects::{Object, closeness, objects, tells_absence},
 };
-use crate::types::{Answer, BBox, EventKind, Match, Query, QueryId, ScoreKind, Status, TrackEvent, seconds};
+use crate::types::{Answer, BBox, EventKind, Match, Query, QueryId, Status, TrackEvent, seconds};
 
-/// Boxes of different queries that overlap this much are one object.
-const SAME: f32 = 0.7;
 /// A box that overlaps this much what a track has for its query is what that track has lost.
 const MET: f32 = 0.5;
 /// An object and its prediction overlap at least this much.
 const OVERLAP: f32 = 0.2;
 /// The same where box and object have no query in common: a bicycle is not its rider.
 const OVERLAP_OTHER_QUERY: f32 = 0.6;
-/// Scores from here on are sure.
-const SURE: f32 = 0.5;
-/// How far an object may have moved against its prediction, in box sizes: at once, a second, at most.
-const REACH: (f64, f64, f64) = (0.5, 2.5, 1.5);
-/// Objects on one frame, but for the best match of each query, and tracks in memory, beyond which boxes stay without a track.
-pub(super) const MAX_OBJECTS: usize = 128;
+/// Tracks in memory, beyond which boxes stay without one.
 pub(super) const MAX_TRACKS: usize = 512;
 /// A longer time between two frames is an outage, not the camera's rate.
 const LONGEST_GAP: Duration = Duration::from_mins(1);
-
-/// A camera that was silent for longer than this shows other things when it comes back.
-const RETURN: Duration = Duration::from_mins(1);
-/// What overlaps an object from before the silence this much is it.
-const STOOD: f32 = 0.5;
 
 /// See the module. One a camera.
 #[derive(Debug)]
@@ -54,7 +44,7 @@ pub struct Tracker {
     last_id: u64,
     tracks: Vec<Track>,
     /// What ended because nothing came any more.
-    asleep: Vec<Asleep>,
+    asleep: Asleep,
     /// The queries of the latest frame.
     queries: Vec<QueryId>,
     updated: Option<Instant>,
@@ -71,24 +61,6 @@ struct Track {
     links: BTreeMap<QueryId, Link>,
 }
 
-/// An object from before a silence.
-#[derive(Debug)]
-struct Asleep {
-    id: u64,
-    bbox: BBox,
-    queries: Vec<QueryId>,
-    seen_at: Instant,
-    /// When it was first looked for, and not found, after the silence.
-    missed_since: Option<Instant>,
-}
-
-/// One thing on this frame, with every match that shows it: places in the answers.
-struct Object {
-    bbox: BBox,
-    sure: bool,
-    members: Vec<(usize, usize)>,
-}
-
 impl Tracker {
     /// A tracker without objects; the first gets the id 1.
     pub fn new(config: TrackConfig) -> Self {
@@ -102,7 +74,7 @@ impl Tracker {
             config,
             last_id,
             tracks: Vec::new(),
-            asleep: Vec::new(),
+            asleep: Asleep::default(),
             queries: Vec::new(),
             updated: None,
             gap: Duration::ZERO,
@@ -125,7 +97,7 @@ impl Tracker {
         let now = before.max(now);
         self.updated = Some(now);
         self.pace(now - before);
-        self.asleep.retain(|asleep| now.saturating_duration_since(asleep.seen_at) <= RETURN);
+        self.asleep.forget(now);
         let mut events = self.drop_queries(answers);
         let objects = objects(answers);
         let owners = self.associate(&objects, answers, now);
@@ -145,7 +117,7 @@ impl Tracker {
                 }
             }
         }
-        self.miss_asleep(answers, now);
+        self.asleep.miss(answers, seconds(self.config.lost_seconds), now);
         for answer in answers.iter().filter(|answer| tells_absence(answer)) {
             for link in self.tracks.iter_mut().filter_map(|t| t.links.get_mut(&answer.query.id)) {
                 link.missed = link.seen_at < now;
@@ -209,9 +181,7 @@ impl Tracker {
             track.motion.rescale(by);
             track.links.values_mut().for_each(|link| link.rescale(by));
         }
-        for asleep in &mut self.asleep {
-            asleep.bbox = asleep.bbox.scaled(by);
-        }
+        self.asleep.rescale(by);
     }
 
     /// Where every object should be at `now`, once for each query it answers.
@@ -244,14 +214,9 @@ impl Tracker {
         let (lost, quiet, silent) = (seconds(self.config.lost_seconds), self.quiet(), self.is_silent(now));
         let looked = self.updated.unwrap_or(now);
         let is_lost = |link: &Link| link.is_lost(now, looked, (lost, quiet), silent);
-        self.asleep.retain(|asleep| now.saturating_duration_since(asleep.seen_at) <= RETURN);
         if silent {
-            // Nobody looks for anything.
-            self.asleep.iter_mut().for_each(|asleep| asleep.missed_since = None);
             let ending = self.tracks.iter().filter(|track| track.links.values().all(is_lost));
-            self.asleep.extend(ending.filter_map(Track::asleep));
-            let extra = self.asleep.len().saturating_sub(MAX_TRACKS);
-            self.asleep.drain(..extra);
+            self.asleep.add(ending.filter_map(Track::asleep));
         }
         events.extend(self.end(is_lost));
     }
@@ -327,7 +292,7 @@ impl Tracker {
         if self.tracks.len() >= MAX_TRACKS {
             return None;
         }
-        let id = self.wake(object, answers).unwrap_or_else(|| {
+        let id = self.asleep.wake(object, answers).unwrap_or_else(|| {
             self.last_id += 1;
             self.last_id
         });
@@ -337,36 +302,12 @@ impl Tracker {
     }
 }
 
-impl Tracker {
-    /// Forgets what does not stand where it stood before the silence, after it was looked for as long as it takes to be lost.
-    fn miss_asleep(&mut self, answers: &[Answer], now: Instant) {
-        let lost = seconds(self.config.lost_seconds);
-        let asked = |id: &QueryId| answers.iter().any(|answer| answer.query.id == *id && tells_absence(answer));
-        self.asleep.retain_mut(|asleep| {
-            if !asleep.queries.iter().any(asked) {
-                return true;
-            }
-            let since = *asleep.missed_since.get_or_insert(now);
-            now.saturating_duration_since(since) <= lost
-        });
-    }
-
-    /// The id that an object had before its camera was silent.
-    fn wake(&mut self, object: &Object, answers: &[Answer]) -> Option<u64> {
-        let asks = |id: &QueryId| object.members.iter().any(|(answer, _)| answers[*answer].query.id == *id);
-        let overlaps = self.asleep.iter().enumerate().map(|(place, asleep)| (asleep.bbox.iou(&object.bbox), place));
-        let same = overlaps.filter(|(iou, place)| *iou >= STOOD && self.asleep[*place].queries.iter().any(asks));
-        let (_, place) = same.max_by(|a, b| a.0.total_cmp(&b.0))?;
-        Some(self.asleep.swap_remove(place).id)
-    }
-}
-
 impl Track {
     /// What is remembered of it; `None` if nobody was ever told of it.
-    fn asleep(&self) -> Option<Asleep> {
+    fn asleep(&self) -> Option<Sleeper> {
         let last = self.links.values().filter(|link| link.announced).max_by_key(|link| link.seen_at)?;
         let queries = self.links.keys().cloned().collect();
-        Some(Asleep { id: self.id, bbox: last.bbox, queries, seen_at: last.seen_at, missed_since: None })
+        Some(Sleeper { id: self.id, bbox: last.bbox, queries, seen_at: last.seen_at, missed_since: None })
     }
 
     fn see(&mut self, query: &Arc<Query>, found: &Match, now: Instant, captured: SystemTime) {
@@ -375,59 +316,4 @@ impl Track {
             None => drop(self.links.insert(query.id.clone(), Link::new(query, found, now, captured))),
         }
     }
-}
-
-/// Whether what an answer does not hold was looked for, and is not there.
-fn tells_absence(answer: &Answer) -> bool {
-    answer.status == Status::Ok && answer.complete
-}
-
-/// The things on a frame: matches of different queries that are one, the surest first.
-fn objects(answers: &[Answer]) -> Vec<Object> {
-    let mut places: Vec<(usize, usize)> = Vec::new();
-    for (a, answer) in answers.iter().enumerate() {
-        places.extend((0..answer.matches.len()).map(|m| (a, m)));
-    }
-    let at = |(a, m): (usize, usize)| &answers[a].matches[m];
-    places.sort_by(|x, y| at(*y).score.total_cmp(&at(*x).score));
-    let mut objects: Vec<Object> = Vec::new();
-    for place in places {
-        let found = at(place);
-        let same = objects
-            .iter()
-            .enumerate()
-            .filter(|(_, object)| object.members.iter().all(|(answer, _)| *answer != place.0))
-            .map(|(index, object)| (object.bbox.iou(&found.bbox), index))
-            .filter(|(iou, _)| *iou >= SAME)
-            .max_by(|x, y| x.0.total_cmp(&y.0));
-        let sure = found.score >= SURE || found.score_kind == ScoreKind::None;
-        match same {
-            Some((_, index)) => {
-                objects[index].members.push(place);
-                objects[index].sure |= sure;
-            }
-            // In a crowd of one query's the others have their best, so that what is there is not said to be gone.
-            None if objects.len() < MAX_OBJECTS || place.1 == 0 => {
-                objects.push(Object { bbox: found.bbox, sure, members: vec![place] });
-            }
-            None => {}
-        }
-    }
-    objects
-}
-
-/// How well a box fits a prediction it does not overlap, 0 to 1; `None` if it is too far away or of another size.
-fn closeness(bbox: &BBox, predicted: &BBox, since: f64) -> Option<f32> {
-    let size = |b: &BBox| (f64::from(b.width()) * f64::from(b.height())).sqrt();
-    let (a, b) = (size(bbox), size(predicted));
-    if a > 2.0 * b || b > 2.0 * a {
-        return None;
-    }
-    let ((x1, y1), (x2, y2)) = (bbox.center(), predicted.center());
-    let distance = (f64::from(x1) - f64::from(x2)).hypot(f64::from(y1) - f64::from(y2)) / (a * b).sqrt();
-    let (now, each_second, most) = REACH;
-    let reach = (now + each_second * since).min(most);
-    #[expect(clippy::cast_possible_truncation, reason = "0 to 1")]
-    let score = (1.0 - distance / reach) as f32;
-    (distance <= reach).then_some(score)
 }

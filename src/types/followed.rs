@@ -1,11 +1,8 @@
 //! Where tracked objects are, for those who look for them again: tracking writes it, the model's methods may read it.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-};
+use std::{collections::HashMap, sync::Mutex};
 
-use super::{BBox, CameraId, QueryId};
+use super::{BBox, CameraId, QueryId, lock};
 
 /// Objects that answer a query, and where they should be now.
 pub type Objects = Vec<(QueryId, BBox)>;
@@ -17,7 +14,7 @@ pub struct Followed(Mutex<HashMap<CameraId, Objects>>);
 impl Followed {
     /// Puts `objects` in the place of what was known of `camera`.
     pub fn set(&self, camera: &CameraId, objects: Objects) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.0);
         if objects.is_empty() {
             known.remove(camera);
         } else {
@@ -27,7 +24,7 @@ impl Followed {
 
     /// Where the objects that answer `query` should be on `camera`, in source pixels.
     pub fn of(&self, camera: &CameraId, query: &QueryId) -> Vec<BBox> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lock(&self.0);
         let objects = known.get(camera).into_iter().flatten().filter(|(id, _)| id == query);
         objects.map(|(_, bbox)| *bbox).collect()
     }

@@ -2,10 +2,10 @@
 
 use std::{
     collections::HashSet,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
 };
 
-use super::CameraId;
+use super::{CameraId, lock};
 
 /// Cameras of which a picture was cut and not answered yet. Two models at once may not have pictures of one camera: what is
 /// known of it is with the one that has its picture, and its answers come in the pictures' order.
@@ -29,6 +29,6 @@ impl Underway {
     }
 
     fn cameras(&self) -> MutexGuard<'_, HashSet<CameraId>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }

@@ -71,7 +71,7 @@ pub(super) async fn watching(
     may: impl FnMut() -> Result<(), GroundError> + Send + 'static,
 ) -> Pipeline {
     ingest::init().unwrap();
-    let sinks = Sinks { publisher: Some((publisher.clone(), Topics::new("groundd").unwrap())), ..Sinks::default() };
+    let sinks = Sinks { publisher: Some(publisher.clone()), ..Sinks::default() };
     // Longer than a busy machine is silent.
     let track = TrackConfig { lost_seconds: 2.0, ..TrackConfig::default() };
     let plan = Plan { track, ..plan(Duration::from_secs(5)) };

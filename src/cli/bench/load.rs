@@ -5,7 +5,7 @@ use std::{
     fs,
     path::Path,
     process::ExitStatus,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -24,6 +24,7 @@ use crate::{
         broker::{Broker, SEPARATOR},
     },
     http::process::Usage,
+    types::lock,
 };
 
 /// How long a system may take until every camera's answers come: some load gigabytes of libraries first.
@@ -62,7 +63,7 @@ impl World {
             let heard = Arc::clone(&heard);
             async move {
                 while let Ok(Some(line)) = subscription.next().await {
-                    let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut heard = lock(&heard);
                     if let Some(topic) = line.split(SEPARATOR).nth(1)
                         && !heard.topics.contains(topic)
                     {
@@ -78,7 +79,7 @@ impl World {
     }
 
     fn heard<T>(&self, look: impl FnOnce(&mut Heard) -> T) -> T {
-        look(&mut self.heard.lock().unwrap_or_else(PoisonError::into_inner))
+        look(&mut lock(&self.heard))
     }
 
     /// Processor seconds of everything here so far.

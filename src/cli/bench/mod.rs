@@ -48,8 +48,7 @@ const GOODBYE: Duration = Duration::from_secs(5);
 
 pub(super) fn run(args: &args::Bench) -> Result<(), Failure> {
     outputs::check(&[("--json", args.json.as_deref()), ("--plot", args.plot.as_deref())])?;
-    let folder = tempfile::Builder::new().prefix("groundd-bench-").tempdir();
-    let folder = folder.map_err(|e| Failure::new(Exit::Unavailable, format!("cannot make a temporary folder: {e}")))?;
+    let folder = outputs::temporary("groundd-bench-")?;
     let runtime = runtime()?;
     let report = everything(args, folder.path(), &runtime);
     // Processes end when what holds them is dropped, also where a signal cut the work short: that is waited for.

@@ -16,7 +16,11 @@ use super::{
     system::{Case, Numbers, Spread},
 };
 use crate::{
-    cli::{Exit, Failure, outputs::all_written, say},
+    cli::{
+        Exit, Failure,
+        outputs::{all_written, cannot_write},
+        say,
+    },
     types::Size,
 };
 
@@ -54,7 +58,7 @@ impl Report {
         let mut failed = Vec::new();
         let mut write = |path: &Path, text: Result<String, String>| {
             let written = text.and_then(|text| fs::write(path, text).map_err(|e| e.to_string()));
-            failed.extend(written.err().map(|reason| format!("cannot write {}: {reason}", path.display())));
+            failed.extend(written.err().map(|reason| cannot_write(path, &reason)));
         };
         if let Some(path) = &args.json {
             let text = serde_json::to_string_pretty(&self.json());

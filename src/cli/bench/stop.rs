@@ -1,12 +1,13 @@
 //! What ends a benchmark before its time. By itself a signal would end this process and nothing else: the system under test
 //! would run on, and the temporary folder would stay.
 
-use std::io;
-
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::{Exit, Failure};
+use crate::{
+    cli::{Exit, Failure, no_signals},
+    daemon,
+};
 
 /// Whether a signal asked for the end.
 pub(super) struct Stop(CancellationToken);
@@ -14,17 +15,15 @@ pub(super) struct Stop(CancellationToken);
 impl Stop {
     /// Listens from now on. To be called within the runtime.
     pub(super) fn listen() -> Result<Self, Failure> {
-        let cannot = |e: io::Error| Failure::new(Exit::Internal, format!("cannot listen for signals: {e}"));
-        let stop = CancellationToken::new();
         let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-        for kind in kinds.into_iter().filter(|kind| !ignored(*kind)) {
-            let (mut signal, stop) = (signal(kind).map_err(cannot)?, stop.clone());
-            tokio::spawn(async move {
-                if signal.recv().await.is_some() {
-                    stop.cancel();
-                }
-            });
-        }
+        let came = daemon::first_of(kinds.into_iter().filter(|kind| !daemon::is_ignored(*kind)))
+            .map_err(|e| no_signals(&e))?;
+        let stop = CancellationToken::new();
+        let asked = stop.clone();
+        tokio::spawn(async move {
+            came.await;
+            asked.cancel();
+        });
         Ok(Self(stop))
     }
 
@@ -47,26 +46,11 @@ fn stopped() -> Failure {
     Failure::new(Exit::Unavailable, "ended by a signal before everything was measured")
 }
 
-/// Whether this process was started with a signal ignored, as `nohup` does with the hang-up. Then it stays so.
-fn ignored(kind: SignalKind) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
-    mask >> (kind.as_raw_value() - 1) & 1 == 1
-}
-
 #[cfg(test)]
 mod tests {
     use std::{future::pending, sync::Arc};
 
     use super::*;
-
-    #[test]
-    fn only_what_is_ignored_is_said_to_be() {
-        // The standard library has a closed pipe ignored, and nobody ignores a child's end.
-        assert!(ignored(SignalKind::pipe()));
-        assert!(!ignored(SignalKind::child()));
-    }
 
     #[tokio::test]
     async fn work_is_done_unless_a_signal_has_come_and_dropped_then() {

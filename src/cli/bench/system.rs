@@ -6,7 +6,7 @@ use serde::Serialize;
 use tokio::process::Command;
 
 use super::{bare::Bare, load::World, process};
-use crate::ground::ModelConfig;
+use crate::{cli::outputs::cannot_write, eval::cost::nearest_rank, ground::ModelConfig};
 
 /// A system under test.
 pub(super) enum System {
@@ -42,7 +42,7 @@ impl System {
             Self::Groundd { config, queries, fps, once, .. } => {
                 let file = folder.join("groundd.toml");
                 std::fs::write(&file, configuration(config, queries, *fps, *once, urls, world.broker.port()))
-                    .map_err(|e| format!("cannot write {}: {e}", file.display()))?;
+                    .map_err(|e| cannot_write(&file, &e))?;
                 let program = std::env::current_exe().map_err(|e| e.to_string())?;
                 let mut command = process(&program, log).map_err(|e| e.to_string())?;
                 command.args(["run", "--config"]).arg(file);
@@ -110,9 +110,8 @@ impl Spread {
     /// Of some milliseconds; `None` if there are none.
     pub(super) fn of(mut ms: Vec<f64>) -> Option<Self> {
         ms.sort_by(f64::total_cmp);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index of the vector")]
-        let at = |q: f64| ms.get(((ms.len() as f64 * q).ceil() as usize).max(1) - 1).copied();
-        Some(Self { p50: at(0.5)?, p95: at(0.95)?, p99: at(0.99)?, count: ms.len() })
+        let at = |percent| nearest_rank(&ms, percent);
+        Some(Self { p50: at(50)?, p95: at(95)?, p99: at(99)?, count: ms.len() })
     }
 }
 

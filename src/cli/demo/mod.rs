@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::table::Table;
 use super::{
-    Exit, Failure, args,
+    Exit, Failure, args, block_on,
     broker::{Broker, free_port},
-    clip, model_folders, runtime,
+    clip, model_folders, no_signals, outputs,
 };
 use crate::{
     daemon,
@@ -46,18 +46,13 @@ pub(super) fn run(args: &args::Demo) -> Result<(), Failure> {
     }
     let clip = clip()?;
     ingest::init()?;
-    let folder = tempfile::Builder::new().prefix("groundd-demo-").tempdir();
-    let folder = folder.map_err(|e| Failure::new(Exit::Unavailable, format!("cannot make a temporary folder: {e}")))?;
-    let runtime = runtime()?;
-    let result = runtime.block_on(demo(args, clip, folder.path()));
-    runtime.shutdown_background();
-    result
+    let folder = outputs::temporary("groundd-demo-")?;
+    block_on(demo(args, clip, folder.path()))
 }
 
 async fn demo(args: &args::Demo, clip: std::path::PathBuf, folder: &Path) -> Result<(), Failure> {
     // First of all: whoever ended this in the midst of its start would leave the broker behind.
-    let farewell =
-        daemon::farewell().map_err(|e| Failure::new(Exit::Internal, format!("cannot listen for signals: {e}")))?;
+    let farewell = daemon::farewell().map_err(|e| no_signals(&e))?;
     let camera = RtspServer::start(RtspServerOptions { clip, mounts: vec!["street".into()], ..Default::default() })?;
     let mut broker = Broker::start(folder).await?;
     let http = free_port()?;
@@ -65,8 +60,7 @@ async fn demo(args: &args::Demo, clip: std::path::PathBuf, folder: &Path) -> Res
     // A file is meant from here, not from beside the demo's own configuration.
     let here = std::env::current_dir().unwrap_or_default();
     let own = args.camera.as_deref().map(|uri| ingest::anchored(uri, &here));
-    std::fs::write(&config, configuration(&camera.url("street"), own.as_deref(), broker.port(), http))
-        .map_err(|e| Failure::new(Exit::Unavailable, format!("cannot write {}: {e}", config.display())))?;
+    outputs::write(&config, &configuration(&camera.url("street"), own.as_deref(), broker.port(), http))?;
 
     let stop = CancellationToken::new();
     let daemon = tokio::spawn({

@@ -241,7 +241,7 @@ impl Run {
 /// Writes what can be written; the error names everything that cannot.
 fn write_files(args: &args::Eval, dataset: &Dataset, runs: &[Run], report: &Report) -> Result<(), Failure> {
     let mut failed = Vec::new();
-    let mut note = |path: &Path, reason: String| failed.push(format!("cannot write {}: {reason}", path.display()));
+    let mut note = |path: &Path, reason: String| failed.push(outputs::cannot_write(path, &reason));
     if let Some(path) = &args.json {
         report::write(report, path).unwrap_or_else(|reason| note(path, reason));
     }
