@@ -59,7 +59,7 @@ impl ZoomConfig {
 
 impl Default for ZoomConfig {
     fn default() -> Self {
-        Self { passes: 6, milliseconds: 400, exhaustive: false }
+        Self { passes: 4, milliseconds: 400, exhaustive: false }
     }
 }
 
