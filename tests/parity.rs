@@ -24,6 +24,6 @@ fn every_kind_of_model_says_what_its_reference_says() {
         // Half precision rounds otherwise when a prompt is read in pieces; there ONNX Runtime in Python is to be met to the bit.
         let exact = ["-half", "-int8", "-int4"].iter().all(|form| !name.contains(form));
         let mut model = if exact { Model::warmed(&dir, |_, engine| Box::new(engine)) } else { Model::at(&dir) };
-        follow_in(&name, &dir, &mut model, &reference, &root);
+        follow_in(&name, &mut model, &reference, &root);
     }
 }

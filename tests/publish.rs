@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use groundd::{
-    publish::{MqttConfig, Publisher, Refused, Topics, Will, connect},
+    publish::{MqttConfig, Publisher, Refused, Will, connect},
     types::Pulse,
 };
 
@@ -33,7 +33,7 @@ fn config(url: String) -> MqttConfig {
 }
 
 fn will() -> Will {
-    Will::status(&Topics::new("groundd").unwrap())
+    Will::status(&MqttConfig::default()).unwrap()
 }
 
 fn start(config: &MqttConfig) -> Publisher {

@@ -14,13 +14,13 @@ use std::{
 
 use groundd::{
     ground::{
-        codec::RawBox,
+        codec::{RawBox, softmax::best},
         engine::{Data, Engine, EngineError, Input, Kept, Mixed, Outputs, Part, Port, Tensor, local::Local},
         methods::{
             written::{Located, Writer},
             zoom::views::Judge,
         },
-        models::{answer::best, speech::Talk},
+        models::speech::Talk,
         zoom::wording::Part as Said,
     },
     types::{Answer, Job, Ledger, Rgb, Size, Status},

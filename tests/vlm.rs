@@ -7,12 +7,9 @@ use std::{path::Path, sync::Arc};
 
 use groundd::{
     ground::{
-        manifest::{Input, Manifest},
-        models::answer::best,
-        vision::{
-            Filter, Resampler, mrope,
-            windows::{self, Windows},
-        },
+        codec::softmax::best,
+        manifest::Manifest,
+        vision::{Filter, Resampler, mrope},
     },
     types::{Answer, Batch, Job, Ledger, Method, Query, QueryId, Size, Status, Worth},
 };
@@ -39,14 +36,12 @@ struct Measured {
 
 /// As the daemon runs it: once it is known what its graphs can do, prompts are read in pieces.
 fn follow(family: &str) {
-    let dir = model_dir(family);
-    let mut model = Model::warmed(&dir, |_, engine| Box::new(engine));
-    follow_in(family, &dir, &mut model, &Reference::of(family), &folder());
+    let mut model = Model::warmed(&model_dir(family), |_, engine| Box::new(engine));
+    follow_in(family, &mut model, &Reference::of(family), &folder());
 }
 
-/// The model in `dir`, against what its reference says of pictures in the folder `pictures` of `root`.
-pub(crate) fn follow_in(family: &str, dir: &Path, model: &mut Model, reference: &Reference, root: &Path) {
-    let input = Manifest::load(dir).unwrap().input;
+/// A model, against what its reference says of pictures in the folder `pictures` of `root`.
+pub(crate) fn follow_in(family: &str, model: &mut Model, reference: &Reference, root: &Path) {
     let mut measured = Measured::default();
     for case in &reference.cases {
         let at = format!("{family} {}", case.name);
@@ -75,7 +70,7 @@ pub(crate) fn follow_in(family: &str, dir: &Path, model: &mut Model, reference: 
         let difference = match &looked {
             Looked::Square(seen) => worst(seen, &reference.f32s(case, "image_features").unwrap()),
             Looked::Qwen(seen) => {
-                check_layout(reference, case, model, &looked, &input);
+                check_layout(reference, case, model, &looked);
                 let features: Vec<f32> = seen.iter().flat_map(|one| one.features.clone()).collect();
                 let deep = reference.f32s(case, "deepstack_features").unwrap_or_default();
                 let deep_difference = if seen.len() == 1 { worst(&seen[0].deepstack, &deep) } else { 0.0 };
@@ -90,7 +85,7 @@ pub(crate) fn follow_in(family: &str, dir: &Path, model: &mut Model, reference: 
         measured.prompt = measured.prompt.max(worst(talk.logits(), &expected));
         let tokens = reference.tokens(case);
         let last_row = talk.logits().len() - width;
-        assert_eq!(best(&talk.logits()[last_row..]).unwrap().0, tokens[0], "{at}: first token");
+        assert_eq!(best(&talk.logits()[last_row..]).unwrap().0, tokens[0] as usize, "{at}: first token");
         let best_logits = reference.f32s(case, "step_best").unwrap();
         for (step, &token) in tokens.iter().enumerate() {
             model.say(&mut talk, token);
@@ -99,9 +94,9 @@ pub(crate) fn follow_in(family: &str, dir: &Path, model: &mut Model, reference: 
             if let Some(expected) = steps.chunks(width).nth(step) {
                 measured.steps = measured.steps.max(worst(logits, expected));
             }
-            measured.steps = measured.steps.max(worst(&[logits[next as usize]], &[best_logits[step]]));
+            measured.steps = measured.steps.max(worst(&[logits[next]], &[best_logits[step]]));
             if let Some(expected) = tokens.get(step + 1) {
-                assert_eq!(next, *expected, "{at}: token {}", step + 1);
+                assert_eq!(next, *expected as usize, "{at}: token {}", step + 1);
             }
         }
     }
@@ -133,8 +128,8 @@ fn half_precision_is_kept_or_turned_at_the_graph_s_border() {
     assert!(most < 2e-2 && most > 1e-5, "logits differ by {most}");
 }
 
-/// Positions, their delta and the order of windows are the reference's own.
-fn check_layout(reference: &Reference, case: &Case, model: &Model, looked: &Looked, input: &Input) {
+/// Positions, their delta and the grids are the reference's own.
+fn check_layout(reference: &Reference, case: &Case, model: &Model, looked: &Looked) {
     let (Model::Qwen(model), Looked::Qwen(seen)) = (model, looked) else { panic!("not of this family") };
     let prompt = model.prompt(&seen.iter().collect::<Vec<_>>(), &case.text).unwrap();
     let expected = mrope::Positions {
@@ -145,12 +140,6 @@ fn check_layout(reference: &Reference, case: &Case, model: &Model, looked: &Look
     let grids: Vec<_> = seen.iter().map(|one| one.grid).collect();
     let flat: Vec<_> = grids.iter().flat_map(|(h, w)| [1, i64::from(*h), i64::from(*w)]).collect();
     assert_eq!(flat, reference.i64s(case, "image_grid_thw").unwrap(), "{}", case.name);
-    if let Some(index) = reference.i64s(case, "window_index") {
-        let side = input.window.map(|window| windows::units(window, input.patch.unwrap()));
-        let windows = Windows::of(&grids, side.expect("the manifest says how large windows are"));
-        assert_eq!(windows.index, index, "{}", case.name);
-        assert_eq!(windows.bounds, reference.i64s(case, "cu_window_seqlens").unwrap(), "{}", case.name);
-    }
 }
 
 #[test]
@@ -158,7 +147,7 @@ fn exports_published_for_transformers_js_need_no_manifest() {
     let ledger = Arc::new(Ledger::default());
     for family in FAMILIES {
         let dir = published(family);
-        follow_in(family, dir.path(), &mut Model::at(dir.path()), &Reference::of(family), &folder());
+        follow_in(family, &mut Model::at(dir.path()), &Reference::of(family), &folder());
         // Through the daemon's interface: the very answers of the folder that has a manifest.
         let (frame, _) = full_frame(&ledger, &picture("wide"));
         let asked = ask(&frame, &[query(text_of(family), Method::Auto)]);

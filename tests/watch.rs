@@ -185,7 +185,7 @@ fn a_film_that_is_over_shows_nobody_while_others_go_on() {
     command.args(["watch", file.to_str().unwrap(), "test://", "--query", "person", "--every-frame", "--broker", &url]);
     let mut watch = Process::start(command, folder.path(), "watch");
     let said = || heard.lines().iter().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>();
-    wait_for("the film's end", Duration::from_secs(60), || {
+    wait_for("the film's end", Duration::from_mins(1), || {
         let said = said();
         (said.len() > 1 && said.last().is_some_and(|last| last == count)).then_some(())
     });

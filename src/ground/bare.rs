@@ -80,7 +80,7 @@ impl Bare {
             }
             _ => {
                 let reason = "the bare engine can run files that take one picture, bytes [B,H,W,3] or f32[1,3,H,W]";
-                return Err(GroundError::Unfit { manifest: manifest.path(), reason: reason.to_owned() });
+                return Err(GroundError::unfit(manifest, reason));
             }
         };
         Ok(Self { engine, seeing, compute, input, element, canvas, shown: Arc::default() })
@@ -113,9 +113,7 @@ impl Bare {
             picture.data.iter().skip(colour).step_by(3).map(|byte| f32::from(*byte)).collect::<Vec<_>>()
         };
         match self.element {
-            Element::F32 | Element::F16 => {
-                Tensor { shape: vec![1, 3, height, width], data: Data::F32([0, 1, 2].map(plane).concat()) }
-            }
+            Element::F32 | Element::F16 => Tensor::f32s(&[1, 3, height, width], [0, 1, 2].map(plane).concat()),
             _ => Tensor { shape: vec![1, height, width, 3], data: Data::U8(picture.data.to_vec()) },
         }
     }
@@ -137,8 +135,8 @@ impl Bare {
 /// What the file that sees every picture is opened from.
 fn parts(config: &ModelConfig, manifest: &Manifest) -> Result<(Runtime, PathBuf, Compute), GroundError> {
     let file = seeing::file(manifest).ok_or_else(|| {
-        let reason = "the bare engine needs a file with role = \"vision\" or \"detector\"".to_owned();
-        GroundError::Unfit { manifest: manifest.path(), reason }
+        let reason = "the bare engine needs a file with role = \"vision\" or \"detector\"";
+        GroundError::unfit(manifest, reason)
     })?;
     let compute = Compute { provider: config.provider, device: config.device, threads: 1 };
     Ok((Runtime::load(&library_path(config)?)?, file, compute))

@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::{engine::EngineError, manifest::ManifestError, vision::VisionError};
+use super::{
+    engine::EngineError,
+    manifest::{Manifest, ManifestError},
+    vision::VisionError,
+};
 
 /// Why a model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +92,11 @@ pub enum GroundError {
 }
 
 impl GroundError {
+    /// A manifest that its family cannot do with, and why.
+    pub(super) fn unfit(manifest: &Manifest, reason: impl Into<String>) -> Self {
+        Self::Unfit { manifest: manifest.path(), reason: reason.into() }
+    }
+
     /// `answers`, if there is one for each of as many questions.
     pub(super) fn unless_all<T>(answers: Vec<T>, asked: usize) -> Result<Vec<T>, Self> {
         if answers.len() == asked { Ok(answers) } else { Err(Self::Answers { asked, answered: answers.len() }) }

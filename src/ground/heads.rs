@@ -1,4 +1,4 @@
-//! Models that score boxes by words, opened and tried: the one place that knows all their families.
+//! Models that score boxes by words, opened and tried.
 
 use std::path::PathBuf;
 
@@ -6,15 +6,7 @@ use super::{
     GroundError,
     manifest::Manifest,
     methods::find::Finder,
-    models::{
-        Open,
-        closed::{self, Closed},
-        contrast::{self, Contrast},
-        dino::{self, Dino},
-        llava::{self, Llava},
-        owl::{self, Owl},
-        regional::{self, Regional},
-    },
+    models::{Head, Open, closed::Closed, contrast::Contrast, dino::Dino, llava::Llava, owl::Owl, regional::Regional},
 };
 use crate::types::{Method, Rgb, Size};
 
@@ -29,30 +21,27 @@ pub(super) struct Opened {
     pub(super) other: Option<Manifest>,
 }
 
-/// Whether a family is one of these.
-pub(super) fn known(family: &str) -> bool {
-    closed::FAMILIES.contains(&family)
-        || contrast::FAMILIES.contains(&family)
-        || regional::FAMILIES.contains(&family)
-        || [dino::FAMILY, owl::FAMILY, llava::FAMILY].contains(&family)
-}
-
-/// Opens the model of a manifest whose family is known here; another model it needs is looked for in `folders` too. It
+/// Opens the model of a manifest; another model it needs is looked for in `folders` too. It
 /// has been shown a picture: what would fail on the first frame has failed.
-pub(super) fn open(manifest: &Manifest, folders: &[PathBuf], open: &mut Open<'_>) -> Result<Opened, GroundError> {
-    let (mut model, method, other): (Box<dyn Finder>, _, _) = match manifest.family.as_str() {
-        family if contrast::FAMILIES.contains(&family) => {
+pub(super) fn open(
+    head: Head,
+    manifest: &Manifest,
+    folders: &[PathBuf],
+    open: &mut Open<'_>,
+) -> Result<Opened, GroundError> {
+    let (mut model, method, other): (Box<dyn Finder>, _, _) = match head {
+        Head::Contrast => {
             let (model, other) = Contrast::open(manifest, folders, open)?;
             (Box::new(model), Method::Retrieve, Some(other))
         }
-        family if regional::FAMILIES.contains(&family) => {
+        Head::Regional => {
             let (model, other) = Regional::open(manifest, folders, open)?;
             (Box::new(model), Method::Retrieve, Some(other))
         }
-        dino::FAMILY => (Box::new(Dino::open(manifest, open)?), Method::Detector, None),
-        llava::FAMILY => (Box::new(Llava::open(manifest, open)?), Method::Detector, None),
-        owl::FAMILY => (Box::new(Owl::open(manifest, open)?), Method::Detector, None),
-        _ => (Box::new(Closed::open(manifest, open)?), Method::Detector, None),
+        Head::Dino => (Box::new(Dino::open(manifest, open)?), Method::Detector, None),
+        Head::Llava => (Box::new(Llava::open(manifest, open)?), Method::Detector, None),
+        Head::Owl => (Box::new(Owl::open(manifest, open)?), Method::Detector, None),
+        Head::Closed => (Box::new(Closed::open(manifest, open)?), Method::Detector, None),
     };
     let size = Size::new(64, 64);
     model.warm_up(&Rgb { size, data: vec![128; size.area() * 3].into() })?;

@@ -16,14 +16,7 @@ use super::{
     heads, library_path,
     manifest::Manifest,
     methods::{regions::Bar, together::Bars, written::Writer, zoom::Zoom},
-    models::{
-        self,
-        florence::{self, Florence},
-        nano::{self, Nano},
-        paligemma::{self, PaliGemma},
-        qwen::{self, Qwen},
-        trial,
-    },
+    models::{Family, florence::Florence, nano::Nano, paligemma::PaliGemma, qwen::Qwen, trial},
     router::{Able, Built, Finding, Router, Searching, Together, Writing},
     seeing::{self, Seeing},
 };
@@ -137,35 +130,35 @@ impl Opening {
             };
             Ok(meter.count(lanes))
         };
-        match manifest.family.as_str() {
-            nano::FAMILY => {
+        match Family::of(&manifest.family) {
+            Some(Family::Nano) => {
                 let mut model = Nano::open(manifest, &mut open)?;
                 model.warm_up(first)?;
                 let (bars, zoom) = (bars(manifest)?, zoom.another());
                 let model = Together { model, bars, canvases: manifest.canvases(), zoom };
                 Ok(Opened::one(model, manifest.methods.clone()))
             }
-            qwen::QWEN2 | qwen::QWEN2_5 | qwen::QWEN3 => {
+            Some(Family::Qwen) => {
                 let methods = among(manifest, &[Method::Coords, Method::Zoom])?;
                 let model = tried(Qwen::open(manifest, &mut open)?)?;
                 Ok(Opened::one(Searching { model, zoom: zoom.another() }, methods))
             }
-            florence::FAMILY => {
+            Some(Family::Florence) => {
                 let methods = among(manifest, &[Method::Bins])?;
                 Ok(Opened::one(Writing(tried(Florence::open(manifest, &mut open)?)?), methods))
             }
-            paligemma::FAMILY => {
+            Some(Family::PaliGemma) => {
                 let methods = among(manifest, &[Method::Bins])?;
                 Ok(Opened::one(Writing(tried(PaliGemma::open(manifest, &mut open)?)?), methods))
             }
-            family if heads::known(family) => {
-                let heads::Opened { model, method, least, other } = heads::open(manifest, folders, &mut open)?;
+            Some(Family::Head(head)) => {
+                let heads::Opened { model, method, least, other } = heads::open(head, manifest, folders, &mut open)?;
                 let (at_once, methods) = (model.at_once(), among(manifest, &[method])?);
                 Ok(Opened { model: Box::new(Finding { model, least }), methods, at_once, other })
             }
-            family => {
-                let (manifest, family) = (manifest.path(), family.to_owned());
-                Err(GroundError::Family { manifest, family, known: models::families() })
+            None => {
+                let (manifest, family) = (manifest.path(), manifest.family.clone());
+                Err(GroundError::Family { manifest, family, known: Family::names() })
             }
         }
     }
@@ -201,7 +194,7 @@ fn configured(config: &ModelConfig, folders: &[PathBuf]) -> Result<Manifest, Gro
                 "the family {} is not shown regions to choose among; take model.selection out of the configuration",
                 manifest.family
             );
-            return Err(GroundError::Unfit { manifest: manifest.path(), reason });
+            return Err(GroundError::unfit(&manifest, reason));
         };
         regions.selection = selection;
     }
@@ -222,17 +215,17 @@ fn among(manifest: &Manifest, methods: &[Method]) -> Result<Vec<Method>, GroundE
     }
     let known: Vec<_> = methods.iter().map(|method| method.name()).collect();
     let reason = format!("methods: the family {} can do: {}; name it", manifest.family, known.join(", "));
-    Err(GroundError::Unfit { manifest: manifest.path(), reason })
+    Err(GroundError::unfit(manifest, reason))
 }
 
 fn bars(manifest: &Manifest) -> Result<Bars, GroundError> {
     let Some(scores) = &manifest.scores else {
         let reason = format!("the family {} needs the table [scores]", manifest.family);
-        return Err(GroundError::Unfit { manifest: manifest.path(), reason });
+        return Err(GroundError::unfit(manifest, reason));
     };
     if let Some(variance) = scores.soft_nms.filter(|variance| !(variance.is_finite() && *variance > 0.0)) {
         let reason = format!("scores.soft_nms: is {variance}; it should be above 0, or left out");
-        return Err(GroundError::Unfit { manifest: manifest.path(), reason });
+        return Err(GroundError::unfit(manifest, reason));
     }
     let retrieve = Bar {
         objectness: scores.objectness,

@@ -91,12 +91,12 @@ pub(super) fn manifest(config: &ModelConfig, folders: &[PathBuf]) -> Result<Mani
             manifest.family,
             manifest.input.fit.name()
         );
-        return Err(GroundError::Unfit { manifest: manifest.path(), reason });
+        return Err(GroundError::unfit(&manifest, reason));
     }
     if config.provider == Provider::Tensorrt {
         if file(&manifest).is_none() {
             let reason = "TensorRT takes graphs that see every picture at one size, and this model has none; use provider = \"cuda\"";
-            return Err(GroundError::Unfit { manifest: manifest.path(), reason: reason.to_owned() });
+            return Err(GroundError::unfit(&manifest, reason));
         }
         // For every number of pictures that come together it would build the graph anew, minutes in the midst of service.
         manifest.limits.max_batch = 1;
@@ -118,7 +118,7 @@ fn detail(wanted: f32, manifest: &Manifest) -> Result<Option<f32>, GroundError> 
         let reason = format!(
             "detail (model.detail, --detail): {wanted} is for models that list `shapes` under `[input]`, as nano does; use 1"
         );
-        return Err(GroundError::Unfit { manifest: manifest.path(), reason });
+        return Err(GroundError::unfit(manifest, reason));
     }
     Ok(Some(wanted))
 }

@@ -83,7 +83,7 @@ fn expected(family: &str, dir: &std::path::Path, tokens: &[u32], size: Size) -> 
     let text = tokenizer.decode(&answer, false).unwrap();
     println!("{family}: {text:?}");
     let mut codec: Box<dyn Codec> = match family {
-        "florence-2" => Box::new(florence::Florence::new(florence::Task::PhraseGrounding)),
+        "florence-2" => Box::new(florence::Florence::default()),
         "paligemma" => Box::new(paligemma::PaliGemma::default()),
         // Random weights write no JSON.
         _ => return Vec::new(),

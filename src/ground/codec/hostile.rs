@@ -4,11 +4,11 @@ use proptest::prelude::*;
 
 use super::{
     Codec, RawBox,
-    florence::{self, Florence, Task},
+    florence::{self, Florence},
     ofa::{self, Ofa},
     paligemma::{self, PaliGemma},
     qwen_box::{self, Dialect, QwenBox},
-    qwen_json::{self, QwenJson, Reasoning, Unit},
+    qwen_json::{self, QwenJson, Unit},
     regions::{self, Regions},
 };
 use crate::types::Size;
@@ -20,14 +20,10 @@ fn all() -> Vec<Box<dyn Codec>> {
     vec![
         Box::new(QwenBox::new(Dialect::QwenVl)),
         Box::new(QwenBox::new(Dialect::Qwen2Vl)),
-        Box::new(QwenJson::new(PIXELS, Reasoning::None)),
-        Box::new(QwenJson::new(Unit::Thousandths, Reasoning::Expected)),
+        Box::new(QwenJson::new(PIXELS)),
+        Box::new(QwenJson::new(Unit::Thousandths)),
         Box::new(Ofa::new(ofa::Scale::default())),
-        Box::new(Florence::new(Task::ObjectDetection)),
-        Box::new(Florence::new(Task::RegionProposal)),
-        Box::new(Florence::new(Task::PhraseGrounding)),
-        Box::new(Florence::new(Task::OpenVocabulary)),
-        Box::new(Florence::new(Task::ReferringSegmentation)),
+        Box::new(Florence::default()),
         Box::new(PaliGemma::default()),
         Box::new(Regions::new(regions::Dialect::Fo1, offered())),
         Box::new(Regions::new(regions::Dialect::VlxSeek, offered())),
@@ -100,11 +96,9 @@ fn a_box_is_out_as_soon_as_its_text_is_complete() {
             let whole = qwen_json::encode(unit, &[("thing", one)]);
             whole[whole.find('{').unwrap()..=whole.rfind('}').unwrap()].to_owned()
         };
-        written.push((Box::new(QwenJson::new(unit, Reasoning::None)), Box::new(object)));
+        written.push((Box::new(QwenJson::new(unit)), Box::new(object)));
     }
-    for task in [Task::ObjectDetection, Task::PhraseGrounding, Task::OpenVocabulary] {
-        written.push((Box::new(Florence::new(task)), Box::new(|one| florence::encode("thing", &[one]))));
-    }
+    written.push((Box::new(Florence::default()), Box::new(|one| florence::encode("thing", &[one]))));
     for (mut codec, text) in written {
         for one in [[0.1, 0.2, 0.3, 0.4], [0.5, 0.2, 0.7, 0.4]] {
             let text = text(one);
@@ -186,10 +180,10 @@ proptest! {
         }
         for unit in [PIXELS, Unit::Thousandths] {
             let text = around(&|i, b| qwen_json::encode(unit, &[(&format!("thing {i}"), b)]));
-            check(&mut QwenJson::new(unit, Reasoning::None), &text)?;
+            check(&mut QwenJson::new(unit), &text)?;
         }
         check(&mut Ofa::new(ofa::Scale::default()), &around(&|_, b| ofa::encode(ofa::Scale::default(), b)))?;
-        check(&mut Florence::new(Task::ObjectDetection), &around(&|_, b| florence::encode("thing", &[b])))?;
+        check(&mut Florence::default(), &around(&|_, b| florence::encode("car", &[b])))?;
         check(&mut PaliGemma::default(), &around(&|_, b| paligemma::encode(&[("thing", b)]) + " ; "))?;
     }
 }

@@ -45,6 +45,7 @@ pub mod placement;
 pub mod qwen_box;
 pub mod qwen_json;
 pub mod regions;
+pub mod softmax;
 mod tags;
 mod tally;
 

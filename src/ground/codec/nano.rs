@@ -12,7 +12,7 @@
 
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
-use super::{RawBox, checked, quantised};
+use super::{RawBox, checked, softmax::best};
 
 /// Location tokens on either side of the frame.
 pub const BINS: usize = 256;
@@ -98,22 +98,6 @@ impl Answers {
     pub fn begin(&self, form: Form) -> usize {
         self.begin[usize::from(form == Form::Bins)]
     }
-
-    /// The tokens after `<box>` that stand for a box in fractions of the frame.
-    pub fn spell(&self, form: Form, fractions: [f32; 4]) -> Vec<usize> {
-        match form {
-            Form::Coords => {
-                let thousandths = fractions.map(|f| quantised(f, 1000.0, 999) as usize);
-                let digits = thousandths.iter().flat_map(|v| [v / 100, v / 10 % 10, v % 10]);
-                digits.map(|digit| self.digits[digit]).collect()
-            }
-            Form::Bins => {
-                // The bin that holds it, not the nearest bin's edge.
-                let bin = |f: f32| super::clamped((f64::from(f) * BINS as f64).floor(), 255) as usize;
-                fractions.map(|f| self.bins[bin(f)]).to_vec()
-            }
-        }
-    }
 }
 
 /// Reads one answer, token by token, after its first.
@@ -168,13 +152,7 @@ impl Reader {
     pub fn choose(&self, logits: &[f32]) -> Option<(usize, f32)> {
         let legal = self.legal();
         let values: Vec<f32> = legal.iter().map(|id| logits.get(*id).copied()).collect::<Option<_>>()?;
-        if values.iter().any(|value| value.is_nan()) {
-            return None;
-        }
-        // Of equals the first.
-        let at = (0..values.len()).reduce(|best, at| if values[at] > values[best] { at } else { best })?;
-        let sum: f32 = values.iter().map(|value| (value - values[at]).exp()).sum();
-        values[at].is_finite().then(|| (legal[at], 1.0 / sum))
+        best(&values).map(|(at, probability)| (legal[at], probability))
     }
 
     /// Takes the next token, which the model gave `probability`; returns the box that it completed. Boxes that are empty
@@ -243,7 +221,10 @@ fn place(form: Form, values: &[usize]) -> [f64; 4] {
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{
+        super::{clamped, quantised},
+        *,
+    };
 
     fn ids() -> HashMap<String, i64> {
         let names = ["<pad>", "<coords>", "<bins>", "<box>", "<end>"].map(str::to_owned).into_iter();
@@ -253,6 +234,15 @@ mod tests {
 
     fn answers() -> Arc<Answers> {
         Arc::new(Answers::new(&ids()).unwrap())
+    }
+
+    /// The tokens after `<box>` that stand for a box in fractions of the frame.
+    fn spell(form: Form, fractions: [f32; 4]) -> Vec<usize> {
+        match form {
+            Form::Coords => digits(&fractions.map(|f| format!("{:03}", quantised(f, 1000.0, 999))).concat()),
+            // The bin that holds it, not the nearest bin's edge.
+            Form::Bins => fractions.map(|f| 15 + clamped((f64::from(f) * BINS as f64).floor(), 255) as usize).to_vec(),
+        }
     }
 
     const NEXT: usize = 3;
@@ -344,12 +334,11 @@ mod tests {
         fn what_is_written_is_read_back(
             form in forms(), boxes in proptest::collection::vec((0.0f32..0.8, 0.0f32..0.8, 0.01f32..0.199, 0.01f32..0.199), 0..10),
         ) {
-            let answers = answers();
             let mut places: Vec<_> = boxes.iter().map(|(x, y, w, h)| [*x, *y, x + w, y + h]).collect();
             // Those that are written alike are one.
             let mut spelled = std::collections::HashSet::new();
-            places.retain(|place| spelled.insert(answers.spell(form, *place)));
-            let tokens = places.iter().flat_map(|place| [vec![NEXT], answers.spell(form, *place)].concat());
+            places.retain(|place| spelled.insert(spell(form, *place)));
+            let tokens = places.iter().flat_map(|place| [vec![NEXT], spell(form, *place)].concat());
             let tokens: Vec<_> = tokens.chain([END]).collect();
             let (found, reader) = read(form, &tokens);
             prop_assert!(reader.is_over());

@@ -7,7 +7,7 @@
 //!
 //! What models really write is read as far as it is complete: objects anywhere in the text, in either kind of
 //! quotes, up to the one that was cut off. A list of more or fewer than four numbers is skipped, an exact repetition of
-//! an earlier box is dropped, and with [`Reasoning::Expected`] nothing counts before `</think>`.
+//! an earlier box is dropped, and nothing counts between `<think>` and `</think>`.
 
 use super::{
     Automaton, RawBox, Stream, checked, clamped,
@@ -79,25 +79,16 @@ impl Unit {
     }
 }
 
-/// Whether the model thinks aloud first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reasoning {
-    /// The answer starts at once; a `<think>` that comes all the same is skipped to its end.
-    None,
-    /// The chat template has opened `<think>`: nothing counts before `</think>`.
-    Expected,
-}
-
 /// Reads one answer of Qwen2.5-VL or Qwen3-VL.
 pub type QwenJson = Stream<JsonBoxes>;
 
 impl QwenJson {
     /// A codec for an image whose numbers are in `unit`.
-    pub fn new(unit: Unit, reasoning: Reasoning) -> Self {
+    pub fn new(unit: Unit) -> Self {
         Stream::over(JsonBoxes {
             unit,
             objects: Objects::new("bbox_2d", "label"),
-            thinking: reasoning == Reasoning::Expected,
+            thinking: false,
             recent: String::new(),
             seen: Vec::new(),
         })
@@ -188,15 +179,15 @@ mod tests {
 
     use super::{super::Codec, *};
 
-    fn read(unit: Unit, reasoning: Reasoning, text: &str) -> Vec<RawBox> {
-        let mut codec = QwenJson::new(unit, reasoning);
+    fn read(unit: Unit, text: &str) -> Vec<RawBox> {
+        let mut codec = QwenJson::new(unit);
         let mut out = codec.push(text, None);
         out.extend(codec.finish());
         out
     }
 
     fn thousandths(text: &str) -> Vec<(String, [f32; 4])> {
-        let boxes = read(Unit::Thousandths, Reasoning::None, text);
+        let boxes = read(Unit::Thousandths, text);
         boxes.into_iter().map(|b| (b.label, b.fractions.map(|f| (f * 1000.0).round()))).collect()
     }
 
@@ -229,7 +220,7 @@ mod tests {
         let text = r#"```json
 [{"bbox_2d": [280, 0, 560, 224], "label": "Cat"}]
 ```"#;
-        let pixels = read(Unit::Pixels(Size::new(1120, 448)), Reasoning::None, text);
+        let pixels = read(Unit::Pixels(Size::new(1120, 448)), text);
         assert_eq!(pixels, [RawBox { label: "cat".into(), fractions: [0.25, 0.0, 0.5, 0.5], score: None }]);
         assert_eq!(thousandths(text), [("cat".into(), [280.0, 0.0, 560.0, 224.0])]);
     }
@@ -262,20 +253,20 @@ mod tests {
         assert_eq!(thousandths(r#"{"bbox_2d": [1100, 0, 1200, 50]}"#), []);
         assert_eq!(thousandths(r#"{"bbox_2d": [5, 5, 5, 50]}"#), []);
         let nowhere = r#"{"bbox_2d": [1, 2, 3, 4]}"#;
-        assert_eq!(read(Unit::Pixels(Size::new(0, 0)), Reasoning::None, nowhere), []);
+        assert_eq!(read(Unit::Pixels(Size::new(0, 0)), nowhere), []);
     }
 
     #[test]
     fn a_thinking_model_is_heard_when_it_has_thought() {
         let object = r#"{"bbox_2d": [1, 2, 3, 4], "label": "a"}"#;
-        assert_eq!(read(Unit::Thousandths, Reasoning::Expected, object), []);
-        let text = format!("{{ maybe {object} <b></think>{object}");
-        assert_eq!(read(Unit::Thousandths, Reasoning::Expected, &text).len(), 1);
+        assert_eq!(thousandths(&format!("<think>{object}")), []);
+        let text = format!("<think>{{ maybe {object} <b></think>{object}");
+        assert_eq!(thousandths(&text).len(), 1);
     }
 
     #[test]
     fn a_box_comes_out_with_its_closing_brace_and_the_score_of_its_numbers() {
-        let mut codec = QwenJson::new(Unit::Thousandths, Reasoning::None);
+        let mut codec = QwenJson::new(Unit::Thousandths);
         for (piece, prob) in [("[{\"", 0.1), ("bbox_2d", 0.1), ("\": [", 0.1), ("1", 0.9), (",", 0.1), (" 2", 0.4)] {
             assert_eq!(codec.push(piece, Some(prob)), []);
         }
@@ -296,7 +287,7 @@ mod tests {
             for unit in [Unit::Thousandths, Unit::Pixels(Size::new(gw * 28, gh * 28))] {
                 let given: Vec<_> =
                     boxes.iter().map(|(l, x, y, w, h)| (l.as_str(), [*x, *y, x + w, y + h])).collect();
-                let got = read(unit, Reasoning::None, &encode(unit, &given));
+                let got = read(unit, &encode(unit, &given));
                 prop_assert_eq!(got.len(), given.len());
                 let (w, h) = unit.whole();
                 for (raw, (label, fractions)) in got.iter().zip(&given) {

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::{
     Codec, RawBox, clamped,
-    florence::{self, Florence, Task},
+    florence::{self, Florence},
     paligemma::PaliGemma,
 };
 
@@ -23,8 +23,6 @@ struct Quantised(f32, f32, [f32; 4], [u32; 4]);
 
 #[derive(Deserialize)]
 struct Parsed {
-    #[serde(default)]
-    task: String,
     text: String,
     boxes: Vec<Named>,
 }
@@ -42,16 +40,9 @@ fn read(codec: &mut dyn Codec, text: &str, bins: f32, half: f32) -> Vec<Named> {
 #[test]
 fn florence_answers_read_as_transformers_reads_them() {
     let fixture: Fixture = serde_json::from_str(include_str!("../../../tests/data/codec/florence.json")).unwrap();
-    assert!(fixture.parsed.iter().map(|p| p.boxes.len()).sum::<usize>() > 100);
-    for Parsed { task, text, boxes } in fixture.parsed {
-        let task = match task.as_str() {
-            "od" => Task::ObjectDetection,
-            "proposal" => Task::RegionProposal,
-            "phrase" => Task::PhraseGrounding,
-            "open" => Task::OpenVocabulary,
-            _ => Task::ReferringSegmentation,
-        };
-        assert_eq!(read(&mut Florence::new(task), &text, 1000.0, 0.5), boxes, "{task:?} {text}");
+    assert!(fixture.parsed.iter().map(|p| p.boxes.len()).sum::<usize>() > 20);
+    for Parsed { text, boxes } in fixture.parsed {
+        assert_eq!(read(&mut Florence::default(), &text, 1000.0, 0.5), boxes, "{text}");
     }
 }
 
@@ -76,7 +67,7 @@ fn the_banned_phrases_are_those_of_transformers() {
 fn paligemma_answers_read_as_its_authors_read_them() {
     let cases: Vec<Parsed> = serde_json::from_str(include_str!("../../../tests/data/codec/paligemma.json")).unwrap();
     assert!(cases.iter().map(|p| p.boxes.len()).sum::<usize>() > 30);
-    for Parsed { text, boxes, .. } in cases {
+    for Parsed { text, boxes } in cases {
         assert_eq!(read(&mut PaliGemma::default(), &text, 1024.0, 0.0), boxes, "{text}");
     }
 }

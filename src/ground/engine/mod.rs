@@ -1,15 +1,16 @@
 //! Run tensors: named tensors in, named tensors out. What the tensors mean is the models' business.
 
-use std::{any::Any, fmt, path::PathBuf, sync::Arc};
-
-use super::{Provider, error::places};
+use std::{any::Any, fmt, sync::Arc};
 
 mod arrange;
 mod compute;
+mod error;
 pub mod lanes;
 pub mod library;
 pub mod local;
 pub mod resizable;
+
+pub use error::EngineError;
 
 /// A tensor's numbers, in row-major order.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +37,16 @@ pub struct Tensor {
 }
 
 impl Tensor {
+    /// One of floats.
+    pub fn f32s(shape: &[usize], data: Vec<f32>) -> Self {
+        Self { shape: shape.to_vec(), data: Data::F32(data) }
+    }
+
+    /// One of 64-bit integers.
+    pub fn i64s(shape: &[usize], data: Vec<i64>) -> Self {
+        Self { shape: shape.to_vec(), data: Data::I64(data) }
+    }
+
     /// The element type.
     pub fn element(&self) -> Element {
         match self.data {
@@ -114,11 +125,20 @@ impl Port {
     /// Whether this declared port can serve where `wanted` is expected. An axis that must be free has to be free;
     /// an axis of known length may be declared free. Half precision serves for single.
     pub fn serves(&self, wanted: &Self) -> bool {
-        let axis = |(have, want): (&Option<usize>, &Option<usize>)| have.is_none() || have == want;
         self.name == wanted.name
             && (self.element == wanted.element || (self.element == Element::F16 && wanted.element == Element::F32))
-            && self.shape.len() == wanted.shape.len()
-            && self.shape.iter().zip(&wanted.shape).all(axis)
+            && self.has_shape(&wanted.shape)
+    }
+
+    /// Whether it may have this shape: each axis is as long, or free. One that must be free is `None`.
+    pub fn has_shape(&self, wanted: &[Option<usize>]) -> bool {
+        self.shape.len() == wanted.len() && self.ends_in(wanted)
+    }
+
+    /// The same of its last axes.
+    pub fn ends_in(&self, wanted: &[Option<usize>]) -> bool {
+        let axis = |(have, want): (&Option<usize>, &Option<usize>)| have.is_none() || have == want;
+        self.shape.len() >= wanted.len() && self.shape.iter().rev().zip(wanted.iter().rev()).all(axis)
     }
 }
 
@@ -143,6 +163,28 @@ impl Outputs {
     pub fn take(&mut self, name: &str) -> Option<Tensor> {
         let at = self.0.iter().position(|(n, _)| **n == *name)?;
         Some(self.0.swap_remove(at).1)
+    }
+
+    /// Takes the output `name`, floats of a known shape; otherwise says what came.
+    pub fn take_f32(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, String> {
+        self.take_f32_if(name, shape, |found| found == shape)
+    }
+
+    /// The same where a batch of one may be around it.
+    pub fn take_only_f32(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, String> {
+        self.take_f32_if(name, shape, |found| found == shape || (found.first() == Some(&1) && found[1..] == *shape))
+    }
+
+    fn take_f32_if(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        fits: impl Fn(&[usize]) -> bool,
+    ) -> Result<Vec<f32>, String> {
+        let output = self.take(name);
+        let found = output.as_ref().map_or("nothing".to_owned(), |t| format!("{}{:?}", t.element(), t.shape));
+        let data = output.filter(|t| fits(&t.shape)).and_then(Tensor::into_f32);
+        data.ok_or_else(|| format!("its output `{name}` should be f32{shape:?} and is {found}"))
     }
 }
 
@@ -218,6 +260,26 @@ pub trait Engine: Send {
     fn failed(&self, reason: String) -> EngineError {
         EngineError::Run { file: self.file().to_owned(), reason }
     }
+    /// The input of this name.
+    fn input(&self, name: &str) -> Option<&Port> {
+        self.inputs().iter().find(|port| port.name == name)
+    }
+    /// The output of this name.
+    fn output(&self, name: &str) -> Option<&Port> {
+        self.outputs().iter().find(|port| port.name == name)
+    }
+    /// An error that names the file and says what of its ports, `inputs` or `outputs`, should be otherwise.
+    fn wrong_ports(&self, what: &'static str, expected: String, found: String) -> EngineError {
+        EngineError::Ports { file: self.file().to_owned(), what, expected, found }
+    }
+    /// The same of all its inputs.
+    fn wrong_inputs(&self, expected: String) -> EngineError {
+        self.wrong_ports("inputs", expected, listed(self.inputs()))
+    }
+    /// The same of all its outputs.
+    fn wrong_outputs(&self, expected: String) -> EngineError {
+        self.wrong_ports("outputs", expected, listed(self.outputs()))
+    }
     /// Runs it once. Inputs are borrowed for the time of the run and not copied.
     fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Outputs, EngineError>;
     /// Runs that it does at once in [`Engine::run_each`].
@@ -245,15 +307,13 @@ pub fn listed(ports: &[Port]) -> String {
 /// Checks that an opened file has exactly the wanted inputs, and at least the wanted outputs.
 pub fn check_ports(engine: &dyn Engine, inputs: &[Port], outputs: &[Port]) -> Result<(), EngineError> {
     let found = |have: &[Port], want: &Port| have.iter().any(|p| p.serves(want));
-    let problem = if inputs.len() != engine.inputs().len() || !inputs.iter().all(|w| found(engine.inputs(), w)) {
-        ("inputs", listed(inputs), listed(engine.inputs()))
-    } else if !outputs.iter().all(|w| found(engine.outputs(), w)) {
-        ("outputs", listed(outputs), listed(engine.outputs()))
-    } else {
-        return Ok(());
-    };
-    let (what, expected, found) = problem;
-    Err(EngineError::Ports { file: engine.file().to_owned(), what, expected, found })
+    if inputs.len() != engine.inputs().len() || !inputs.iter().all(|w| found(engine.inputs(), w)) {
+        return Err(engine.wrong_inputs(listed(inputs)));
+    }
+    if !outputs.iter().all(|w| found(engine.outputs(), w)) {
+        return Err(engine.wrong_outputs(listed(outputs)));
+    }
+    Ok(())
 }
 
 /// Runs an engine and takes one `f32` output of a known shape out of every name, in the order asked.
@@ -265,96 +325,7 @@ pub fn run_f32<const N: usize>(
     let mut outputs = engine.run(inputs)?;
     let mut taken = [const { Vec::new() }; N];
     for (slot, (name, shape)) in taken.iter_mut().zip(wanted) {
-        let output = outputs.take(name);
-        let found = output.as_ref().map_or("nothing".to_owned(), |t| format!("{}{:?}", t.element(), t.shape));
-        *slot = output
-            .filter(|t| t.shape == shape)
-            .and_then(Tensor::into_f32)
-            .ok_or_else(|| engine.failed(format!("its output `{name}` should be f32{shape:?} and is {found}")))?;
+        *slot = outputs.take_f32(name, shape).map_err(|reason| engine.failed(reason))?;
     }
     Ok(taken)
-}
-
-/// Why an engine could not be opened or run.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    /// No ONNX Runtime was found.
-    #[error(
-        "the ONNX Runtime library was not found; looked at {}. `make setup` fetches it into .runtime, or take \
-         libonnxruntime.so out of the `onnxruntime` wheel from PyPI and set model.library to it",
-        places(.looked)
-    )]
-    NoLibrary {
-        /// Every file and folder that was looked at, in order.
-        looked: Vec<PathBuf>,
-    },
-    /// The library that was found cannot be used.
-    #[error(
-        "{}: not a usable ONNX Runtime library: {reason}. groundd needs version 1.{} or later: `make setup` fetches \
-         one, or take it out of the `onnxruntime` wheel from PyPI", .path.display(), local::API_LEVEL
-    )]
-    BadLibrary {
-        /// The library.
-        path: PathBuf,
-        /// What the loader said.
-        reason: String,
-    },
-    /// Another ONNX Runtime is in use; a process can hold only one.
-    #[error(
-        "model.library is {}, but this process already runs {}; restart groundd to change it",
-        .wanted.display(), .loaded.display()
-    )]
-    OtherLibrary {
-        /// The one that is asked for now.
-        wanted: PathBuf,
-        /// The one in use.
-        loaded: PathBuf,
-    },
-    /// The execution provider is not there. It is never replaced by another.
-    #[error(
-        "model.provider is `{}`, but {} cannot provide it on device {device}: {reason}. Install the library of the \
-         `onnxruntime-gpu` wheel and the NVIDIA driver, CUDA and cuDNN it asks for, or set model.provider = \"cpu\"",
-        .provider.name(), .library.display()
-    )]
-    Provider {
-        /// What was asked for.
-        provider: Provider,
-        /// On which device.
-        device: u32,
-        /// The runtime that was asked.
-        library: PathBuf,
-        /// What it said.
-        reason: String,
-    },
-    /// The runtime could not open the file.
-    #[error("{}: ONNX Runtime cannot open it: {reason}", .file.display())]
-    Open {
-        /// The model file.
-        file: PathBuf,
-        /// What the runtime said.
-        reason: String,
-    },
-    /// The file has other inputs or outputs than its role asks for.
-    #[error(
-        "{}: its {what} should be {expected}, and are {found}; the file or the manifest's numbers are not of this \
-         family", .file.display()
-    )]
-    Ports {
-        /// The model file.
-        file: PathBuf,
-        /// `inputs` or `outputs`.
-        what: &'static str,
-        /// What the family's code needs.
-        expected: String,
-        /// What the file declares.
-        found: String,
-    },
-    /// A run failed.
-    #[error("{}: the run failed: {reason}", .file.display())]
-    Run {
-        /// The model file.
-        file: PathBuf,
-        /// What the runtime said.
-        reason: String,
-    },
 }

@@ -2,7 +2,7 @@
 
 use super::regions::Pick;
 use crate::{
-    ground::GroundError,
+    ground::{GroundError, codec::Placement},
     types::{BBox, Rgb, overlap},
 };
 
@@ -76,6 +76,14 @@ pub fn suppress(mut candidates: Vec<Candidate>, iou: f32, most: usize) -> Vec<Ca
         }
     }
     kept
+}
+
+/// The candidates, in fractions of an image in which a picture lies so, with a score of at least `least`, suppressed by `iou`: as
+/// matches in the picture, best first.
+pub fn picks(candidates: Vec<Candidate>, least: f32, iou: f32, placement: &Placement) -> Vec<Pick> {
+    let sure = candidates.into_iter().filter(|candidate| candidate.score >= least).collect();
+    let pick = |c: &Candidate| Some(Pick { bbox: placement.to_picture(c.corners)?, score: c.score });
+    suppress(sure, iou, usize::MAX).iter().filter_map(pick).collect()
 }
 
 #[cfg(test)]

@@ -3,9 +3,12 @@
 //! Answers take the best token each time, and its probability. They end with an end token, with a cap, or with the
 //! [`Guard`] that sees a model going round in circles; a row that is over drops out, and the others go on without it.
 
+use std::sync::Arc;
+
 use super::{
+    Open,
     decoder::Decoder,
-    need,
+    need, not_numbers,
     plan::{self, Rows},
     speech::Talk,
     tokens::Vocabulary,
@@ -15,6 +18,7 @@ use crate::ground::{
     codec::{
         Codec, RawBox,
         guard::{Caps, Guard},
+        softmax::best,
     },
     manifest::Manifest,
     methods::written::Located,
@@ -72,6 +76,109 @@ impl<S: FnMut(u32) -> String> Speaker<S> {
     }
 }
 
+/// What writes a model's answers.
+pub(super) struct Pen {
+    pub(super) decoder: Decoder,
+    pub(super) vocabulary: Arc<Vocabulary>,
+    pub(super) rules: Rules,
+    pub(super) choir: Choir,
+}
+
+impl Pen {
+    /// Opens the language model of a manifest, whose words these are.
+    pub(super) fn open(manifest: &Manifest, words: Vocabulary, open: &mut Open<'_>) -> Result<Self, GroundError> {
+        let rules = Rules::of(manifest)?;
+        let decoder = Decoder::open(manifest, open)?;
+        Ok(Self { decoder, vocabulary: Arc::new(words), rules, choir: Choir::of(manifest) })
+    }
+
+    /// Lets the model give all the answers, and reads the boxes out of what it says. An answer whose numbers are wrong drops out,
+    /// and the others go on without it.
+    pub(super) fn all(&mut self, talks: Vec<(Talk, Box<dyn Codec>)>) -> Result<Vec<Located>, GroundError> {
+        let Self { decoder, vocabulary, rules, .. } = self;
+        let (talks, codecs): (Vec<_>, Vec<_>) = talks.into_iter().unzip();
+        let mut talk = Talk::join(decoder, talks)?;
+        let speaker = |(row, codec)| {
+            let guard = rules.guard(talk.place(row), rules.caps.tokens);
+            Speaker { guard, speech: vocabulary.speech(), codec, boxes: Vec::new(), failed: None }
+        };
+        let mut speakers: Vec<_> = codecs.into_iter().enumerate().map(speaker).collect();
+        // Who speaks in each row.
+        let mut going: Vec<usize> = (0..speakers.len()).collect();
+        loop {
+            let (mut rows, mut tokens) = (Vec::new(), Vec::new());
+            for (row, at) in going.iter().enumerate() {
+                let (token, probability) = match told(decoder, talk.next(row)) {
+                    Ok(best) => best,
+                    Err(error) => {
+                        speakers[*at].failed = Some(error);
+                        continue;
+                    }
+                };
+                if rules.end.contains(&token) {
+                    continue;
+                }
+                decoder.wrote();
+                if speakers[*at].goes_on_after(token, probability) {
+                    rows.push(row);
+                    tokens.push(token);
+                }
+            }
+            if rows.is_empty() {
+                break;
+            }
+            if rows.len() < going.len() {
+                talk.pick(decoder, &rows)?;
+                going = rows.iter().map(|row| going[*row]).collect();
+            }
+            talk.say(decoder, &tokens)?;
+        }
+        let finish = |mut speaker: Speaker<_>| {
+            if let Some(error) = speaker.failed {
+                return Err(error);
+            }
+            speaker.boxes.extend(speaker.codec.finish());
+            Ok(speaker.boxes)
+        };
+        Ok(speakers.into_iter().map(finish).collect())
+    }
+
+    /// Lets the model say up to `most` tokens in words.
+    pub(super) fn words(&mut self, mut talk: Talk, most: usize) -> Result<String, GroundError> {
+        let Self { decoder, vocabulary, rules, .. } = self;
+        let mut guard = rules.guard(talk.place(0), most);
+        let (mut speech, mut said) = (vocabulary.speech(), String::new());
+        loop {
+            let (token, _) = told(decoder, talk.next(0))?;
+            if rules.end.contains(&token) {
+                return Ok(said);
+            }
+            decoder.wrote();
+            said.push_str(&speech(token));
+            if guard.token(token).is_some() {
+                return Ok(said);
+            }
+            talk.say(decoder, &[token])?;
+        }
+    }
+}
+
+/// What a model's pen writes to prompts of these lengths; `begin` begins the answer to one of them, and says how it is to be read.
+pub(super) fn locate<M>(
+    model: &mut M,
+    pen: fn(&mut M) -> &mut Pen,
+    lengths: &[usize],
+    begin: impl Fn(&mut M, usize) -> Result<(Talk, Box<dyn Codec>), GroundError>,
+) -> Result<Vec<Located>, GroundError> {
+    let mut choir = pen(model).choir;
+    let answers = choir.answer(lengths, |group| {
+        let talks = group.iter().map(|at| begin(model, *at)).collect::<Result<_, _>>()?;
+        pen(model).all(talks)
+    });
+    pen(model).choir = choir;
+    answers
+}
+
 /// How many answers are written side by side.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Choir {
@@ -118,117 +225,16 @@ impl Choir {
     }
 }
 
-/// Lets the model give all the answers, and reads the boxes out of what it says. An answer whose numbers are wrong drops out,
-/// and the others go on without it.
-pub(super) fn all(
-    decoder: &mut Decoder,
-    vocabulary: &Vocabulary,
-    rules: &Rules,
-    talks: Vec<(Talk, Box<dyn Codec>)>,
-) -> Result<Vec<Located>, GroundError> {
-    let (talks, codecs): (Vec<_>, Vec<_>) = talks.into_iter().unzip();
-    let mut talk = Talk::join(decoder, talks)?;
-    let speaker = |(row, codec)| {
-        let guard = rules.guard(talk.place(row), rules.caps.tokens);
-        Speaker { guard, speech: vocabulary.speech(), codec, boxes: Vec::new(), failed: None }
-    };
-    let mut speakers: Vec<_> = codecs.into_iter().enumerate().map(speaker).collect();
-    // Who speaks in each row.
-    let mut going: Vec<usize> = (0..speakers.len()).collect();
-    loop {
-        let (mut rows, mut tokens) = (Vec::new(), Vec::new());
-        for (row, at) in going.iter().enumerate() {
-            let (token, probability) = match told(decoder, talk.next(row)) {
-                Ok(best) => best,
-                Err(error) => {
-                    speakers[*at].failed = Some(error);
-                    continue;
-                }
-            };
-            if rules.end.contains(&token) {
-                continue;
-            }
-            decoder.wrote();
-            if speakers[*at].goes_on_after(token, probability) {
-                rows.push(row);
-                tokens.push(token);
-            }
-        }
-        if rows.is_empty() {
-            break;
-        }
-        if rows.len() < going.len() {
-            talk.pick(decoder, &rows)?;
-            going = rows.iter().map(|row| going[*row]).collect();
-        }
-        talk.say(decoder, &tokens)?;
-    }
-    let finish = |mut speaker: Speaker<_>| {
-        if let Some(error) = speaker.failed {
-            return Err(error);
-        }
-        speaker.boxes.extend(speaker.codec.finish());
-        Ok(speaker.boxes)
-    };
-    Ok(speakers.into_iter().map(finish).collect())
-}
-
-/// Lets the model say up to `most` tokens in words.
-pub(super) fn words(
-    decoder: &mut Decoder,
-    vocabulary: &Vocabulary,
-    rules: &Rules,
-    mut talk: Talk,
-    most: usize,
-) -> Result<String, GroundError> {
-    let mut guard = rules.guard(talk.place(0), most);
-    let (mut speech, mut said) = (vocabulary.speech(), String::new());
-    loop {
-        let (token, _) = told(decoder, talk.next(0))?;
-        if rules.end.contains(&token) {
-            return Ok(said);
-        }
-        decoder.wrote();
-        said.push_str(&speech(token));
-        if guard.token(token).is_some() {
-            return Ok(said);
-        }
-        talk.say(decoder, &[token])?;
-    }
-}
-
 /// The best token and its probability.
 pub(super) fn told(decoder: &Decoder, logits: &[f32]) -> Result<(u32, f32), GroundError> {
-    Ok(best(logits).ok_or_else(|| decoder.failed(crate::ground::models::not_numbers("logits")))?)
-}
-
-/// The best token and its probability; of equals the first. `None` if the best is not a number, or there is none.
-pub fn best(logits: &[f32]) -> Option<(u32, f32)> {
-    let (mut at, mut most) = (0, f32::NEG_INFINITY);
-    for (i, &logit) in (0..).zip(logits) {
-        if logit.is_nan() {
-            return None;
-        }
-        if logit > most {
-            (at, most) = (i, logit);
-        }
-    }
-    let sum: f32 = logits.iter().map(|logit| (logit - most).exp()).sum();
-    most.is_finite().then(|| (at, 1.0 / sum))
+    let (at, probability) = best(logits).ok_or_else(|| decoder.failed(not_numbers("logits")))?;
+    Ok((u32::try_from(at).unwrap_or(u32::MAX), probability))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ground::engine::EngineError;
-
-    #[test]
-    fn the_first_of_the_best_wins_with_its_softmax_probability() {
-        let (token, probability) = best(&[0.0, 2.0, f32::NEG_INFINITY, 2.0]).unwrap();
-        assert_eq!(token, 1);
-        assert!((probability - 2.0_f32.exp() / (1.0 + 2.0 * 2.0_f32.exp())).abs() < 1e-6);
-        assert!(best(&[1e30, 0.0]).is_some_and(|(token, p)| token == 0 && (p - 1.0).abs() < 1e-6));
-    }
 
     #[test]
     fn only_an_engine_that_fails_is_asked_less_at_once() {
@@ -249,12 +255,5 @@ mod tests {
         });
         assert!(sung.unwrap().iter().all(Result::is_ok));
         assert_eq!((groups, choir.most), (vec![4, 2, 2], 2));
-    }
-
-    #[test]
-    fn logits_that_are_not_numbers_are_no_answer() {
-        for bad in [&[][..], &[f32::NAN, 1.0], &[1.0, f32::NAN], &[f32::INFINITY, 1.0], &[f32::NEG_INFINITY]] {
-            assert_eq!(best(bad), None, "{bad:?}");
-        }
     }
 }

@@ -64,12 +64,11 @@ impl Decoder {
         let facts = manifest.decoder.as_ref();
         let mut embed = open_role(manifest, "embed_tokens", open)?;
         let graph = open_role(manifest, "decoder_model_merged", open)?;
-        let hidden = match facts.map(|facts| facts.hidden).or_else(|| last_axis(embed.outputs(), "inputs_embeds")) {
+        let hidden = match facts.map(|facts| facts.hidden).or_else(|| last_axis(embed.output("inputs_embeds"))) {
             Some(hidden) => hidden,
             None => width(embed.as_mut())?,
         };
-        let vocabulary =
-            facts.map(|facts| facts.vocabulary).or_else(|| last_axis(graph.outputs(), "logits")).unwrap_or(1);
+        let vocabulary = facts.map(|facts| facts.vocabulary).or_else(|| last_axis(graph.output("logits"))).unwrap_or(1);
         let ids = Port::new("input_ids", Element::I64, &[None, None]);
         let embeds = Port::new("inputs_embeds", Element::F32, &[None, None, Some(hidden)]);
         engine::check_ports(embed.as_ref(), &[ids], &[embeds])?;
@@ -84,7 +83,7 @@ impl Decoder {
 
     /// Whether the graph gives the last layer's states, normed: what the logits are made of.
     pub fn gives_states(&self) -> bool {
-        self.graph.outputs().iter().any(|port| port.name == STATES)
+        self.graph.output(STATES).is_some()
     }
 
     /// The last layer's state at the last position of the latest run; empty if the graph gives none.
@@ -104,13 +103,12 @@ impl Decoder {
 
     /// Layers that see the picture's features again.
     pub fn deepstack(&self) -> usize {
-        let port = self.graph.inputs().iter().find(|port| port.name == "deepstack_embeds");
-        port.and_then(|port| port.shape.first().copied().flatten()).unwrap_or(0)
+        self.graph.input("deepstack_embeds").and_then(|port| port.shape.first().copied().flatten()).unwrap_or(0)
     }
 
     /// Whether the graph has this input.
     pub fn takes(&self, name: &str) -> bool {
-        self.graph.inputs().iter().any(|p| p.name == name)
+        self.graph.input(name).is_some()
     }
 
     /// The embeddings of some tokens, `[1, tokens, hidden]`.
@@ -121,10 +119,22 @@ impl Decoder {
     /// The embeddings of the tokens of some rows, `[rows, tokens of each, hidden]`.
     pub(super) fn embed_rows(&mut self, rows: usize, ids: &[i64]) -> Result<Tensor, GroundError> {
         let each = ids.len() / rows.max(1);
-        let input = Tensor { shape: vec![rows, each], data: Data::I64(ids.to_vec()) };
+        let input = Tensor::i64s(&[rows, each], ids.to_vec());
         let shape = [rows, each, self.hidden];
         let [data] = engine::run_f32(self.embed.as_mut(), &[("input_ids", &input)], [("inputs_embeds", &shape)])?;
-        Ok(Tensor { shape: shape.to_vec(), data: Data::F32(data) })
+        Ok(Tensor::f32s(&shape, data))
+    }
+
+    /// The same, with `features` in place of those from the `from`th on. Which tokens stand there is all one: they may lie
+    /// outside the table.
+    pub(super) fn embed_with(&mut self, ids: &[i64], from: usize, features: &[f32]) -> Result<Tensor, GroundError> {
+        let (hidden, mut ids) = (self.hidden, ids.to_vec());
+        ids[from..from + features.len() / hidden.max(1)].fill(0);
+        let mut embeds = self.embed(&ids)?;
+        if let Data::F32(rows) = &mut embeds.data {
+            rows[from * hidden..][..features.len()].copy_from_slice(features);
+        }
+        Ok(embeds)
     }
 
     /// A cache with nothing in it.
@@ -145,7 +155,7 @@ impl Decoder {
             };
             port.shape.get(batch).is_some_and(Option::is_none)
         };
-        let logits = self.graph.outputs().iter().filter(|port| port.name == "logits");
+        let logits = self.graph.output("logits");
         self.embed.inputs().iter().chain(self.graph.inputs()).chain(logits).all(free)
     }
 
@@ -187,7 +197,7 @@ impl Decoder {
         last: usize,
     ) -> Result<Vec<f32>, GroundError> {
         let count = i64::try_from(last).unwrap_or(i64::MAX);
-        let keep = Tensor { shape: vec![], data: Data::I64(vec![count]) };
+        let keep = Tensor::i64s(&[], vec![count]);
         let branch = Tensor { shape: vec![1], data: Data::Bool(vec![cache.begun]) };
         // Exports differ in what they take; what a graph has no place for it works out itself.
         let mut inputs: Vec<_> = feeds.iter().filter(|(name, _)| self.takes(name)).copied().collect();
@@ -246,42 +256,36 @@ impl Decoder {
 }
 
 /// The last axis of a port, if it is fixed.
-fn last_axis(ports: &[Port], name: &str) -> Option<usize> {
-    ports.iter().find(|port| port.name == name)?.shape.last().copied().flatten()
+fn last_axis(port: Option<&Port>) -> Option<usize> {
+    port?.shape.last().copied().flatten()
 }
 
 /// The width of an embedding where the port does not say: by one token.
 fn width(embed: &mut dyn Engine) -> Result<usize, EngineError> {
-    let one = Tensor { shape: vec![1, 1], data: Data::I64(vec![0]) };
+    let one = Tensor::i64s(&[1, 1], vec![0]);
     let given = embed.run(&[("input_ids", &one)])?.take("inputs_embeds");
-    given.and_then(|tensor| tensor.shape.last().copied()).ok_or_else(|| EngineError::Ports {
-        file: embed.file().to_owned(),
-        what: "outputs",
-        expected: "inputs_embeds".to_owned(),
-        found: engine::listed(embed.outputs()),
-    })
+    let width = given.and_then(|tensor| tensor.shape.last().copied());
+    width.ok_or_else(|| embed.wrong_outputs("inputs_embeds".to_owned()))
 }
 
 /// The graph's cache, checked against the manifest's numbers if it has any, and the graph's other inputs against what is
 /// known here.
 fn slots(graph: &dyn Engine, facts: Option<&manifest::Decoder>) -> Result<Vec<Slot>, EngineError> {
-    let wrong = |what, expected: String, found: String| EngineError::Ports {
-        file: graph.file().to_owned(),
-        what,
-        expected,
-        found,
-    };
     let mut slots = Vec::new();
     for port in graph.inputs() {
         let Some(rest) = port.name.strip_prefix(PAST) else {
             if KNOWN.contains(&port.name.as_str()) {
                 continue;
             }
-            return Err(wrong("inputs", format!("among {} and {PAST}*", KNOWN.join(", ")), port.to_string()));
+            return Err(graph.wrong_ports(
+                "inputs",
+                format!("among {} and {PAST}*", KNOWN.join(", ")),
+                port.to_string(),
+            ));
         };
         let present = format!("{PRESENT}{rest}");
-        if !graph.outputs().iter().any(|p| p.name == present) {
-            return Err(wrong("outputs", format!("with {present}"), "without it".to_owned()));
+        if graph.output(&present).is_none() {
+            return Err(graph.wrong_ports("outputs", format!("with {present}"), "without it".to_owned()));
         }
         let axis = |at: usize| port.shape.get(at).copied().flatten();
         let said = facts.map(|facts| (facts.kv_heads, facts.head_dim));
@@ -292,7 +296,7 @@ fn slots(graph: &dyn Engine, facts: Option<&manifest::Decoder>) -> Result<Vec<Sl
                 let (heads, width) =
                     said.map_or(("heads".into(), "width".into()), |s| (s.0.to_string(), s.1.to_string()));
                 let expected = format!("{} of [?,{heads},?,{width}]", port.name);
-                return Err(wrong("inputs", expected, port.to_string()));
+                return Err(graph.wrong_ports("inputs", expected, port.to_string()));
             }
         };
         slots.push(Slot { past: port.name.clone(), present, empty, lasting: rest.contains(".encoder.") });
@@ -301,10 +305,10 @@ fn slots(graph: &dyn Engine, facts: Option<&manifest::Decoder>) -> Result<Vec<Sl
     match facts {
         Some(facts) if own != facts.layers * 2 => {
             let expected = format!("a key and a value for each of {} layers", facts.layers);
-            Err(wrong("inputs", expected, format!("{own} of them")))
+            Err(graph.wrong_ports("inputs", expected, format!("{own} of them")))
         }
         None if own == 0 || !own.is_multiple_of(2) => {
-            Err(wrong("inputs", "a key and a value for each layer".to_owned(), format!("{own} of them")))
+            Err(graph.wrong_ports("inputs", "a key and a value for each layer".to_owned(), format!("{own} of them")))
         }
         _ => Ok(slots),
     }

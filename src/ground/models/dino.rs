@@ -13,16 +13,16 @@ use super::{
     phrases::{self, Marks, Phrases},
     picture,
     reader::{Ids, Reader},
-    sigmoid, unfit,
+    sigmoid,
 };
 use crate::{
     ground::{
         GroundError,
-        engine::{self, Data, Element, Engine, EngineError, Tensor},
+        engine::{Element, Engine, EngineError, Port, Tensor},
         manifest::Manifest,
         methods::{
             find::{Finder, Want},
-            propose::{Candidate, corners, suppress},
+            propose::{self, Candidate, corners},
             regions::Pick,
             retrieve::TextCheck,
         },
@@ -60,7 +60,8 @@ impl Dino {
         let part = reader.words(".").ok().and_then(|ids| if let [id] = ids[..] { Some(id) } else { None });
         let marks = Marks {
             begin: need(manifest, "tokens.begin", tokens.begin)?.into(),
-            part: part.ok_or_else(|| unfit(manifest, "tokens.vocabulary: has no token for a full stop".to_owned()))?,
+            part: part
+                .ok_or_else(|| GroundError::unfit(manifest, "tokens.vocabulary: has no token for a full stop"))?,
             end: need(manifest, "tokens.end", tokens.end.first().copied())?.into(),
         };
         let graph = open_role(manifest, "model", open)?;
@@ -88,13 +89,13 @@ impl Dino {
 
     fn run(&mut self, shown: &dino::Prepared, text: &Phrases) -> Result<Told, EngineError> {
         let (height, width) = (self.canvas.height as usize, self.canvas.width as usize);
-        let pixels = Tensor { shape: vec![1, 3, height, width], data: Data::F32(shown.pixels.clone()) };
-        let mask = Tensor { shape: vec![1, height, width], data: Data::I64(shown.mask.clone()) };
+        let pixels = Tensor::f32s(&[1, 3, height, width], shown.pixels.clone());
+        let mask = Tensor::i64s(&[1, height, width], shown.mask.clone());
         let count = text.ids.len();
         let [ids, all] = Ids { ids: text.ids.clone(), count }.tensors();
-        let types = Tensor { shape: vec![1, count], data: Data::I64(vec![0; count]) };
+        let types = Tensor::i64s(&[1, count], vec![0; count]);
         let feeds = INPUTS.into_iter().zip([&pixels, &mask, &ids, &types, &all]);
-        let feeds: Vec<_> = feeds.filter(|(name, _)| has(self.graph.as_ref(), name)).collect();
+        let feeds: Vec<_> = feeds.filter(|(name, _)| self.graph.input(name).is_some()).collect();
         let mut outputs = self.graph.run(&feeds)?;
         let (logits, boxes) = (outputs.take("logits"), outputs.take("pred_boxes"));
         Told::of(logits, boxes, count).map_err(|reason| self.graph.failed(reason))
@@ -146,32 +147,23 @@ impl Told {
     }
 }
 
-fn has(graph: &dyn Engine, input: &str) -> bool {
-    graph.inputs().iter().any(|port| port.name == input)
-}
-
 fn inputs(graph: &dyn Engine, canvas: Size) -> Result<(), EngineError> {
     let (height, width) = (canvas.height as usize, canvas.width as usize);
-    let fits = |port: &crate::ground::engine::Port| {
-        let ends = |sides: &[usize]| {
-            let have = &port.shape[port.shape.len().saturating_sub(sides.len())..];
-            have.iter().zip(sides).all(|(have, want)| have.is_none_or(|have| have == *want))
+    let fits = |port: &Port| {
+        let ends = |axes: usize, sides: &[usize]| {
+            port.shape.len() == axes && port.ends_in(&sides.iter().copied().map(Some).collect::<Vec<_>>())
         };
         match port.name.as_str() {
-            "pixel_values" => port.element.is_float() && port.shape.len() == 4 && ends(&[3, height, width]),
-            "pixel_mask" => port.element == Element::I64 && port.shape.len() == 3 && ends(&[height, width]),
-            name => INPUTS.contains(&name) && port.element == Element::I64 && port.shape.len() == 2,
+            "pixel_values" => port.element.is_float() && ends(4, &[3, height, width]),
+            "pixel_mask" => port.element == Element::I64 && ends(3, &[height, width]),
+            name => INPUTS.contains(&name) && port.element == Element::I64 && ends(2, &[]),
         }
     };
-    if graph.inputs().iter().all(fits) && has(graph, "pixel_values") && has(graph, "input_ids") {
+    let has = |name: &str| graph.input(name).is_some();
+    if graph.inputs().iter().all(fits) && has("pixel_values") && has("input_ids") {
         return Ok(());
     }
-    Err(EngineError::Ports {
-        file: graph.file().to_owned(),
-        what: "inputs",
-        expected: format!("pixel_values f32[1,3,{height},{width}] and, in i64, pixel_mask and the text's"),
-        found: engine::listed(graph.inputs()),
-    })
+    Err(graph.wrong_inputs(format!("pixel_values f32[1,3,{height},{width}] and, in i64, pixel_mask and the text's")))
 }
 
 impl Finder for Dino {
@@ -191,17 +183,14 @@ impl Finder for Dino {
     fn find(&mut self, picture: &Rgb, wants: &[Want<'_>]) -> Result<Vec<Vec<Pick>>, GroundError> {
         let shown = dino::prepare(&picture.data, picture.size, self.limits, Some(self.canvas), &mut self.resampler)?;
         // Without a mask the graph takes the border for a part of the picture.
-        let masked = has(self.graph.as_ref(), "pixel_mask");
+        let masked = self.graph.input("pixel_mask").is_some();
         let placement = if masked { shown.placement } else { shown.unmasked(picture.size) };
         let mut picks = Vec::with_capacity(wants.len());
         for (text, covered) in self.texts(wants)? {
             let told = self.run(&shown, &text)?;
             for (span, want) in text.spans.iter().zip(&wants[covered]) {
                 let scored = told.scored(span).map_err(|reason| self.graph.failed(reason))?;
-                let sure = scored.into_iter().filter(|c| c.score >= want.least);
-                let best = suppress(sure.collect(), self.nms_iou, usize::MAX);
-                let pick = |c: &Candidate| Some(Pick { bbox: placement.to_picture(c.corners)?, score: c.score });
-                picks.push(best.iter().filter_map(pick).collect());
+                picks.push(propose::picks(scored, want.least, self.nms_iou, &placement));
             }
         }
         Ok(picks)

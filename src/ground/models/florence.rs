@@ -4,26 +4,21 @@
 //! model has no task for one referred box, so a query is grounded as a caption: every phrase in it that the model finds
 //! answers, as it does in the reference.
 
-use std::sync::Arc;
-
 use super::{
     Open,
-    answer::{self, Choir, Rules},
+    answer::{self, Pen},
     decoder::Decoder,
     need, open_role, positions,
     speech::{self, Manner, Talk},
     square::{Seen, Tower},
     tokens::Vocabulary,
-    trial, unfit,
+    trial,
 };
 use crate::{
     ground::{
         GroundError,
-        codec::{
-            Codec, RawBox,
-            florence::{self, Task},
-        },
-        engine::{self, Data, Engine, Tensor},
+        codec::{RawBox, florence},
+        engine::{self, Engine, Tensor},
         manifest::{Coordinates, Manifest, Positions},
         methods::{
             retrieve::TextCheck,
@@ -37,19 +32,13 @@ use crate::{
 /// The family's name in manifests.
 pub const FAMILY: &str = "florence-2";
 
-/// What the model is asked.
-const TASK: Task = Task::PhraseGrounding;
-
 /// An opened model.
 pub struct Florence {
     tower: Tower,
     encoder: Box<dyn Engine>,
-    decoder: Decoder,
-    vocabulary: Arc<Vocabulary>,
+    pen: Pen,
     image_tokens: usize,
     marks: Marks,
-    rules: Rules,
-    choir: Choir,
     /// Whether the encoder's states are needed for the first token only.
     remembers: bool,
 }
@@ -75,20 +64,16 @@ impl Florence {
             first: mark("first", tokens.first)?,
         };
         if manifest.input.coordinates != Some(Coordinates::BinsXyxy) {
-            return Err(unfit(manifest, "input.coordinates: should be \"bins-xyxy\"".to_owned()));
+            return Err(GroundError::unfit(manifest, "input.coordinates: should be \"bins-xyxy\""));
         }
         positions(manifest, Positions::InGraph)?;
-        let rules = Rules::of(manifest)?;
-        let decoder = Decoder::open(manifest, open)?;
+        let pen = Pen::open(manifest, Vocabulary::load(manifest)?, open)?;
         Ok(Self {
-            tower: Tower::open(manifest, open, decoder.hidden(), manifest.limits.max_batch)?,
+            tower: Tower::open(manifest, open, pen.decoder.hidden(), manifest.limits.max_batch)?,
             encoder: open_role(manifest, "encoder_model", open)?,
-            decoder,
-            vocabulary: Arc::new(Vocabulary::load(manifest)?),
+            pen,
             image_tokens: manifest.limits.image_tokens,
             marks,
-            choir: Choir::of(manifest),
-            rules,
             remembers: false,
         })
     }
@@ -100,14 +85,14 @@ impl Florence {
 
     /// What the model is asked for `text`.
     pub fn asked(&self, text: &str) -> String {
-        TASK.prompt(text)
+        florence::prompt(text)
     }
 
     /// The encoder's tokens for a picture and what is asked.
     pub fn prompt(&self, asked: &str) -> Result<Vec<i64>, GroundError> {
         let mut ids = vec![self.marks.image; self.image_tokens];
         ids.push(self.marks.begin);
-        ids.extend(self.vocabulary.encode(asked)?);
+        ids.extend(self.pen.vocabulary.encode(asked)?);
         ids.push(self.marks.end);
         Ok(ids)
     }
@@ -115,35 +100,30 @@ impl Florence {
     /// Shows the picture, says `asked`, and begins the answer.
     pub fn begin(&mut self, seen: &[f32], asked: &str) -> Result<Talk, GroundError> {
         let ids = self.prompt(asked)?;
-        self.begin_prompt(seen, ids)
+        self.begin_prompt(seen, &ids)
     }
 
-    fn begin_prompt(&mut self, seen: &[f32], mut ids: Vec<i64>) -> Result<Talk, GroundError> {
-        // The image token may lie outside the table; its embeddings are replaced anyhow.
-        ids[..self.image_tokens].fill(0);
-        let mut embeds = self.decoder.embed(&ids)?;
-        if let Data::F32(rows) = &mut embeds.data {
-            rows[..seen.len()].copy_from_slice(seen);
-        }
-        let (length, hidden) = (ids.len(), self.decoder.hidden());
-        let mask = Tensor { shape: vec![1, length], data: Data::I64(vec![1; length]) };
+    fn begin_prompt(&mut self, seen: &[f32], ids: &[i64]) -> Result<Talk, GroundError> {
+        let embeds = self.pen.decoder.embed_with(ids, 0, seen)?;
+        let (length, hidden) = (ids.len(), self.pen.decoder.hidden());
+        let mask = Tensor::i64s(&[1, length], vec![1; length]);
         let inputs = [("inputs_embeds", &embeds), ("attention_mask", &mask)];
         let shape = [1, length, hidden];
         let [states] = engine::run_f32(self.encoder.as_mut(), &inputs, [("last_hidden_state", &shape)])?;
-        let states = Tensor { shape: shape.to_vec(), data: Data::F32(states) };
-        let first = self.decoder.embed(&[self.marks.first])?;
+        let states = Tensor::f32s(&shape, states);
+        let first = self.pen.decoder.embed(&[self.marks.first])?;
         let manner = Manner::Encoder { states, mask };
-        let mask = Tensor { shape: vec![1, 1], data: Data::I64(vec![1]) };
+        let mask = Tensor::i64s(&[1, 1], vec![1]);
         let feeds = [("inputs_embeds", &first), ("attention_mask", &mask)];
         let prompt = speech::Prompt { feeds: &feeds, length: 1, delta: 0, last: 1 };
-        let cache = self.decoder.begin()?;
-        let talk = Talk::begin(&mut self.decoder, cache, manner, &prompt)?;
+        let cache = self.pen.decoder.begin()?;
+        let talk = Talk::begin(&mut self.pen.decoder, cache, manner, &prompt)?;
         Ok(if self.remembers { talk.without_states() } else { talk })
     }
 
     /// The language model, in which talks of this model go on.
     pub fn decoder(&mut self) -> &mut Decoder {
-        &mut self.decoder
+        &mut self.pen.decoder
     }
 }
 
@@ -151,11 +131,11 @@ impl Writer for Florence {
     type Seen = Seen;
 
     fn checker(&self) -> TextCheck {
-        self.vocabulary.checker()
+        self.pen.vocabulary.checker()
     }
 
     fn tokens(&self) -> Option<u64> {
-        Some(self.decoder.written())
+        Some(self.pen.decoder.written())
     }
 
     fn warm_up(&mut self, pictures: &[Rgb; 2]) -> Result<(), GroundError> {
@@ -164,11 +144,11 @@ impl Writer for Florence {
         let short = self.begin(&seen[0], &self.asked("person"))?;
         let long = self.begin(&seen[1], &self.asked("person in a red jacket"))?;
         let mut said = short.clone();
-        said.say(&mut self.decoder, &[0])?;
+        said.say(&mut self.pen.decoder, &[0])?;
         let mut without = short.clone().without_states();
-        let again = without.say(&mut self.decoder, &[0]);
+        let again = without.say(&mut self.pen.decoder, &[0]);
         self.remembers = again.is_ok() && trial::alike(said.logits(), without.logits());
-        self.choir.rows = trial::rows(&mut self.decoder, &short, &long)?;
+        self.pen.choir.rows = trial::rows(&mut self.pen.decoder, &short, &long)?;
         Ok(())
     }
 
@@ -179,16 +159,12 @@ impl Writer for Florence {
     fn locate_each(&mut self, asks: &[(&Seen, &str)]) -> Result<Vec<Located>, GroundError> {
         let prompts = asks.iter().map(|(_, text)| self.prompt(&self.asked(text))).collect::<Result<Vec<_>, _>>()?;
         let lengths: Vec<_> = prompts.iter().map(Vec::len).collect();
-        let mut choir = self.choir;
-        let answers = choir.answer(&lengths, |group| {
-            let talk = |at: &usize| {
-                let codec: Box<dyn Codec> = Box::new(florence::Florence::new(TASK));
-                Ok((self.begin_prompt(asks[*at].0, prompts[*at].clone())?, codec))
-            };
-            let talks = group.iter().map(talk).collect::<Result<_, GroundError>>()?;
-            answer::all(&mut self.decoder, &self.vocabulary, &self.rules, talks)
-        });
-        self.choir = choir;
+        let answers = answer::locate(
+            self,
+            |model| &mut model.pen,
+            &lengths,
+            |model, at| Ok((model.begin_prompt(asks[at].0, &prompts[at])?, Box::new(florence::Florence::default()))),
+        );
         let all = answers?.into_iter().zip(asks);
         Ok(all.map(|(found, (_, text))| found.map(|found| meant(text, found))).collect())
     }

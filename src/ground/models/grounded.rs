@@ -10,15 +10,15 @@
 //! `forward_inner_eval` of LLaVA-Grounding's `openseed_model.py`. Where that has only masks, a box is the bounds of what
 //! is above 0.
 
-use super::{Open, need, open_role, picture, unfit};
+use super::{Open, need, not_numbers, open_role, picture};
 use crate::{
     ground::{
         GroundError,
-        codec::Placement,
-        engine::{Data, Element, Engine, EngineError, Outputs, Port, Tensor, listed},
+        codec::{Placement, softmax::softmax},
+        engine::{Element, Engine, EngineError, Outputs, Port, Tensor},
         manifest::Manifest,
         methods::{
-            propose::{Candidate, corners, suppress},
+            propose::{self, Candidate, corners},
             regions::Pick,
         },
         vision::{Lay, Resampler},
@@ -65,7 +65,7 @@ impl Head {
         check(graph.as_ref(), eye.as_deref(), width, rules.masks)?;
         let nms_iou = need(manifest, "scores", manifest.scores.as_ref())?.nms_iou;
         if manifest.input.width != manifest.input.height {
-            return Err(unfit(manifest, "input.width: should equal the height: pictures are made square".to_owned()));
+            return Err(GroundError::unfit(manifest, "input.width: should equal the height: pictures are made square"));
         }
         Ok(Self {
             eye,
@@ -85,7 +85,7 @@ impl Head {
         let placement = self.lay.prepare(&picture.data, picture.size, &mut self.resampler, &mut values)?;
         let image = self.lay.image();
         let shape = vec![1, 3, image.height as usize, image.width as usize];
-        let pixels = Tensor { shape, data: Data::F32(values) };
+        let pixels = Tensor::f32s(&shape, values);
         let feeds = match &mut self.eye {
             None => vec![(self.pixels.clone(), pixels)],
             Some(eye) => {
@@ -101,47 +101,37 @@ impl Head {
     /// The boxes of some phrases, no box twice: those with at least `least` of a phrase's share, in pixels of the picture.
     pub(super) fn find(&mut self, shown: &Shown, phrases: &[Vec<f32>], least: f32) -> Result<Vec<Pick>, GroundError> {
         let Some(width) = phrases.first().map(Vec::len) else { return Ok(Vec::new()) };
-        let embeds = Tensor { shape: vec![1, phrases.len(), width], data: Data::F32(phrases.concat()) };
+        let embeds = Tensor::f32s(&[1, phrases.len(), width], phrases.concat());
         let mut feeds: Vec<_> = shown.feeds.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         feeds.push((PHRASES, &embeds));
         let outputs = self.graph.run(&feeds)?;
         let chosen = Told::of(outputs, phrases.len(), self.masks).and_then(|told| told.chosen(least, self.most));
         let chosen = chosen.map_err(|reason| self.graph.failed(reason))?;
-        let best = suppress(chosen, self.nms_iou, usize::MAX);
-        Ok(best
-            .iter()
-            .filter_map(|c| Some(Pick { bbox: shown.placement.to_picture(c.corners)?, score: c.score }))
-            .collect())
+        Ok(propose::picks(chosen, least, self.nms_iou, &shown.placement))
     }
 }
 
 /// Whether the ports go together.
 fn check(graph: &dyn Engine, eye: Option<&dyn Engine>, width: usize, masks: bool) -> Result<(), EngineError> {
-    let wrong = |what, expected: String, found| {
-        Err(EngineError::Ports { file: graph.file().to_owned(), what, expected, found })
-    };
     let phrases = Port::new(PHRASES, Element::F32, &[Some(1), None, Some(width)]);
     if !graph.inputs().iter().any(|port| port.serves(&phrases)) {
-        return wrong(
-            "inputs",
-            format!("with {phrases}, as wide as the language model's states"),
-            listed(graph.inputs()),
-        );
+        return Err(graph.wrong_inputs(format!("with {phrases}, as wide as the language model's states")));
     }
     if let Some(eye) = eye {
         let fits = |out: &Port, port: &Port| {
             out.element == port.element || (out.element.is_float() && port.element.is_float())
         };
-        let given = |port: &&Port| eye.outputs().iter().any(|out| out.name == port.name && fits(out, port));
+        let given = |port: &&Port| eye.output(&port.name).is_some_and(|out| fits(out, port));
         if let Some(port) = graph.inputs().iter().filter(|port| port.name != PHRASES).find(|port| !given(port)) {
             let found = format!("{port}, which {} does not give", eye.file().display());
-            return wrong("inputs", format!("{PHRASES} and outputs of the file with role = \"head_vision\""), found);
+            let expected = format!("{PHRASES} and outputs of the file with role = \"head_vision\"");
+            return Err(graph.wrong_ports("inputs", expected, found));
         }
     }
     let place = if masks { "pred_masks" } else { "pred_boxes" };
-    let has = |name: &str| graph.outputs().iter().any(|port| port.name == name && port.element.is_float());
+    let has = |name: &str| graph.output(name).is_some_and(|port| port.element.is_float());
     if !has("pred_logits") || !has(place) {
-        return wrong("outputs", format!("with f32 pred_logits and {place}"), listed(graph.outputs()));
+        return Err(graph.wrong_outputs(format!("with f32 pred_logits and {place}")));
     }
     Ok(())
 }
@@ -188,8 +178,9 @@ impl Told {
         let mut best: Vec<(usize, f32)> = Vec::new();
         for phrase in 0..self.phrases {
             let logits: Vec<f32> = self.logits.iter().skip(phrase).step_by(self.phrases).copied().collect();
+            let shares = softmax(&logits).ok_or_else(|| not_numbers("pred_logits"))?;
             let mut shares: Vec<(usize, f32)> =
-                shares(&logits)?.into_iter().enumerate().filter(|(_, share)| *share >= least).collect();
+                shares.into_iter().enumerate().filter(|(_, share)| *share >= least).collect();
             shares.sort_by(|a, b| b.1.total_cmp(&a.1));
             for (at, share) in shares.into_iter().take(most) {
                 match best.iter_mut().find(|(known, _)| *known == at) {
@@ -213,17 +204,6 @@ impl Told {
     }
 }
 
-/// `e^x` over the sum of all.
-fn shares(logits: &[f32]) -> Result<Vec<f32>, String> {
-    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    if !most.is_finite() || logits.iter().any(|v| v.is_nan()) {
-        return Err(crate::ground::models::not_numbers("pred_logits"));
-    }
-    let raised: Vec<f32> = logits.iter().map(|v| (v - most).exp()).collect();
-    let sum: f32 = raised.iter().sum();
-    Ok(raised.into_iter().map(|v| v / sum).collect())
-}
-
 /// What is above 0 in a mask of rows of `width`, in fractions of it: the outer edges of its outermost pixels.
 fn bounds(mask: &[f32], width: usize) -> Option<[f32; 4]> {
     let height = mask.len() / width;
@@ -240,13 +220,10 @@ fn bounds(mask: &[f32], width: usize) -> Option<[f32; 4]> {
 mod tests {
     use std::sync::Arc;
 
-    use proptest::prelude::*;
-
     use super::*;
 
     fn outputs(logits: (&[usize], &[f32]), name: &str, places: (&[usize], &[f32])) -> Outputs {
-        let tensor =
-            |(shape, data): (&[usize], &[f32])| Tensor { shape: shape.to_vec(), data: Data::F32(data.to_vec()) };
+        let tensor = |(shape, data): (&[usize], &[f32])| Tensor::f32s(shape, data.to_vec());
         Outputs::new(vec![(Arc::from("pred_logits"), tensor(logits)), (Arc::from(name), tensor(places))])
     }
 
@@ -290,17 +267,6 @@ mod tests {
         for logit in [f32::NAN, f32::INFINITY] {
             let told = outputs((&[1, 3, 2], &[0.0, logit, 0.0, 0.0, 0.0, 0.0]), "pred_boxes", (&[1, 3, 4], &BOXES));
             assert!(Told::of(told, 2, false).unwrap().chosen(0.0, 1).unwrap_err().contains("not numbers"));
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn shares_are_of_one_whole_in_the_order_of_the_logits(logits in prop::collection::vec(-80.0f32..80.0, 1..40)) {
-            let got = shares(&logits).unwrap();
-            prop_assert!((got.iter().sum::<f32>() - 1.0).abs() < 1e-4);
-            for (a, b) in got.iter().zip(&logits).zip(got.iter().zip(&logits).skip(1)) {
-                prop_assert!((a.1 <= b.1) == (a.0 <= b.0) || a.0 == b.0);
-            }
         }
     }
 }

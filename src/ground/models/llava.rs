@@ -21,12 +21,11 @@ use super::{
     need, open_role, picture,
     speech::{self, Manner, Talk},
     tokens::Vocabulary,
-    unfit,
 };
 use crate::{
     ground::{
         GroundError,
-        engine::{self, Data, Engine, Tensor},
+        engine::{self, Engine, Tensor},
         manifest::{Manifest, Positions},
         methods::{
             find::{Finder, Want},
@@ -90,7 +89,7 @@ impl Asking {
 fn parted(manifest: &Manifest, prompt: &str) -> Result<[String; 3], GroundError> {
     let reason = || {
         let keys = "should hold <image> once, and after it {} once";
-        unfit(manifest, format!("grounding.prompt: {prompt:?} {keys}"))
+        GroundError::unfit(manifest, format!("grounding.prompt: {prompt:?} {keys}"))
     };
     let (before, rest) = prompt.split_once("<image>").ok_or_else(reason)?;
     let (between, after) = rest.split_once("{}").ok_or_else(reason)?;
@@ -106,13 +105,13 @@ impl Llava {
         let rules = need(manifest, "grounding", manifest.grounding.as_ref())?;
         let counted = need(manifest, "decoder", manifest.decoder.as_ref())?.positions;
         if counted == Positions::Mrope {
-            let reason = "decoder.positions: should be \"from-zero\", \"from-one\" or \"in-graph\"".to_owned();
-            return Err(unfit(manifest, reason));
+            let reason = "decoder.positions: should be \"from-zero\", \"from-one\" or \"in-graph\"";
+            return Err(GroundError::unfit(manifest, reason));
         }
         let [before, between, after] = parted(manifest, &rules.prompt)?;
         let mut vocabulary = Vocabulary::load(manifest)?;
         let mut token = |key: &str, text: &str| {
-            let unknown = || unfit(manifest, format!("{key}: the vocabulary has no token `{text}`"));
+            let unknown = || GroundError::unfit(manifest, format!("{key}: the vocabulary has no token `{text}`"));
             vocabulary.reserve(text).ok_or_else(unknown)
         };
         let mark = token("grounding.mark", &rules.mark)?;
@@ -128,7 +127,7 @@ impl Llava {
         if !decoder.gives_states() {
             let reason = "the file with role = \"decoder_model_merged\" gives no `hidden_states`, from which phrases are \
                           found; export it with them";
-            return Err(unfit(manifest, reason.to_owned()));
+            return Err(GroundError::unfit(manifest, reason));
         }
         let (look, centre) = picture::look(manifest)?;
         Ok(Self {
@@ -152,7 +151,7 @@ impl Llava {
             let mut data = Vec::new();
             self.look.centre(&picture.data, picture.size, &mut self.resampler, &mut data)?;
             let image = self.look.image;
-            Tensor { shape: vec![1, 3, image.height as usize, image.width as usize], data: Data::F32(data) }
+            Tensor::f32s(&[1, 3, image.height as usize, image.width as usize], data)
         } else {
             picture::stretched(&self.look, picture, &mut self.resampler)?
         };
@@ -164,14 +163,11 @@ impl Llava {
 
     /// Shows the picture, asks for `text`, and begins the answer; says how many tokens that took.
     fn begin(&mut self, seen: &[f32], text: &str) -> Result<(Talk, usize), GroundError> {
-        let (start, hidden) = (self.asking.before.len(), self.decoder.hidden());
+        let start = self.asking.before.len();
         let ids = [&self.asking.before[..], &vec![0; self.image_tokens], &self.asking.after(text)?].concat();
-        let mut embeds = self.decoder.embed(&ids)?;
-        if let Data::F32(rows) = &mut embeds.data {
-            rows[start * hidden..start * hidden + seen.len()].copy_from_slice(seen);
-        }
+        let embeds = self.decoder.embed_with(&ids, start, seen)?;
         let (length, first) = (ids.len(), i64::from(self.counted == Positions::FromOne));
-        let numbers = |data| Tensor { shape: vec![1, length], data: Data::I64(data) };
+        let numbers = |data| Tensor::i64s(&[1, length], data);
         let (mask, places) = (numbers(vec![1; length]), numbers((first..).take(length).collect()));
         let feeds = [("inputs_embeds", &embeds), ("attention_mask", &mask), ("position_ids", &places)];
         let prompt = speech::Prompt { feeds: &feeds, length, delta: first, last: 1 };

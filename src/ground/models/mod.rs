@@ -41,11 +41,65 @@ pub mod tokens;
 pub(super) mod trial;
 pub mod words;
 
-/// The families [`crate::ground::load`] knows, for the message that says which.
-pub fn families() -> String {
-    let asked = [nano::FAMILY, qwen::QWEN2, qwen::QWEN2_5, qwen::QWEN3, florence::FAMILY, paligemma::FAMILY];
-    let others = [dino::FAMILY, owl::FAMILY, llava::FAMILY];
-    [&asked[..], &closed::FAMILIES, &contrast::FAMILIES, &regional::FAMILIES, &others].concat().join(", ")
+/// Which code runs a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// [`nano`].
+    Nano,
+    /// [`qwen`].
+    Qwen,
+    /// [`florence`].
+    Florence,
+    /// [`paligemma`].
+    PaliGemma,
+    /// One that scores boxes by words.
+    Head(Head),
+}
+
+/// Which code runs a model that scores boxes by words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Head {
+    /// [`closed`].
+    Closed,
+    /// [`contrast`].
+    Contrast,
+    /// [`regional`].
+    Regional,
+    /// [`dino`].
+    Dino,
+    /// [`owl`].
+    Owl,
+    /// [`llava`].
+    Llava,
+}
+
+impl Family {
+    /// Every name in manifests, and whose it is.
+    fn named() -> impl Iterator<Item = (&'static str, Self)> {
+        let named: [(&[&str], Self); 10] = [
+            (&[nano::FAMILY], Self::Nano),
+            (&[qwen::QWEN2, qwen::QWEN2_5, qwen::QWEN3], Self::Qwen),
+            (&[florence::FAMILY], Self::Florence),
+            (&[paligemma::FAMILY], Self::PaliGemma),
+            (&closed::FAMILIES, Self::Head(Head::Closed)),
+            (&contrast::FAMILIES, Self::Head(Head::Contrast)),
+            (&regional::FAMILIES, Self::Head(Head::Regional)),
+            (&[dino::FAMILY], Self::Head(Head::Dino)),
+            (&[owl::FAMILY], Self::Head(Head::Owl)),
+            (&[llava::FAMILY], Self::Head(Head::Llava)),
+        ];
+        named.into_iter().flat_map(|(names, family)| names.iter().map(move |name| (*name, family)))
+    }
+
+    /// The family of this name.
+    pub fn of(name: &str) -> Option<Self> {
+        Self::named().find(|(own, _)| *own == name).map(|(_, family)| family)
+    }
+
+    /// The names of all, for the message that says which there are.
+    pub fn names() -> String {
+        Self::named().map(|(name, _)| name).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// Opens one file of a model.
@@ -55,20 +109,16 @@ pub type Open<'a> = dyn FnMut(&Path) -> Result<Box<dyn Engine>, EngineError> + '
 fn open_role(manifest: &Manifest, role: &str, open: &mut Open<'_>) -> Result<Box<dyn Engine>, GroundError> {
     match manifest.file(role) {
         Some(file) => Ok(open(&file)?),
-        None => Err(unfit(
+        None => Err(GroundError::unfit(
             manifest,
             format!("the family {} needs exactly one file with role = \"{role}\"", manifest.family),
         )),
     }
 }
 
-fn unfit(manifest: &Manifest, reason: String) -> GroundError {
-    GroundError::Unfit { manifest: manifest.path(), reason }
-}
-
 /// A key that the family needs.
 fn need<T>(manifest: &Manifest, key: &str, value: Option<T>) -> Result<T, GroundError> {
-    value.ok_or_else(|| unfit(manifest, format!("{key}: the family {} needs it", manifest.family)))
+    value.ok_or_else(|| GroundError::unfit(manifest, format!("{key}: the family {} needs it", manifest.family)))
 }
 
 /// `1 / (1 + e^-x)`.
@@ -92,7 +142,7 @@ fn not_numbers(output: &str) -> String {
 fn positions(manifest: &Manifest, own: Positions) -> Result<(), GroundError> {
     match &manifest.decoder {
         Some(facts) if facts.positions != own => {
-            Err(unfit(manifest, format!("decoder.positions: should be \"{}\"", own.name())))
+            Err(GroundError::unfit(manifest, format!("decoder.positions: should be \"{}\"", own.name())))
         }
         _ => Ok(()),
     }

@@ -19,7 +19,7 @@
 
 use std::{collections::HashMap, fs, sync::Arc};
 
-use super::{Open, open_role, recent::Recent, unfit, words::Words};
+use super::{Open, open_role, recent::Recent, words::Words};
 use crate::{
     ground::{
         GroundError, Keep as _,
@@ -107,7 +107,7 @@ impl Nano {
         if let Some(method) = manifest.methods.iter().find(|m| !METHODS.contains(m)) {
             let can: Vec<_> = METHODS.iter().map(|m| m.name()).collect();
             let reason = format!("methods: the family {FAMILY} cannot do `{method}`; it can do: {}", can.join(", "));
-            return Err(unfit(manifest, reason));
+            return Err(GroundError::unfit(manifest, reason));
         }
         let does = |some: &[Method]| some.iter().any(|method| manifest.methods.contains(method));
         let [vision, text, select] = ["vision", "text", "select"].map(|role| open_role(manifest, role, open));
@@ -176,7 +176,7 @@ impl Nano {
         let ids = self.words.encode(text).map_err(failed)?;
         let Sizes { tokens, width, .. } = self.sizes;
         // Alone in its run, so that its numbers do not depend on which queries came with it.
-        let input = Tensor { shape: vec![1, tokens], data: Data::I64(ids.clone()) };
+        let input = Tensor::i64s(&[1, tokens], ids.clone());
         let shape = [1, tokens, width];
         let [features] = engine::run_f32(self.text.as_mut(), &[("ids", &input)], [("text", &shape)])?;
         let encoded = Arc::new(Text { ids, features });
@@ -190,8 +190,8 @@ impl Nano {
         let Sizes { tokens, width, .. } = self.sizes;
         let features = texts.iter().flat_map(|text| &text.features).copied().collect();
         let ids = texts.iter().flat_map(|text| &text.ids).copied().collect();
-        let ids = Tensor { shape: vec![pairs.len(), tokens], data: Data::I64(ids) };
-        Ok((f32s(&[pairs.len(), tokens, width], features), ids))
+        let ids = Tensor::i64s(&[pairs.len(), tokens], ids);
+        Ok((Tensor::f32s(&[pairs.len(), tokens, width], features), ids))
     }
 
     fn select_some(
@@ -210,9 +210,9 @@ impl Nano {
         };
         let boxes = pairs.iter().zip(&places).flat_map(on_frame).collect();
         let inputs = [
-            ("regions", &f32s(&[p, k, d], rows(&proposals.features.regions, k * d, pairs))),
-            ("boxes", &f32s(&[p, k, 4], boxes)),
-            ("objectness", &f32s(&[p, k], rows(&proposals.objectness, k, pairs))),
+            ("regions", &Tensor::f32s(&[p, k, d], rows(&proposals.features.regions, k * d, pairs))),
+            ("boxes", &Tensor::f32s(&[p, k, 4], boxes)),
+            ("objectness", &Tensor::f32s(&[p, k], rows(&proposals.objectness, k, pairs))),
             ("text", &text),
             ("ids", &ids),
         ];
@@ -235,10 +235,6 @@ fn answers(manifest: &Manifest) -> Result<Answers, GroundError> {
     let text = fs::read_to_string(&file).map_err(|e| bad(e.to_string()))?;
     let ids: HashMap<String, i64> = serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
     Answers::new(&ids).map_err(bad)
-}
-
-fn f32s(shape: &[usize], data: Vec<f32>) -> Tensor {
-    Tensor { shape: shape.to_vec(), data: Data::F32(data) }
 }
 
 /// The rows of each pair's canvas, one after the other.

@@ -7,15 +7,15 @@
 
 use std::sync::Arc;
 
-use super::{Open, need, numbers, open_role, picture, reader::Reader, sigmoid, unfit};
+use super::{Open, need, numbers, open_role, picture, reader::Reader, sigmoid};
 use crate::{
     ground::{
         GroundError,
-        engine::{self, Data, Element, Engine, EngineError, Port, Tensor},
+        engine::{Element, Engine, EngineError, Port, Tensor},
         manifest::{Fit, Manifest},
         methods::{
             find::{Finder, Want},
-            propose::{Candidate, corners, suppress},
+            propose::{self, Candidate, corners},
             regions::Pick,
             retrieve::TextCheck,
         },
@@ -44,11 +44,14 @@ impl Owl {
         let input = &manifest.input;
         if input.fit != Fit::Square || input.width != input.height {
             let reason = format!("input: {FAMILY} needs fit = \"square\", and a width that equals the height");
-            return Err(unfit(manifest, reason));
+            return Err(GroundError::unfit(manifest, reason));
         }
         picture::published(manifest, Normalise::CLIP)?;
         if manifest.text.as_ref().is_some_and(|text| text.pad.is_none()) {
-            return Err(unfit(manifest, format!("text.pad: {FAMILY} needs it, for its queries are of one length")));
+            return Err(GroundError::unfit(
+                manifest,
+                format!("text.pad: {FAMILY} needs it, for its queries are of one length"),
+            ));
         }
         let reader = Reader::load(manifest)?;
         let graph = open_role(manifest, "model", open)?;
@@ -65,11 +68,10 @@ impl Owl {
         let (count, length) = (wants.len(), self.reader.length());
         let ids = read.iter().flat_map(|text| text.ids.iter().copied()).collect();
         let mask = read.iter().flat_map(|text| (0..length).map(|at| i64::from(at < text.count))).collect();
-        let ids = Tensor { shape: vec![count, length], data: Data::I64(ids) };
-        let mask = Tensor { shape: vec![count, length], data: Data::I64(mask) };
+        let ids = Tensor::i64s(&[count, length], ids);
+        let mask = Tensor::i64s(&[count, length], mask);
         let feeds = [("pixel_values", pixels), ("input_ids", &ids), ("attention_mask", &mask)];
-        let has = |name: &str| self.graph.inputs().iter().any(|port| port.name == name);
-        let feeds: Vec<_> = feeds.into_iter().filter(|(name, _)| has(name)).collect();
+        let feeds: Vec<_> = feeds.into_iter().filter(|(name, _)| self.graph.input(name).is_some()).collect();
         let mut outputs = self.graph.run(&feeds)?;
         let told = outputs.take("logits").zip(outputs.take("pred_boxes"));
         let patches = told.as_ref().map_or(0, |(logits, _)| logits.shape.get(1).copied().unwrap_or_default());
@@ -90,25 +92,18 @@ impl Owl {
 }
 
 fn check(graph: &dyn Engine, side: Option<usize>, length: Option<usize>) -> Result<(), EngineError> {
-    let axis = |have: Option<usize>, want: Option<usize>| have.is_none() || have == want;
-    let fits = |port: &Port| match (port.name.as_str(), port.shape.as_slice()) {
-        ("pixel_values", [_, _, h, w]) => port.element.is_float() && axis(*h, side) && axis(*w, side),
-        ("input_ids" | "attention_mask", [queries, tokens]) => {
-            port.element == Element::I64 && queries.is_none() && axis(*tokens, length)
-        }
+    let fits = |port: &Port| match port.name.as_str() {
+        "pixel_values" => port.element.is_float() && port.shape.len() == 4 && port.ends_in(&[side, side]),
+        "input_ids" | "attention_mask" => port.element == Element::I64 && port.has_shape(&[None, length]),
         _ => false,
     };
-    let has = |name: &str| graph.inputs().iter().any(|port| port.name == name);
+    let has = |name: &str| graph.input(name).is_some();
     if graph.inputs().iter().all(fits) && has("pixel_values") && has("input_ids") {
         return Ok(());
     }
     let (side, length) = (side.unwrap_or_default(), length.unwrap_or_default());
-    Err(EngineError::Ports {
-        file: graph.file().to_owned(),
-        what: "inputs",
-        expected: format!("pixel_values f32[1,3,{side},{side}], input_ids and attention_mask i64[?,{length}]"),
-        found: engine::listed(graph.inputs()),
-    })
+    let expected = format!("pixel_values f32[1,3,{side},{side}], input_ids and attention_mask i64[?,{length}]");
+    Err(graph.wrong_inputs(expected))
 }
 
 impl Finder for Owl {
@@ -127,14 +122,11 @@ impl Finder for Owl {
     fn find(&mut self, picture: &Rgb, wants: &[Want<'_>]) -> Result<Vec<Vec<Pick>>, GroundError> {
         let (pixels, placement) = owl::prepare(&picture.data, picture.size, self.side)?;
         let side = self.side as usize;
-        let pixels = Tensor { shape: vec![1, 3, side, side], data: Data::F32(pixels) };
+        let pixels = Tensor::f32s(&[1, 3, side, side], pixels);
         let mut picks = Vec::with_capacity(wants.len());
         for wants in wants.chunks(MAX_QUERIES) {
             for (candidates, want) in self.run(&pixels, wants)?.into_iter().zip(wants) {
-                let sure = candidates.into_iter().filter(|c| c.score >= want.least);
-                let best = suppress(sure.collect(), self.nms_iou, usize::MAX);
-                let pick = |c: &Candidate| Some(Pick { bbox: placement.to_picture(c.corners)?, score: c.score });
-                picks.push(best.iter().filter_map(pick).collect());
+                picks.push(propose::picks(candidates, want.least, self.nms_iou, &placement));
             }
         }
         Ok(picks)

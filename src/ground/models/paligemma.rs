@@ -3,23 +3,21 @@
 //! Picture and prompt see each other both ways: the graph does that to whatever comes with an empty cache, so a prompt
 //! is fed in one piece. Positions count from 1.
 
-use std::sync::Arc;
-
 use super::{
     Open,
-    answer::{self, Choir, Rules},
+    answer::{self, Pen},
     decoder::Decoder,
     need, positions,
     speech::{self, Manner, Talk},
     square::{Seen, Tower},
     tokens::Vocabulary,
-    trial, unfit,
+    trial,
 };
 use crate::{
     ground::{
         GroundError,
-        codec::{Codec, paligemma},
-        engine::{Data, Tensor},
+        codec::paligemma,
+        engine::Tensor,
         manifest::{Coordinates, Manifest, Positions},
         methods::{
             retrieve::TextCheck,
@@ -36,13 +34,10 @@ pub const FAMILY: &str = "paligemma";
 /// An opened model.
 pub struct PaliGemma {
     tower: Tower,
-    decoder: Decoder,
-    vocabulary: Arc<Vocabulary>,
+    pen: Pen,
     image_tokens: usize,
     image: i64,
     begin: i64,
-    rules: Rules,
-    choir: Choir,
 }
 
 impl PaliGemma {
@@ -51,20 +46,16 @@ impl PaliGemma {
         let tokens = &manifest.tokens;
         let mark = |key: &str, value: Option<u32>| need(manifest, &format!("tokens.{key}"), value).map(i64::from);
         if manifest.input.coordinates != Some(Coordinates::BinsYxyx) {
-            return Err(unfit(manifest, "input.coordinates: should be \"bins-yxyx\"".to_owned()));
+            return Err(GroundError::unfit(manifest, "input.coordinates: should be \"bins-yxyx\""));
         }
         positions(manifest, Positions::FromOne)?;
-        let rules = Rules::of(manifest)?;
-        let decoder = Decoder::open(manifest, open)?;
+        let pen = Pen::open(manifest, Vocabulary::load(manifest)?, open)?;
         Ok(Self {
-            tower: Tower::open(manifest, open, decoder.hidden(), manifest.limits.max_batch)?,
-            decoder,
-            vocabulary: Arc::new(Vocabulary::load(manifest)?),
+            tower: Tower::open(manifest, open, pen.decoder.hidden(), manifest.limits.max_batch)?,
+            pen,
             image_tokens: manifest.limits.image_tokens,
             image: mark("image", tokens.image)?,
             begin: mark("begin", tokens.begin)?,
-            rules,
-            choir: Choir::of(manifest),
         })
     }
 
@@ -82,35 +73,30 @@ impl PaliGemma {
     pub fn prompt(&self, asked: &str) -> Result<Vec<i64>, GroundError> {
         let mut ids = vec![self.image; self.image_tokens];
         ids.push(self.begin);
-        ids.extend(self.vocabulary.encode(asked)?);
+        ids.extend(self.pen.vocabulary.encode(asked)?);
         Ok(ids)
     }
 
     /// Shows the picture, says `asked`, and keeps the logits of the last `last` tokens of that.
     pub fn begin(&mut self, seen: &[f32], asked: &str, last: usize) -> Result<Talk, GroundError> {
         let ids = self.prompt(asked)?;
-        self.begin_prompt(seen, ids, last)
+        self.begin_prompt(seen, &ids, last)
     }
 
-    fn begin_prompt(&mut self, seen: &[f32], mut ids: Vec<i64>, last: usize) -> Result<Talk, GroundError> {
-        // The image token may lie outside the table; its embeddings are replaced anyhow.
-        ids[..self.image_tokens].fill(0);
-        let mut embeds = self.decoder.embed(&ids)?;
-        if let Data::F32(rows) = &mut embeds.data {
-            rows[..seen.len()].copy_from_slice(seen);
-        }
+    fn begin_prompt(&mut self, seen: &[f32], ids: &[i64], last: usize) -> Result<Talk, GroundError> {
+        let embeds = self.pen.decoder.embed_with(ids, 0, seen)?;
         let length = ids.len();
-        let mask = Tensor { shape: vec![1, length], data: Data::I64(vec![1; length]) };
-        let places = Tensor { shape: vec![1, length], data: Data::I64((1..).take(length).collect()) };
+        let mask = Tensor::i64s(&[1, length], vec![1; length]);
+        let places = Tensor::i64s(&[1, length], (1..).take(length).collect());
         let feeds = [("inputs_embeds", &embeds), ("attention_mask", &mask), ("position_ids", &places)];
         let prompt = speech::Prompt { feeds: &feeds, length, delta: 1, last };
-        let cache = self.decoder.begin()?;
-        Talk::begin(&mut self.decoder, cache, Manner::Counted, &prompt)
+        let cache = self.pen.decoder.begin()?;
+        Talk::begin(&mut self.pen.decoder, cache, Manner::Counted, &prompt)
     }
 
     /// The language model, in which talks of this model go on.
     pub fn decoder(&mut self) -> &mut Decoder {
-        &mut self.decoder
+        &mut self.pen.decoder
     }
 }
 
@@ -118,11 +104,11 @@ impl Writer for PaliGemma {
     type Seen = Seen;
 
     fn checker(&self) -> TextCheck {
-        self.vocabulary.checker()
+        self.pen.vocabulary.checker()
     }
 
     fn tokens(&self) -> Option<u64> {
-        Some(self.decoder.written())
+        Some(self.pen.decoder.written())
     }
 
     fn warm_up(&mut self, pictures: &[Rgb; 2]) -> Result<(), GroundError> {
@@ -130,8 +116,8 @@ impl Writer for PaliGemma {
         self.tower.try_together(&pictures.each_ref(), &seen.each_ref())?;
         let short = self.begin(&seen[0], &self.asked("person"), 1)?;
         let long = self.begin(&seen[1], &self.asked("person in a red jacket"), 1)?;
-        short.clone().say(&mut self.decoder, &[0])?;
-        self.choir.rows = trial::rows(&mut self.decoder, &short, &long)?;
+        short.clone().say(&mut self.pen.decoder, &[0])?;
+        self.pen.choir.rows = trial::rows(&mut self.pen.decoder, &short, &long)?;
         Ok(())
     }
 
@@ -142,16 +128,13 @@ impl Writer for PaliGemma {
     fn locate_each(&mut self, asks: &[(&Seen, &str)]) -> Result<Vec<Located>, GroundError> {
         let prompts = asks.iter().map(|(_, text)| self.prompt(&self.asked(text))).collect::<Result<Vec<_>, _>>()?;
         let lengths: Vec<_> = prompts.iter().map(Vec::len).collect();
-        let mut choir = self.choir;
-        let answers = choir.answer(&lengths, |group| {
-            let talk = |at: &usize| {
-                let codec: Box<dyn Codec> = Box::new(paligemma::PaliGemma::default());
-                Ok((self.begin_prompt(asks[*at].0, prompts[*at].clone(), 1)?, codec))
-            };
-            let talks = group.iter().map(talk).collect::<Result<_, GroundError>>()?;
-            answer::all(&mut self.decoder, &self.vocabulary, &self.rules, talks)
-        });
-        self.choir = choir;
-        answers
+        answer::locate(
+            self,
+            |model| &mut model.pen,
+            &lengths,
+            |model, at| {
+                Ok((model.begin_prompt(asks[at].0, &prompts[at], 1)?, Box::new(paligemma::PaliGemma::default())))
+            },
+        )
     }
 }

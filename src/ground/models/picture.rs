@@ -1,12 +1,12 @@
 //! From `[input]` to the code that prepares pictures.
 
-use super::{need, unfit};
+use super::need;
 use crate::{
     ground::{
         GroundError,
-        engine::{Data, Engine, EngineError, Port, Tensor, listed},
+        engine::{Engine, EngineError, Tensor},
         manifest::{Channels, Fit, Input, Manifest, Resample},
-        vision::{self, Filter, Laid, Lay, Normalise, Resampler, SmartResize, Values, VisionError, qwen, windows},
+        vision::{self, Filter, Laid, Lay, Normalise, Resampler, SmartResize, Values, VisionError, qwen},
     },
     types::{Rgb, Size},
 };
@@ -16,11 +16,11 @@ fn normalise(manifest: &Manifest) -> Result<Normalise, GroundError> {
     let input = &manifest.input;
     let scale = need(manifest, "input.scale", input.scale)?;
     if !is_byte(scale) {
-        return Err(unfit(manifest, format!("input.scale: is {scale}; only 1/255 is known here")));
+        return Err(GroundError::unfit(manifest, format!("input.scale: is {scale}; only 1/255 is known here")));
     }
     let (mean, std) = (need(manifest, "input.mean", input.mean)?, need(manifest, "input.std", input.std)?);
     if !usable(mean, std) {
-        return Err(unfit(manifest, "input.mean, input.std: should be numbers, and std above 0".to_owned()));
+        return Err(GroundError::unfit(manifest, "input.mean, input.std: should be numbers, and std above 0"));
     }
     Ok(Normalise { mean, std })
 }
@@ -40,7 +40,7 @@ fn red_first(manifest: &Manifest, table: &str, input: &Input) -> Result<(), Grou
         "{table}.channels: pictures for the family {family} have red first; leave it out, and let the graph turn the colours \
          if it wants blue first"
     );
-    Err(unfit(manifest, reason))
+    Err(GroundError::unfit(manifest, reason))
 }
 
 /// Refuses numbers other than those that the model was published with, and that pictures are prepared by.
@@ -57,7 +57,7 @@ pub(super) fn published(manifest: &Manifest, own: Normalise) -> Result<(), Groun
             "input.mean, std, scale, resample: with fit = \"{fit}\" only {mean:?}, {std:?}, 1/255 and \"bilinear\" are known; \
              leave them out"
         );
-        return Err(unfit(manifest, reason));
+        return Err(GroundError::unfit(manifest, reason));
     }
     red_first(manifest, "input", input)
 }
@@ -72,7 +72,7 @@ fn fits(manifest: &Manifest, fit: Fit) -> Result<(), GroundError> {
         return Ok(());
     }
     let (family, want, is) = (&manifest.family, fit.name(), manifest.input.fit.name());
-    Err(unfit(manifest, format!("input.fit: is `{is}`; the family {family} needs `{want}`")))
+    Err(GroundError::unfit(manifest, format!("input.fit: is `{is}`; the family {family} needs `{want}`")))
 }
 
 fn filter(manifest: &Manifest) -> Result<Filter, GroundError> {
@@ -97,16 +97,19 @@ pub(super) fn look(manifest: &Manifest) -> Result<(vision::Fit, bool), GroundErr
         Fit::Stretch => false,
         other => {
             let (family, is) = (&manifest.family, other.name());
-            return Err(unfit(
+            return Err(GroundError::unfit(
                 manifest,
                 format!("look.fit: is `{is}`; the family {family} needs `centre` or `stretch`"),
             ));
         }
     };
-    let told = |key: &str| unfit(manifest, format!("look.{key}: the family {} needs it", manifest.family));
+    let told = |key: &str| GroundError::unfit(manifest, format!("look.{key}: the family {} needs it", manifest.family));
     let (mean, std) = (look.mean.ok_or_else(|| told("mean"))?, look.std.ok_or_else(|| told("std"))?);
     if !look.scale.is_some_and(is_byte) || !usable(mean, std) {
-        return Err(unfit(manifest, "look.scale, mean, std: should be 1/255 and numbers, and std above 0".to_owned()));
+        return Err(GroundError::unfit(
+            manifest,
+            "look.scale, mean, std: should be 1/255 and numbers, and std above 0",
+        ));
     }
     let filter = filtered(look.resample.ok_or_else(|| told("resample"))?);
     Ok((vision::Fit { image: Size::new(look.width, look.height), filter, normalise: Normalise { mean, std } }, centre))
@@ -121,7 +124,7 @@ pub(super) fn lay(manifest: &Manifest) -> Result<Lay, GroundError> {
         other => {
             let (family, is) = (&manifest.family, other.name());
             let reason = format!("input.fit: is `{is}`; the family {family} needs `stretch` or `corner`");
-            return Err(unfit(manifest, reason));
+            return Err(GroundError::unfit(manifest, reason));
         }
     };
     laid_out(manifest, laid)
@@ -138,7 +141,7 @@ fn laid_out(manifest: &Manifest, laid: Laid) -> Result<Lay, GroundError> {
     let scale = need(manifest, "input.scale", input.scale)?;
     let (mean, std) = (need(manifest, "input.mean", input.mean)?, need(manifest, "input.std", input.std)?);
     if !scale.is_finite() || !usable(mean, std) {
-        return Err(unfit(manifest, "input.scale, mean, std: should be numbers, and std above 0".to_owned()));
+        return Err(GroundError::unfit(manifest, "input.scale, mean, std: should be numbers, and std above 0"));
     }
     let values = Values { scale, mean, std, bgr: input.channels == Channels::Bgr };
     Ok(Lay::new(Size::new(input.width, input.height), laid, filter(manifest)?, &values))
@@ -150,7 +153,7 @@ pub(super) fn shortest(manifest: &Manifest) -> Result<(u32, u32), GroundError> {
     let input = &manifest.input;
     let limits = (need(manifest, "input.shortest", input.shortest)?, need(manifest, "input.longest", input.longest)?);
     if limits.0 == 0 || limits.1 < limits.0 {
-        return Err(unfit(manifest, "input.longest: should be no less than input.shortest".to_owned()));
+        return Err(GroundError::unfit(manifest, "input.longest: should be no less than input.shortest"));
     }
     published(manifest, Normalise::IMAGENET)?;
     Ok(limits)
@@ -161,19 +164,13 @@ pub(super) fn port(engine: &dyn Engine, image: Size, others: &[&str]) -> Result<
     let mut ports = engine.inputs().iter().filter(|port| !others.contains(&port.name.as_str()));
     let (height, width) = (image.height as usize, image.width as usize);
     let wanted = [Some(1), Some(3), Some(height), Some(width)];
-    let fits = |port: &&Port| {
-        let axis = |(have, want): (&Option<usize>, &Option<usize>)| have.is_none() || have == want;
-        port.element.is_float() && port.shape.len() == 4 && port.shape.iter().zip(&wanted).all(axis)
-    };
-    let picture = ports.next().filter(fits);
+    let picture = ports.next().filter(|port| port.element.is_float() && port.has_shape(&wanted));
     match (picture, ports.next()) {
         (Some(port), None) if engine.inputs().len() == others.len() + 1 => Ok(port.name.clone()),
-        _ => Err(EngineError::Ports {
-            file: engine.file().to_owned(),
-            what: "inputs",
-            expected: format!("one picture, f32[1,3,{height},{width}] as [input] of the manifest says"),
-            found: listed(engine.inputs()),
-        }),
+        _ => {
+            let expected = format!("one picture, f32[1,3,{height},{width}] as [input] of the manifest says");
+            Err(engine.wrong_inputs(expected))
+        }
     }
 }
 
@@ -191,7 +188,7 @@ pub(super) fn stretched(fit: &vision::Fit, picture: &Rgb, resampler: &mut Resamp
     let mut data = Vec::new();
     fit.prepare(&picture.data, picture.size, resampler, &mut data)?;
     let (height, width) = (fit.image.height as usize, fit.image.width as usize);
-    Ok(Tensor { shape: vec![1, 3, height, width], data: Data::F32(data) })
+    Ok(Tensor::f32s(&[1, 3, height, width], data))
 }
 
 /// A picture in patches.
@@ -202,7 +199,7 @@ pub(super) fn patches(manifest: &Manifest) -> Result<(SmartResize, Normalise), G
     let (merge, frames) = (input.merge.unwrap_or(qwen::MERGE), input.temporal_patch.unwrap_or(qwen::TEMPORAL));
     if merge != qwen::MERGE || frames != qwen::TEMPORAL || input.resample.is_some_and(|r| r != Resample::Bicubic) {
         let reason = "input: only merge = 2, temporal_patch = 2 and resample = \"bicubic\" are known here";
-        return Err(unfit(manifest, reason.to_owned()));
+        return Err(GroundError::unfit(manifest, reason));
     }
     let patch = need(manifest, "input.patch", input.patch)?;
     let min_pixels = need(manifest, "input.min_pixels", input.min_pixels)?;
@@ -212,10 +209,13 @@ pub(super) fn patches(manifest: &Manifest) -> Result<(SmartResize, Normalise), G
     if !fits || min_pixels > max_pixels {
         let reason =
             format!("input: patch {patch}, min_pixels {min_pixels} and max_pixels {max_pixels} do not go together");
-        return Err(unfit(manifest, reason));
+        return Err(GroundError::unfit(manifest, reason));
     }
-    if let Some(window) = input.window.filter(|window| windows::units(*window, patch) == 0) {
-        return Err(unfit(manifest, format!("input.window: {window} pixels do not hold one merged patch of {patch}")));
+    if let Some(window) = input.window.filter(|window| qwen::units(*window, patch) == 0) {
+        return Err(GroundError::unfit(
+            manifest,
+            format!("input.window: {window} pixels do not hold one merged patch of {patch}"),
+        ));
     }
     Ok((SmartResize { patch, min_pixels, max_pixels }, normalise(manifest)?))
 }

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::ground::vision::VisionError;
+
 /// How a language model's graph takes several answers at once. What it really does is tried when it is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Rows {
@@ -32,6 +34,13 @@ pub fn passes(sizes: &[usize], most: usize) -> Vec<Range<usize>> {
         }
     }
     passes
+}
+
+/// What was seen of the pictures that could be prepared, in their places among all; of the others, why they could not.
+pub fn spread<P, S>(prepared: Vec<Result<P, VisionError>>, seen: Vec<S>) -> Vec<Result<S, VisionError>> {
+    let mut seen = seen.into_iter();
+    let missing = || VisionError::Prompt("the vision tower left a picture out".to_owned());
+    prepared.into_iter().map(|one| one.and_then(|_| seen.next().ok_or_else(missing))).collect()
 }
 
 /// Which answers are written side by side, at most `most`, given the lengths of their prompts: every one in one group. The

@@ -6,7 +6,7 @@ use super::{
     Open,
     closed::{self, Closed},
     nano::{self, Nano},
-    need, unfit,
+    need,
 };
 use crate::{
     ground::{
@@ -44,7 +44,7 @@ pub fn open(
             nano::FAMILY,
             closed::FAMILIES.join(", ")
         );
-        return Err(unfit(manifest, reason));
+        return Err(GroundError::unfit(manifest, reason));
     }
     other.verify(|_| ())?;
     let model: Box<dyn BoxProposer> = if family == nano::FAMILY {

@@ -4,17 +4,17 @@
 //! how they write a box and what its numbers count. Windows, rotary angles and learned positions of the vision tower
 //! follow from the grid inside the graph; M-RoPE positions are made here.
 
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
 use super::{
     Open,
-    answer::{self, Choir, Rules},
+    answer::{self, Pen},
     decoder::{Cache, Decoder},
     need, positions,
     recent::Recent,
     speech::{self, Manner, Talk},
     tokens::Vocabulary,
-    trial, unfit,
+    trial,
 };
 use crate::{
     ground::{
@@ -22,7 +22,7 @@ use crate::{
         codec::{
             Codec,
             qwen_box::{Dialect, QwenBox},
-            qwen_json::{self, QwenJson, Reasoning, Unit},
+            qwen_json::{self, QwenJson, Unit},
         },
         engine::{Data, Input, Tensor},
         manifest::{Coordinates, Manifest, Positions},
@@ -72,17 +72,14 @@ struct Marks {
 /// An opened model.
 pub struct Qwen {
     tower: Tower,
-    decoder: Decoder,
-    vocabulary: Arc<Vocabulary>,
+    pen: Pen,
     marks: Marks,
     form: Form,
     /// What stands before the user's turn.
     system: &'static str,
     deepstack: usize,
-    rules: Rules,
     /// Whether a prompt may be read in pieces.
     continues: bool,
-    choir: Choir,
     beginnings: Recent<Beginning, Cache>,
 }
 
@@ -109,20 +106,16 @@ impl Qwen {
             turn: [mark("turn_start", tokens.turn_start)?, mark("turn_end", tokens.turn_end)?],
         };
         positions(manifest, Positions::Mrope)?;
-        let rules = Rules::of(manifest)?;
-        let decoder = Decoder::open(manifest, open)?;
-        let deepstack = deepstack(manifest, &decoder)?;
+        let pen = Pen::open(manifest, Vocabulary::load(manifest)?, open)?;
+        let deepstack = deepstack(manifest, &pen.decoder)?;
         Ok(Self {
-            tower: Tower::open(manifest, open, decoder.hidden(), deepstack)?,
-            decoder,
-            vocabulary: Arc::new(Vocabulary::load(manifest)?),
+            tower: Tower::open(manifest, open, pen.decoder.hidden(), deepstack)?,
+            pen,
             marks,
             form: form(manifest)?,
             system: if manifest.family == QWEN3 { "" } else { "system\nYou are a helpful assistant." },
             deepstack,
-            rules,
             continues: false,
-            choir: Choir::of(manifest),
             beginnings: Recent::new(BEGINNINGS),
         })
     }
@@ -153,7 +146,7 @@ impl Qwen {
         let mut rest = pictures.iter();
         for part in parts {
             match part {
-                Part::Words(words) => said.extend(self.vocabulary.encode(words)?),
+                Part::Words(words) => said.extend(self.pen.vocabulary.encode(words)?),
                 Part::Picture => {
                     let tokens = rest.next().map_or(0, |seen| seen.tokens());
                     said.push(vision_start);
@@ -176,20 +169,20 @@ impl Qwen {
         if self.system.is_empty() {
             return Ok(Vec::new());
         }
-        let (system, line) = (self.vocabulary.encode(self.system)?, self.vocabulary.encode("\n")?);
+        let (system, line) = (self.pen.vocabulary.encode(self.system)?, self.pen.vocabulary.encode("\n")?);
         Ok([&[turn_start][..], &system, &[turn_end], &line].concat())
     }
 
     /// One turn of a conversation.
     fn turn(&self, who: &str, said: &[i64]) -> Result<Vec<i64>, GroundError> {
         let [turn_start, turn_end] = self.marks.turn;
-        let (who, line) = (self.vocabulary.encode(&format!("{who}\n"))?, self.vocabulary.encode("\n")?);
+        let (who, line) = (self.pen.vocabulary.encode(&format!("{who}\n"))?, self.pen.vocabulary.encode("\n")?);
         Ok([&[turn_start][..], &who, said, &[turn_end], &line].concat())
     }
 
     /// What stands before the model's answer.
     fn answering(&self) -> Result<Vec<i64>, GroundError> {
-        Ok([&[self.marks.turn[0]][..], &self.vocabulary.encode("assistant\n")?].concat())
+        Ok([&[self.marks.turn[0]][..], &self.pen.vocabulary.encode("assistant\n")?].concat())
     }
 
     /// Shows the pictures, says `asked`, and keeps the logits of the last `last` tokens of that.
@@ -222,13 +215,13 @@ impl Qwen {
         }
         let (mut at, mut cache) = match known {
             Some(known) => known,
-            None => (0, self.decoder.begin()?),
+            None => (0, self.pen.decoder.begin()?),
         };
         for (end, beginning) in joints.into_iter().zip(beginnings) {
             if end > at {
                 let feeds = self.feeds(pictures, prompt, at..end)?;
                 let feeds: Vec<_> = feeds.iter().map(|(name, tensor)| (*name, Input::Tensor(tensor))).collect();
-                self.decoder.run(&mut cache, &feeds, 1)?;
+                self.pen.decoder.run(&mut cache, &feeds, 1)?;
                 self.beginnings.put(beginning, cache.clone());
                 at = end;
             }
@@ -236,7 +229,7 @@ impl Qwen {
         let feeds = self.feeds(pictures, prompt, at..length)?;
         let feeds: Vec<_> = feeds.iter().map(|(name, tensor)| (*name, tensor)).collect();
         let rest = speech::Prompt { feeds: &feeds, length, delta: prompt.positions.delta, last };
-        Talk::begin(&mut self.decoder, cache, Manner::Mrope { deepstack: self.deepstack }, &rest)
+        Talk::begin(&mut self.pen.decoder, cache, Manner::Mrope { deepstack: self.deepstack }, &rest)
     }
 
     /// What the decoder is fed for a piece of a prompt.
@@ -246,8 +239,8 @@ impl Qwen {
         prompt: &Prompt,
         piece: Range<usize>,
     ) -> Result<Vec<(&'static str, Tensor)>, GroundError> {
-        let (length, hidden) = (piece.len(), self.decoder.hidden());
-        let mut embeds = self.decoder.embed(&prompt.ids[piece.clone()])?;
+        let (length, hidden) = (piece.len(), self.pen.decoder.hidden());
+        let mut embeds = self.pen.decoder.embed(&prompt.ids[piece.clone()])?;
         let mut again = vec![0.0; self.deepstack * length * hidden];
         let image = self.marks.image;
         let mut at = prompt.ids.iter().enumerate().filter(|(_, id)| **id == image).map(|(at, _)| at);
@@ -265,31 +258,28 @@ impl Qwen {
         }
         let axes = prompt.positions.ids.chunks(prompt.ids.len().max(1));
         let places = axes.flat_map(|axis| &axis[piece.clone()]).copied().collect();
-        let i64s = |shape: &[usize], data| Tensor { shape: shape.to_vec(), data: Data::I64(data) };
         let mut feeds = vec![
             ("inputs_embeds", embeds),
-            ("attention_mask", i64s(&[1, piece.end], vec![1; piece.end])),
-            ("position_ids", i64s(&[3, 1, length], places)),
+            ("attention_mask", Tensor::i64s(&[1, piece.end], vec![1; piece.end])),
+            ("position_ids", Tensor::i64s(&[3, 1, length], places)),
         ];
         if self.deepstack > 0 {
             let shape = vec![self.deepstack, 1, length, hidden];
-            feeds.push(("deepstack_embeds", Tensor { shape, data: Data::F32(again) }));
+            feeds.push(("deepstack_embeds", Tensor::f32s(&shape, again)));
         }
         Ok(feeds)
     }
 
     /// The language model, in which talks of this model go on.
     pub fn decoder(&mut self) -> &mut Decoder {
-        &mut self.decoder
+        &mut self.pen.decoder
     }
 
     fn codec(&self, seen: &Seen) -> Box<dyn Codec> {
         match self.form {
             Form::Markers => Box::new(QwenBox::new(Dialect::Qwen2Vl)),
-            Form::Json(Coordinates::ResizedPixels) => {
-                Box::new(QwenJson::new(Unit::Pixels(seen.image), Reasoning::None))
-            }
-            Form::Json(_) => Box::new(QwenJson::new(Unit::Thousandths, Reasoning::None)),
+            Form::Json(Coordinates::ResizedPixels) => Box::new(QwenJson::new(Unit::Pixels(seen.image))),
+            Form::Json(_) => Box::new(QwenJson::new(Unit::Thousandths)),
         }
     }
 }
@@ -298,11 +288,11 @@ impl Writer for Qwen {
     type Seen = Seen;
 
     fn checker(&self) -> TextCheck {
-        self.vocabulary.checker()
+        self.pen.vocabulary.checker()
     }
 
     fn tokens(&self) -> Option<u64> {
-        Some(self.decoder.written())
+        Some(self.pen.decoder.written())
     }
 
     fn warm_up(&mut self, pictures: &[Rgb; 2]) -> Result<(), GroundError> {
@@ -310,12 +300,12 @@ impl Writer for Qwen {
         self.tower.try_together(&pictures.each_ref(), &seen.each_ref())?;
         let short = self.begin(&[&seen[0]], "person", 1)?;
         let long = self.begin(&[&seen[1]], "person in a red jacket", 1)?;
-        short.clone().say(&mut self.decoder, &[0])?;
+        short.clone().say(&mut self.pen.decoder, &[0])?;
         // A graph that fails in pieces is one that takes a prompt whole.
         self.continues = true;
         let pieces = self.begin(&[&seen[1]], "person in a red jacket", 1);
         self.continues = pieces.is_ok_and(|pieces| trial::alike(pieces.logits(), long.logits()));
-        self.choir.rows = trial::rows(&mut self.decoder, &short, &long)?;
+        self.pen.choir.rows = trial::rows(&mut self.pen.decoder, &short, &long)?;
         Ok(())
     }
 
@@ -327,17 +317,15 @@ impl Writer for Qwen {
         let prompt = |(seen, text): &(&Seen, &str)| self.prompt(&[seen], &self.asked(text));
         let prompts = asks.iter().map(prompt).collect::<Result<Vec<_>, _>>()?;
         let lengths: Vec<_> = prompts.iter().map(|prompt| prompt.ids.len()).collect();
-        let mut choir = self.choir;
-        let answers = choir.answer(&lengths, |group| {
-            let talk = |at: &usize| {
-                let seen = asks[*at].0;
-                Ok((self.begin_prompt(&[seen], &prompts[*at], 1)?, self.codec(seen)))
-            };
-            let talks = group.iter().map(talk).collect::<Result<_, GroundError>>()?;
-            answer::all(&mut self.decoder, &self.vocabulary, &self.rules, talks)
-        });
-        self.choir = choir;
-        answers
+        answer::locate(
+            self,
+            |model| &mut model.pen,
+            &lengths,
+            |model, at| {
+                let seen = asks[at].0;
+                Ok((model.begin_prompt(&[seen], &prompts[at], 1)?, model.codec(seen)))
+            },
+        )
     }
 }
 
@@ -354,13 +342,13 @@ fn deepstack(manifest: &Manifest, decoder: &Decoder) -> Result<usize, GroundErro
     match manifest.decoder.as_ref().map(|facts| facts.deepstack) {
         Some(said) if said != found => {
             let reason = format!("decoder.deepstack: is {said}; the decoder's inputs say {found}");
-            Err(unfit(manifest, reason))
+            Err(GroundError::unfit(manifest, reason))
         }
         // Exports for transformers.js give the picture to the first layer alone, and would answer, only worse.
         None if found == 0 && manifest.family == QWEN3 => {
             let reason = "the decoder takes no `deepstack_embeds`: this export leaves out DeepStack, by which Qwen3-VL's layers \
                           see the picture again; make one with tools/export (python -m export qwen3-vl)";
-            Err(unfit(manifest, reason.to_owned()))
+            Err(GroundError::unfit(manifest, reason))
         }
         _ => Ok(found),
     }
@@ -378,9 +366,10 @@ fn form(manifest: &Manifest) -> Result<Form, GroundError> {
     match (manifest.family.as_str(), coordinates) {
         (QWEN2, Coordinates::Thousandths) => Ok(Form::Markers),
         (_, counted @ (Coordinates::ResizedPixels | Coordinates::Thousandths)) => Ok(Form::Json(counted)),
-        (family, _) => {
-            Err(unfit(manifest, format!("input.coordinates: the family {family} writes no location tokens")))
-        }
+        (family, _) => Err(GroundError::unfit(
+            manifest,
+            format!("input.coordinates: the family {family} writes no location tokens"),
+        )),
     }
 }
 

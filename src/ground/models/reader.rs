@@ -8,11 +8,10 @@ use tokenizers::Tokenizer;
 use super::{
     need,
     tokens::{empty, read, reserved, tokenizer},
-    unfit,
 };
 use crate::ground::{
     GroundError,
-    engine::{Data, Tensor},
+    engine::Tensor,
     manifest::{Manifest, TextInput},
     methods::retrieve::TextCheck,
 };
@@ -41,7 +40,7 @@ impl Ids {
     pub(super) fn tensors(&self) -> [Tensor; 2] {
         let shape = vec![1, self.ids.len()];
         let mask = (0..self.ids.len()).map(|at| i64::from(at < self.count)).collect();
-        [Tensor { shape: shape.clone(), data: Data::I64(self.ids.clone()) }, Tensor { shape, data: Data::I64(mask) }]
+        [Tensor::i64s(&shape, self.ids.clone()), Tensor::i64s(&shape, mask)]
     }
 }
 
@@ -50,7 +49,10 @@ impl Reader {
     pub(super) fn load(manifest: &Manifest) -> Result<Self, GroundError> {
         let rules = need(manifest, "text", manifest.text.clone())?;
         if rules.template.matches("{}").count() != 1 {
-            return Err(unfit(manifest, format!("text.template: `{}` should hold {{}} once", rules.template)));
+            return Err(GroundError::unfit(
+                manifest,
+                format!("text.template: `{}` should hold {{}} once", rules.template),
+            ));
         }
         let tokenizer = tokenizer(manifest)?;
         let special = tokenizer.get_added_tokens_decoder();

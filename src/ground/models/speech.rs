@@ -139,25 +139,24 @@ impl Talk {
     pub fn say(&mut self, decoder: &mut Decoder, tokens: &[u32]) -> Result<(), GroundError> {
         let ids: Vec<i64> = tokens.iter().map(|token| i64::from(*token)).collect();
         let (count, total) = (self.rows.len(), self.longest() + 1);
-        let i64s = |shape: &[usize], data| Tensor { shape: shape.to_vec(), data: Data::I64(data) };
         let position = |row: &Row| i64::try_from(row.place).unwrap_or(i64::MAX).saturating_add(row.delta);
         let positions: Vec<i64> = self.rows.iter().map(position).collect();
         let mask = self.rows.iter().flat_map(|row| plan::mask(row.place + 1, total)).collect();
         let mut extra = vec![
             ("inputs_embeds", decoder.embed_rows(count, &ids)?),
             // Where the graph asks for it.
-            ("attention_mask", i64s(&[count, total], mask)),
+            ("attention_mask", Tensor::i64s(&[count, total], mask)),
         ];
         match self.manner {
             Manner::Mrope { deepstack } => {
-                extra.push(("position_ids", i64s(&[3, count, 1], positions.repeat(3))));
+                extra.push(("position_ids", Tensor::i64s(&[3, count, 1], positions.repeat(3))));
                 if deepstack > 0 {
                     let data = Data::F32(vec![0.0; deepstack * count * decoder.hidden()]);
                     let shape = vec![deepstack, count, 1, decoder.hidden()];
                     extra.push(("deepstack_embeds", Tensor { shape, data }));
                 }
             }
-            Manner::Counted => extra.push(("position_ids", i64s(&[count, 1], positions))),
+            Manner::Counted => extra.push(("position_ids", Tensor::i64s(&[count, 1], positions))),
             Manner::Encoder { .. } => {}
         }
         let mut feeds: Vec<_> = extra.iter().map(|(name, tensor)| (*name, Input::Tensor(tensor))).collect();
@@ -243,8 +242,8 @@ mod tests {
     #[test]
     fn encoders_states_stand_where_their_keys_do() {
         let heard = |length: usize, value: u8| {
-            let states = Tensor { shape: vec![1, length, 2], data: Data::F32(vec![f32::from(value); length * 2]) };
-            Manner::Encoder { states, mask: Tensor { shape: vec![1, length], data: Data::I64(vec![1; length]) } }
+            let states = Tensor::f32s(&[1, length, 2], vec![f32::from(value); length * 2]);
+            Manner::Encoder { states, mask: Tensor::i64s(&[1, length], vec![1; length]) }
         };
         let mut joined = Manner::join(vec![heard(1, 5), heard(3, 6), heard(2, 7)]);
         joined.pick(&[0, 2]);

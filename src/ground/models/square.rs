@@ -1,6 +1,6 @@
 //! A vision tower that takes pictures of one size: several in one pass, where it can.
 
-use super::{Open, open_role, picture, trial};
+use super::{Open, open_role, picture, plan, trial};
 use crate::{
     ground::{
         GroundError,
@@ -53,9 +53,7 @@ impl Tower {
         for some in fine.chunks(if self.together { self.most } else { 1 }) {
             seen.extend(self.run(some)?);
         }
-        let mut seen = seen.into_iter();
-        let missing = || VisionError::Prompt("the vision tower left a picture out".to_owned());
-        Ok(pixels.into_iter().map(|pixels| pixels.and_then(|_| seen.next().ok_or_else(missing))).collect())
+        Ok(plan::spread(pixels, seen))
     }
 
     /// Finds out whether several pictures go in at once, by these two, that were looked at one by one.

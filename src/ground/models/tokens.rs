@@ -57,8 +57,8 @@ impl Vocabulary {
         let taken = limits.image_tokens.saturating_add(FRAME).saturating_add(taken);
         let most = limits.context.saturating_sub(taken) / texts.max(1);
         if most == 0 {
-            let reason = "limits.context leaves no room for words beside limits.image_tokens".to_owned();
-            return Err(GroundError::Unfit { manifest: manifest.path(), reason });
+            let reason = "limits.context leaves no room for words beside limits.image_tokens";
+            return Err(GroundError::unfit(manifest, reason));
         }
         let reserved = manifest.tokens.reserved().into_iter().collect();
         Ok(Self { tokenizer, reserved, model: manifest.name.clone(), most })

@@ -5,11 +5,9 @@
 //!
 //! | model | picture | tensor | more |
 //! |---|---|---|---|
-//! | Qwen2-VL, Qwen2.5-VL | [`smart_resize`], bicubic, [`Normalise::CLIP`] | [`qwen::patches`] | [`positions`], [`windows`] (2.5 only), [`mrope`] |
-//! | Qwen3-VL | same with factor 32, [`Normalise::HALF`] | [`qwen::patches`] | [`positions`], [`mrope`] |
-//! | Florence-2 | [`Fit::FLORENCE`] | `[1, 3, 768, 768]` | |
-//! | `PaliGemma` | [`Fit::paligemma`] | `[1, 3, s, s]` | |
-//! | CLIP, `SigLIP` towers | [`Fit::squash`] | `[1, 3, s, s]` | |
+//! | Qwen2-VL, Qwen2.5-VL | [`smart_resize`], bicubic, [`Normalise::CLIP`] | [`qwen::patches`] | [`mrope`] |
+//! | Qwen3-VL | same with factor 32, [`Normalise::HALF`] | [`qwen::patches`] | [`mrope`] |
+//! | Florence-2, `PaliGemma`, CLIP and `SigLIP` towers | [`Fit`] | `[1, 3, s, s]` | |
 //! | `OWLv2` | [`owl::prepare`] | `[1, 3, s, s]` | boxes are fractions of the padded square |
 //! | detectors with classes of their own | [`Lay`] | `[1, 3, h, w]` | |
 //! | Grounding DINO | [`dino::prepare`] | `[1, 3, h, w]` | pixel mask |
@@ -27,10 +25,8 @@ mod linear;
 pub mod mrope;
 pub mod normalise;
 pub mod owl;
-pub mod positions;
 pub mod qwen;
 pub mod resample;
-pub mod windows;
 
 #[cfg(test)]
 mod reference;

@@ -9,9 +9,6 @@
 use super::{Normalise, VisionError, check, normalise::rescaled};
 use crate::{ground::codec::Placement, types::Size};
 
-/// The side of the published ensembles' input; the large ones take 1008.
-pub const SIDE: u32 = 960;
-
 /// The tensor `[1, 3, side, side]` of a packed RGB picture, and how the picture lies in it.
 pub fn prepare(rgb: &[u8], picture: Size, side: u32) -> Result<(Vec<f32>, Placement), VisionError> {
     check(rgb, picture)?;

@@ -113,8 +113,14 @@ pub fn cut(rgb: &[u8], size: Size, patch: u32, normalise: &Normalise) -> Result<
     Ok((values, [1, height / patch, width / patch]))
 }
 
+/// Merged units in a window of Qwen2.5-VL's attention, on a side: `window` pixels of patches of `patch` pixels. 0 if not even one
+/// fits.
+pub fn units(window: u32, patch: u32) -> u32 {
+    (window / MERGE).checked_div(patch).unwrap_or(0)
+}
+
 /// `(row, column)` of every patch of a grid in the order the tower takes them: 2×2 blocks, row by row within.
-pub(super) fn merge_order(grid_h: u32, grid_w: u32) -> impl Iterator<Item = (u32, u32)> {
+fn merge_order(grid_h: u32, grid_w: u32) -> impl Iterator<Item = (u32, u32)> {
     let blocks = (0..grid_h / MERGE).flat_map(move |by| (0..grid_w / MERGE).map(move |bx| (by, bx)));
     blocks.flat_map(|(by, bx)| (0..MERGE).flat_map(move |y| (0..MERGE).map(move |x| (by * MERGE + y, bx * MERGE + x))))
 }
@@ -130,6 +136,11 @@ mod tests {
         let any = SmartResize { patch: 14, min_pixels: 0, max_pixels: u64::MAX };
         assert_eq!(smart_resize(Size::new(70, 70), &any), Ok(Size::new(56, 56)));
         assert_eq!(smart_resize(Size::new(98, 42), &any), Ok(Size::new(112, 56)));
+    }
+
+    #[test]
+    fn a_window_is_as_large_as_the_configuration_says() {
+        assert_eq!((units(112, 14), units(56, 14), units(64, 16), units(20, 14), units(112, 0)), (4, 2, 2, 0, 0));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::{dino, mrope::Positions, owl, positions, qwen, windows::Windows, *};
+use super::{dino, mrope::Positions, owl, qwen, *};
 
 macro_rules! fixture {
     ($name:literal) => {
@@ -131,7 +131,9 @@ fn tensors_are_those_of_transformers() {
                 got.values
             }
             "florence" | "paligemma" => {
-                let fit = if t.model == "florence" { Fit::FLORENCE } else { Fit::paligemma(224) };
+                let (side, normalise) =
+                    if t.model == "florence" { (768, Normalise::IMAGENET) } else { (224, Normalise::HALF) };
+                let fit = Fit { image: Size::new(side, side), filter: Filter::Bicubic, normalise };
                 let mut out = Vec::new();
                 fit.prepare(&rgb, size, &mut r, &mut out).unwrap();
                 out
@@ -156,57 +158,6 @@ fn tensors_are_those_of_transformers() {
             assert!(got.iter().zip(&t.head).all(|(a, b)| (a - b).abs() < 1e-5), "{} {size:?}", t.model);
             assert_eq!(floats(&got), t.sha256, "{} {size:?}", t.model);
         }
-    }
-}
-
-#[derive(Deserialize)]
-struct WindowCase {
-    window: u32,
-    patch: u32,
-    grids: Vec<(u32, u32)>,
-    index: Vec<i64>,
-    bounds: Vec<i64>,
-    restore: Vec<i64>,
-}
-
-#[test]
-fn windows_are_those_of_transformers() {
-    let cases: Vec<WindowCase> = fixture!("windows.json");
-    for case in cases {
-        let got = Windows::of(&case.grids, windows::units(case.window, case.patch));
-        assert_eq!(
-            (&got.index, &got.bounds, &got.restore()),
-            (&case.index, &case.bounds, &case.restore),
-            "{:?} {}",
-            case.grids,
-            case.window
-        );
-    }
-}
-
-#[derive(Deserialize)]
-struct PositionCase {
-    grid: (u32, u32),
-    rotary: String,
-    rotary_head: Vec<(i64, i64)>,
-    indices: String,
-    /// Every 17th.
-    weights: Vec<f32>,
-}
-
-#[test]
-fn positions_are_those_of_transformers() {
-    let cases: Vec<PositionCase> = fixture!("positions.json");
-    for PositionCase { grid: (h, w), rotary, rotary_head, indices, weights } in cases {
-        let got = positions::rotary(h, w);
-        let head: Vec<_> = got.chunks(2).take(12).map(|p| (p[0], p[1])).collect();
-        assert_eq!(head, rotary_head[..head.len()]);
-        assert_eq!(integers(&got), rotary, "{h}x{w}");
-        let got = positions::bilinear(48, h, w);
-        assert_eq!(integers(&got.indices), indices, "{h}x{w}");
-        assert_eq!(got.weights.len().div_ceil(17), weights.len());
-        let far = got.weights.iter().step_by(17).zip(&weights).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(far < 2e-5, "{h}x{w}: {far}");
     }
 }
 

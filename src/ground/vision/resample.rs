@@ -59,16 +59,20 @@ pub struct Resampler {
 
 impl Resampler {
     /// Resizes `rgb` (`from.width · from.height · 3` bytes, rows from the top) to `to`. Both passes always see the whole
-    /// picture; the result stays valid until the next call.
-    pub fn resize(&mut self, rgb: &[u8], from: Size, to: Size, filter: Filter) -> Result<&[u8], VisionError> {
+    /// picture; the result stays valid until the next call. A picture that has its size already is given back.
+    pub fn resize<'a>(
+        &'a mut self,
+        rgb: &'a [u8],
+        from: Size,
+        to: Size,
+        filter: Filter,
+    ) -> Result<&'a [u8], VisionError> {
         check(rgb, from)?;
         if to.area() == 0 {
             return Err(VisionError::Empty { width: to.width, height: to.height });
         }
         if from == to {
-            self.out.clear();
-            self.out.extend_from_slice(rgb);
-            return Ok(&self.out);
+            return Ok(rgb);
         }
         if filter == Filter::Linear {
             linear::resize(rgb, from, to, &mut self.out);
@@ -82,9 +86,7 @@ impl Resampler {
             rows = &self.between;
         }
         if from.height == to.height {
-            self.out.clear();
-            self.out.extend_from_slice(rows);
-            return Ok(&self.out);
+            return Ok(rows);
         }
         self.vertical.fit(from.height, to.height, filter);
         self.out.resize(to.area() * 3, 0);

@@ -66,6 +66,11 @@ pub(super) fn said(area: &Area, kind: Kind, (salt, grid, gloom): (u64, u64, f64)
     (f64::from(step) * 2.0 / f64::from(grid) - 1.0 - gloom).max(-1.0)
 }
 
+/// The original's rules for `InternVL` 2.5; `patch` is the side of a tile.
+pub(super) fn internvl(patch: u32) -> Rules {
+    Rules { patch, upper: 0.2, lower: -0.2, steps: vec![0.1, 0.1, 0.2], ..Rules::qwen() }
+}
+
 fn xywh(tree: &Tree, at: usize) -> Xywh {
     let Area { x, y, width, height } = tree.node(at).area;
     [x, y, width, height]
@@ -82,7 +87,7 @@ impl Search {
         match self.preset.as_str() {
             "qwen" => Rules::qwen(),
             "llava_local" => Rules::llava_local(self.patch),
-            _ => Rules::internvl(self.patch),
+            _ => internvl(self.patch),
         }
     }
 

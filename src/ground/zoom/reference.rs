@@ -9,7 +9,9 @@ use std::{
 use proptest::prelude::*;
 
 use super::{
-    Budget, Confidence, Kind, Meter, Plan, Prompt, Question, Rules, Split, Tree, View, cues, original::said, pursue,
+    Budget, Confidence, Kind, Meter, Plan, Prompt, Question, Rules, Split, Tree, View, cues,
+    original::{internvl, said},
+    pursue,
     rules::Views,
 };
 use crate::types::Size;
@@ -198,15 +200,7 @@ impl Told<'_> {
 }
 
 fn rules() -> impl Strategy<Value = Rules> {
-    (
-        prop::sample::select(vec![
-            Rules::qwen(),
-            Rules::llava_local(336),
-            Rules::llava_tiles(384),
-            Rules::internvl(448),
-        ]),
-        60u32..700,
-    )
+    (prop::sample::select(vec![Rules::qwen(), Rules::llava_local(336), internvl(448)]), 60u32..700)
         .prop_map(|(rules, patch)| Rules { patch, ..rules })
 }
 

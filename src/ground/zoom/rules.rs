@@ -63,19 +63,9 @@ impl Rules {
         Self { upper: 0.95, steps: vec![0.05, 0.1, 0.2], ..Self::new(Views::GlobalLocal, 448) }
     }
 
-    /// LLaVA-OneVision and others that see tiles; `patch` is the side of one.
-    pub fn llava_tiles(patch: u32) -> Self {
-        Self::new(Views::GlobalLocal, patch)
-    }
-
     /// LLaVA-1.5 and others that see one small picture of side `patch`.
     pub fn llava_local(patch: u32) -> Self {
         Self { margin: 1.0, bias: 0.2, ..Self::new(Views::Local, patch) }
-    }
-
-    /// `InternVL` 2.5; `patch` is the side of a tile.
-    pub fn internvl(patch: u32) -> Self {
-        Self { upper: 0.2, lower: -0.2, ..Self::new(Views::GlobalLocal, patch) }
     }
 
     /// How well a node ranks: `w·existence + (1 - w)·latent` with `w = (1 - bias)/depth² · d² + bias`, `d` the node's

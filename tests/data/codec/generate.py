@@ -25,10 +25,10 @@ from transformers.models.grounding_dino.image_processing_grounding_dino import (
     get_size_with_aspect_ratio,
 )
 from transformers.models.owlv2.image_processing_owlv2 import Owlv2ImageProcessor
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel, Qwen2_5_VLModel
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor, smart_resize
-from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel, Qwen2VLModel
-from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLModel, Qwen3VLVisionModel
+from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLModel
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLModel
 
 HERE = Path(__file__).parent
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
@@ -130,62 +130,6 @@ def tensors():
     save("tensors.json", out)
 
 
-def merged(side, window=112, patch=14):
-    return SimpleNamespace(spatial_merge_size=2, spatial_merge_unit=4, window_size=window, patch_size=patch,
-                           num_grid_per_side=side)
-
-
-def windows():
-    out, published = [], [[(8, 8)], [(16, 16)], [(2, 2)], [(10, 12)], [(16, 18)], [(8, 24), (10, 6)],
-                          [(22, 34), (16, 8), (2, 40)]]
-    other = [[(2, 2)], [(8, 8)], [(10, 14)], [(6, 22), (4, 4)]]
-    for window, patch, cases in ((112, 14, published), (56, 14, other), (28, 14, other), (100, 14, other), (192, 16, other)):
-        for grids in cases:
-            thw = torch.tensor([[1, h, w] for h, w in grids])
-            index, bounds = Qwen2_5_VisionTransformerPretrainedModel.get_window_index(merged(0, window, patch), thw)
-            bounds = torch.unique_consecutive(torch.tensor(bounds)).tolist()
-            out.append({"window": window, "patch": patch, "grids": grids, "index": index.tolist(), "bounds": bounds,
-                        "restore": torch.argsort(index).tolist()})
-    save("windows.json", out)
-
-
-class Table:
-    """Stands for the embedding table: keeps the indices, and answers so that the sum is the four weights."""
-
-    weight = torch.zeros(1)
-
-    def __call__(self, indices):
-        self.indices = indices
-        return torch.eye(4)[:, None, :].expand(4, indices.shape[1], 4)
-
-
-def positions():
-    out = []
-    for h, w in [(2, 2), (4, 6), (8, 2), (10, 12), (48, 48), (50, 34), (12, 96)]:
-        thw = torch.tensor([[1, h, w]])
-        rotary = []
-        for model in (Qwen2VisionTransformerPretrainedModel, Qwen2_5_VisionTransformerPretrainedModel, Qwen3VLVisionModel):
-            self = merged(48)
-            self.rotary_pos_emb = lambda n: SimpleTable(n)
-            rotary.append(model.rot_pos_emb(self, thw).tolist())
-        assert rotary[0] == rotary[1] == rotary[2]
-        row = {"grid": [h, w], "rotary": digest(np.array(rotary[0], dtype=np.int64)), "rotary_head": rotary[0][:12]}
-        self = merged(48)
-        self.pos_embed, self.config = Table(), SimpleNamespace(spatial_merge_size=2)
-        weights = Qwen3VLVisionModel.fast_pos_embed_interpolate(self, thw).T.contiguous()
-        indices = self.pos_embed.indices.reshape(4, h // 2, 2, w // 2, 2).permute(0, 1, 3, 2, 4).reshape(4, -1)
-        row["indices"] = digest(indices.numpy().astype(np.int64))
-        # Not a digest: torch's linspace differs in the last bit between vector widths.
-        row["weights"] = [round(v, 7) for v in weights.flatten()[::17].tolist()]
-        out.append(row)
-    save("positions.json", out)
-
-
-def SimpleTable(n):
-    table = torch.arange(int(n)).unsqueeze(1)
-    return table.to("cpu")
-
-
 def mrope():
     rng = random.Random(3)
     out = []
@@ -214,21 +158,12 @@ def sound(box):
     return [x1, y1, x2, y2] if x1 < x2 and y1 < y2 else None
 
 
-def bounds(polygons):
-    xs = [v for p in polygons for v in p[0::2]]
-    ys = [v for p in polygons for v in p[1::2]]
-    return [min(xs), min(ys), max(xs), max(ys)] if xs else [0, 0, 0, 0]
-
-
 def florence():
     banned = json.loads((HERE / "florence_banned.json").read_text())
-    config = {k: {} for k in ("description_with_bboxes", "polygons", "bboxes", "description_with_bboxes_or_polygons")}
-    config["phrase_grounding"] = {"banned_grounding_tokens": banned}
+    config = {"phrase_grounding": {"banned_grounding_tokens": banned}}
     post = Florence2PostProcessor(config, SimpleNamespace(all_special_tokens=["<s>", "</s>", "<pad>"]))
-    kinds = {
-        "od": "description_with_bboxes", "proposal": "bboxes", "phrase": "phrase_grounding",
-        "open": "description_with_bboxes_or_polygons", "segment": "polygons",
-    }
+    # Texts of other tasks are drawn and left alone, so that those of this one stay as they are.
+    kinds = ["od", "proposal", "phrase", "open", "segment"]
     rng = random.Random(4)
     loc = lambda: f"<loc_{rng.randint(0, 999)}>"
     words = ["cat", " a red car ", "it", "the image", "café au lait", "two\nlines", "  ", "A Tree, or so", "images"]
@@ -251,15 +186,10 @@ def florence():
     for _ in range(4):
         texts["open"].append("".join(f"cat {i}<poly>" + "".join(loc() for _ in range(8)) + "<sep>" + "".join(loc() for _ in range(6)) + "</poly>" for i in range(2)))
     out = []
-    for kind, parse in kinds.items():
-        for text in texts[kind]:
-            got = post(text=text, image_size=(1000, 1000), parse_tasks=parse)[parse]
-            boxes = []
-            for inst in got:
-                label = "" if kind in ("proposal", "segment") else inst["cat_name"]
-                many = [bounds(inst["polygons"])] if "polygons" in inst else inst["bbox"] if kind == "phrase" else [inst["bbox"]]
-                boxes += [[label, *sound(b)] for b in many if sound(b)]
-            out.append({"task": kind, "text": text, "boxes": boxes})
+    for text in texts["phrase"]:
+        got = post(text=text, image_size=(1000, 1000), parse_tasks="phrase_grounding")["phrase_grounding"]
+        boxes = [[inst["cat_name"], *sound(box)] for inst in got for box in inst["bbox"] if sound(box)]
+        out.append({"text": text, "boxes": boxes})
     quantised = []
     for _ in range(60):
         w, h = rng.randint(1, 4000), rng.randint(1, 4000)
@@ -296,5 +226,5 @@ def paligemma():
     save("paligemma.json", out)
 
 
-for dump in (resample, sizes, tensors, windows, positions, mrope, florence, paligemma):
+for dump in (resample, sizes, tensors, mrope, florence, paligemma):
     dump()

@@ -4,7 +4,7 @@
 use super::{Layout, Wanted};
 use crate::{
     ground::{
-        engine::{Engine, Outputs, Port, Tensor, listed},
+        engine::{Engine, Outputs, Port, listed},
         manifest::{Activation, Head},
         methods::propose::{Candidate, corners},
         models::{numbers, sigmoid},
@@ -39,20 +39,8 @@ fn grid(image: Size, stride: u32) -> Size {
 
 /// Whether an output may be `[1, rows, width]` or `[rows, width]`.
 fn may_be(port: &Port, rows: usize, width: usize) -> bool {
-    let axis = |at: usize, want: usize| port.shape.get(at).is_some_and(|have| have.is_none_or(|have| have == want));
-    let end = port.shape.len();
-    let batch = end == 2 || (end == 3 && axis(0, 1));
-    port.element.is_float() && batch && axis(end - 2, rows) && axis(end - 1, width)
-}
-
-/// Takes the output `name`, floats of `shape`, with a batch of one before it or without.
-fn take(outputs: &mut Outputs, name: &str, shape: &[usize]) -> Result<Vec<f32>, String> {
-    let output = outputs.take(name);
-    let found = output.as_ref().map_or("nothing".to_owned(), |t| format!("{}{:?}", t.element(), t.shape));
-    let all = shape.iter().product::<usize>();
-    let fits = |t: &Tensor| t.shape.ends_with(shape) && t.shape.iter().product::<usize>() == all;
-    let data = output.filter(fits).and_then(Tensor::into_f32);
-    data.ok_or_else(|| format!("its output `{name}` should be f32{shape:?}, one of a batch, and is {found}"))
+    let shape = [Some(1), Some(rows), Some(width)];
+    port.element.is_float() && (port.has_shape(&shape) || port.has_shape(&shape[1..]))
 }
 
 /// YOLOX: a row a cell with `cx, cy, w, h, objectness`, then a score a class; a box's score is the product of the two.
@@ -96,7 +84,7 @@ impl Layout for Yolox {
         found: &mut Vec<Candidate>,
     ) -> Result<(), String> {
         let (rows, width) = (count(&self.strides, image), 5 + self.classes);
-        let data = take(outputs, &self.output, &[rows, width])?;
+        let data = outputs.take_only_f32(&self.output, &[rows, width])?;
         numbers(&self.output, data.iter().skip(4).step_by(width))?;
         // Class scores are probabilities: none lifts a cell above its objectness, and most cells need no look at all classes.
         let floor = match wanted {
@@ -247,7 +235,7 @@ impl Layout for Distances {
         let distances = 4 * self.bins;
         match &self.source {
             Source::Joined(name) => {
-                let data = take(outputs, name, &[self.cells.len(), self.classes + distances])?;
+                let data = outputs.take_only_f32(name, &[self.cells.len(), self.classes + distances])?;
                 for (row, cell) in data.chunks_exact(self.classes + distances).zip(&self.cells) {
                     let (scores, places) = row.split_at(self.classes);
                     numbers(name, scores)?;
@@ -257,9 +245,9 @@ impl Layout for Distances {
             Source::Grids(grids) => {
                 let mut cells = self.cells.iter();
                 for (rows, name, places) in grids {
-                    let scores = take(outputs, name, &[*rows, self.classes])?;
+                    let scores = outputs.take_only_f32(name, &[*rows, self.classes])?;
                     numbers(name, &scores)?;
-                    let places = take(outputs, places, &[*rows, distances])?;
+                    let places = outputs.take_only_f32(places, &[*rows, distances])?;
                     let rows = scores.chunks_exact(self.classes).zip(places.chunks_exact(distances));
                     for ((scores, places), cell) in rows.zip(cells.by_ref()) {
                         self.cell(scores, places, *cell, wanted, found);
@@ -293,10 +281,7 @@ impl Fastest {
         let Size { width, height } = grid(image, stride);
         let (columns, rows) = (width as usize, height as usize);
         let wanted = [1, 5 + classes, rows, columns];
-        let fits = |port: &&Port| {
-            let axis = |(have, want): (&Option<usize>, usize)| have.is_none_or(|have| have == want);
-            port.element.is_float() && port.shape.len() == wanted.len() && port.shape.iter().zip(wanted).all(axis)
-        };
+        let fits = |port: &&Port| port.element.is_float() && port.has_shape(&wanted.map(Some));
         let output = engine.outputs().iter().find(fits).ok_or_else(|| {
             let (width, have) = (5 + classes, listed(engine.outputs()));
             format!("head: with this stride and {classes} classes an output should be f32[1,{width},{rows},{columns}]; there are {have}")
@@ -324,7 +309,7 @@ impl Layout for Fastest {
         found: &mut Vec<Candidate>,
     ) -> Result<(), String> {
         let area = self.rows * self.columns;
-        let data = take(outputs, &self.output, &[5 + self.classes, self.rows, self.columns])?;
+        let data = outputs.take_only_f32(&self.output, &[5 + self.classes, self.rows, self.columns])?;
         numbers(&self.output, data[..area].iter().chain(&data[5 * area..]))?;
         for at in 0..area {
             let value = |channel: usize| data[channel * area + at];
@@ -346,7 +331,7 @@ impl Layout for Fastest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ground::engine::{Data, Element};
+    use crate::ground::engine::{Element, Tensor};
 
     #[test]
     fn a_distance_is_the_mean_of_its_bins() {
@@ -361,7 +346,7 @@ mod tests {
         let channels = [0.5, 0.8, 0.0, 0.5, 0.0, -0.5, 0.0, -1.0, 0.0, 1.0, 0.25, 0.3, 0.5, 0.1];
         let layout = Fastest { output: "out".to_owned(), columns: 2, rows: 1, classes: 2, image: Size::new(32, 16) };
         let read = |wanted: Wanted<'_>| {
-            let tensor = Tensor { shape: vec![1, 7, 1, 2], data: Data::F32(channels.to_vec()) };
+            let tensor = Tensor::f32s(&[1, 7, 1, 2], channels.to_vec());
             let mut found = Vec::new();
             layout.read(&mut Outputs::new(vec![("out".into(), tensor)]), layout.image, wanted, &mut found).unwrap();
             found
@@ -382,7 +367,7 @@ mod tests {
 
     /// What one output of a layout says in its only cell, of two classes that are both wanted.
     fn read(layout: &dyn Layout, shape: &[usize], data: &[f32]) -> Result<usize, String> {
-        let tensor = Tensor { shape: shape.to_vec(), data: Data::F32(data.to_vec()) };
+        let tensor = Tensor::f32s(shape, data.to_vec());
         let mut found = Vec::new();
         let outputs = &mut Outputs::new(vec![("out".into(), tensor)]);
         layout.read(outputs, Size::new(8, 8), Wanted::Classes(&[0.1, 0.1]), &mut found)?;

@@ -7,12 +7,12 @@
 
 use std::sync::Arc;
 
-use super::{Open, need, open_role, picture, unfit};
+use super::{Open, need, open_role, picture};
 use crate::{
     ground::{
         GroundError,
         codec::Placement,
-        engine::{Data, Engine, Outputs, Port, Tensor},
+        engine::{Engine, Outputs, Port, Tensor},
         manifest::Manifest,
         methods::{
             find::{Finder, Look, Want},
@@ -104,7 +104,7 @@ impl Closed {
     pub fn open(manifest: &Manifest, open: &mut Open<'_>) -> Result<Self, GroundError> {
         let head = need(manifest, "head", manifest.head.as_ref())?;
         let scores = need(manifest, "scores", manifest.scores.as_ref())?;
-        let classes = Classes::of(head, &manifest.name).map_err(|reason| unfit(manifest, reason))?;
+        let classes = Classes::of(head, &manifest.name).map_err(|reason| GroundError::unfit(manifest, reason))?;
         let engine = open_role(manifest, "detector", open)?;
         let sight = Sight::of(manifest, engine.as_ref())?;
         let (image, count) = (sight.image(), classes.len());
@@ -116,7 +116,7 @@ impl Closed {
             "fastestdet" => cells::Fastest::of(head, image, count, engine.as_ref()).map(|l| Box::new(l) as _),
             _ => queries::Queries::of(image, count, engine.as_ref()).map(|l| Box::new(l) as _),
         };
-        let layout = layout.map_err(|reason| unfit(manifest, reason))?;
+        let layout = layout.map_err(|reason| GroundError::unfit(manifest, reason))?;
         let mut others: Vec<_> = layout.feeds().iter().map(|(name, _)| *name).collect();
         others.extend(sight.masked().then_some(sight::MASK));
         let input = picture::port(engine.as_ref(), image, &others)?;
@@ -178,7 +178,7 @@ impl Closed {
         let (mask, placement) = self.sight.prepare(rgb, size, &mut self.resampler, &mut values)?;
         let Size { width, height } = self.sight.image_around(&placement);
         let shape = vec![1, 3, height as usize, width as usize];
-        Ok(Prepared { pixels: Tensor { shape, data: Data::F32(values) }, mask, placement })
+        Ok(Prepared { pixels: Tensor::f32s(&shape, values), mask, placement })
     }
 
     /// What the model makes of each picture, side by side where the engine can.

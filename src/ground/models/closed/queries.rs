@@ -37,7 +37,7 @@ pub(super) struct Queries {
 
 impl Queries {
     pub(super) fn of(image: Size, classes: usize, engine: &dyn Engine) -> Result<Self, String> {
-        let has = |name: &str| engine.outputs().iter().any(|port| port.name == name);
+        let has = |name: &str| engine.output(name).is_some();
         let names = NAMES.into_iter().find(|(logits, boxes)| has(logits) && has(boxes));
         if names.is_none() && !["labels", "boxes", "scores"].iter().all(|name| has(name)) {
             return Err(format!(
@@ -45,9 +45,9 @@ impl Queries {
                 listed(engine.outputs())
             ));
         }
-        let size = Data::I64(vec![image.width.into(), image.height.into()]);
+        let size = vec![image.width.into(), image.height.into()];
         let feeds = match names {
-            None => vec![("orig_target_sizes", Tensor { shape: vec![1, 2], data: size })],
+            None => vec![("orig_target_sizes", Tensor::i64s(&[1, 2], size))],
             Some(_) => vec![],
         };
         Ok(Self { image, classes, names, feeds })

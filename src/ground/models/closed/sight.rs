@@ -4,7 +4,7 @@ use crate::{
     ground::{
         GroundError,
         codec::Placement,
-        engine::{Data, Element, Engine, EngineError, Tensor},
+        engine::{Element, Engine, Tensor},
         manifest::{Fit, Manifest},
         models::picture,
         vision::{Lay, Resampler, VisionError, dino},
@@ -31,19 +31,13 @@ impl Sight {
             return Ok(Self::Laid(Box::new(picture::lay(manifest)?)));
         }
         let (image, limits) = (Size::new(manifest.input.width, manifest.input.height), picture::shortest(manifest)?);
-        let port = engine.inputs().iter().find(|port| port.name == MASK);
+        let port = engine.input(MASK);
         let wanted = [1, image.height as usize, image.width as usize];
         if let Some(port) = port
-            && (port.element != Element::I64
-                || port.shape.len() != wanted.len()
-                || port.shape.iter().zip(wanted).any(|(have, want)| have.is_some_and(|have| have != want)))
+            && (port.element != Element::I64 || !port.has_shape(&wanted.map(Some)))
         {
-            return Err(GroundError::Engine(EngineError::Ports {
-                file: engine.file().to_owned(),
-                what: "inputs",
-                expected: format!("{MASK} i64{wanted:?} as [input] of the manifest says"),
-                found: port.to_string(),
-            }));
+            let expected = format!("{MASK} i64{wanted:?} as [input] of the manifest says");
+            return Err(engine.wrong_ports("inputs", expected, port.to_string()).into());
         }
         Ok(Self::Shortest { image, limits, masked: port.is_some() })
     }
@@ -106,11 +100,7 @@ impl Sight {
                 let unmasked = shown.unmasked(size);
                 *out = shown.pixels;
                 let shape = vec![1, image.height as usize, image.width as usize];
-                Ok(if *masked {
-                    (Some(Tensor { shape, data: Data::I64(shown.mask) }), shown.placement)
-                } else {
-                    (None, unmasked)
-                })
+                Ok(if *masked { (Some(Tensor::i64s(&shape, shown.mask)), shown.placement) } else { (None, unmasked) })
             }
         }
     }

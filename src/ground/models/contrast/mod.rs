@@ -12,7 +12,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use sha2::{Digest, Sha256};
 
-use super::{Open, need, picture, proposer, reader::Reader, recent::Recent, sigmoid, unfit};
+use super::{Open, need, picture, proposer, reader::Reader, recent::Recent, sigmoid};
 use crate::{
     ground::{
         GroundError,
@@ -68,17 +68,20 @@ impl Contrast {
         let rules = need(manifest, "contrast", manifest.contrast.clone())?;
         let scores = need(manifest, "scores", manifest.scores.as_ref())?;
         if !(rules.scale.is_finite() && rules.scale > 0.0 && rules.bias.is_finite()) {
-            return Err(unfit(manifest, "contrast.scale, bias: should be numbers, and scale above 0".to_owned()));
+            return Err(GroundError::unfit(manifest, "contrast.scale, bias: should be numbers, and scale above 0"));
         }
         if !(0.0..=2.0).contains(&rules.margin) {
-            return Err(unfit(manifest, format!("contrast.margin: is {}; should be 0 to 2", rules.margin)));
+            return Err(GroundError::unfit(
+                manifest,
+                format!("contrast.margin: is {}; should be 0 to 2", rules.margin),
+            ));
         }
         match (rules.activation, rules.against.is_empty()) {
             (Activation::Sigmoid, true) | (Activation::Softmax, false) => {}
             _ => {
                 let reason =
                     "contrast.activation: should be \"sigmoid\", or \"softmax\" with texts in contrast.against";
-                return Err(unfit(manifest, reason.to_owned()));
+                return Err(GroundError::unfit(manifest, reason));
             }
         }
         let fit = picture::stretch(manifest)?;
@@ -97,7 +100,10 @@ impl Contrast {
             rules,
         };
         for text in model.rules.against.clone() {
-            let ids = model.reader.whole(&text).map_err(|e| unfit(manifest, format!("contrast.against: {e}")))?;
+            let ids = model
+                .reader
+                .whole(&text)
+                .map_err(|e| GroundError::unfit(manifest, format!("contrast.against: {e}")))?;
             let embedding = model.towers.text(&ids)?;
             model.against.push(embedding);
         }

@@ -4,7 +4,7 @@ use super::{Embedding, Open};
 use crate::{
     ground::{
         GroundError,
-        engine::{self, Data, Element, Engine, EngineError, Port, Tensor},
+        engine::{Element, Engine, EngineError, Port, Tensor},
         manifest::Manifest,
         models::{open_role, reader::Ids},
     },
@@ -56,8 +56,7 @@ impl Towers {
     /// Most pictures in one pass, where the graph has a fixed number.
     pub(super) fn most_pictures(&self) -> Option<usize> {
         let (Graphs::Apart { vision, .. } | Graphs::One(vision)) = &self.graphs;
-        let port = vision.inputs().iter().find(|port| port.name == "pixel_values")?;
-        port.shape.first().copied().flatten()
+        vision.input("pixel_values")?.shape.first().copied().flatten()
     }
 
     /// The embeddings of `count` prepared pictures.
@@ -67,7 +66,7 @@ impl Towers {
         let area = self.image.area() * 3;
         pixels.resize(batch * area, 0.0);
         let shape = vec![batch, 3, self.image.height as usize, self.image.width as usize];
-        let pixels = Tensor { shape, data: Data::F32(pixels) };
+        let pixels = Tensor::f32s(&shape, pixels);
         let found = match &mut self.graphs {
             Graphs::Apart { vision, .. } => embeddings(vision.as_mut(), &[("pixel_values", &pixels)], self.picture)?,
             Graphs::One(both) => {
@@ -96,7 +95,7 @@ impl Towers {
                 (text, found)
             }
             Graphs::One(both) => {
-                let grey = Tensor { shape, data: Data::F32(vec![0.0; image.area() * 3]) };
+                let grey = Tensor::f32s(&shape, vec![0.0; image.area() * 3]);
                 let found = embeddings(both.as_mut(), &[feeds[0], feeds[1], ("pixel_values", &grey)], name)?;
                 (both, found)
             }
@@ -107,8 +106,7 @@ impl Towers {
 
 /// The rows of an output, each of length 1. Feeds that the graph has no input for are left out.
 fn embeddings(engine: &mut dyn Engine, feeds: &[(&str, &Tensor)], name: &str) -> Result<Vec<Embedding>, EngineError> {
-    let has = |name: &str| engine.inputs().iter().any(|port| port.name == name);
-    let feeds: Vec<_> = feeds.iter().filter(|(name, _)| has(name)).copied().collect();
+    let feeds: Vec<_> = feeds.iter().filter(|(name, _)| engine.input(name).is_some()).copied().collect();
     let output = engine.run(&feeds)?.take(name);
     let width = output.as_ref().and_then(|t| if t.shape.len() == 2 { t.shape.last().copied() } else { None });
     let rows = output.and_then(Tensor::into_f32).zip(width.filter(|width| *width > 0));
@@ -126,26 +124,19 @@ fn embeddings(engine: &mut dyn Engine, feeds: &[(&str, &Tensor)], name: &str) ->
 
 /// Checks that a graph takes what it must, and nothing that nobody feeds.
 fn inputs(engine: &dyn Engine, least: &[&str], most: &[&str]) -> Result<(), EngineError> {
-    let have = engine.inputs();
     let right = |port: &Port| match port.name.as_str() {
         "pixel_values" => port.element.is_float() && port.shape.len() == 4,
         name => most.contains(&name) && port.element == Element::I64 && port.shape.len() == 2,
     };
-    if have.iter().all(right) && least.iter().all(|name| have.iter().any(|port| port.name == *name)) {
+    if engine.inputs().iter().all(right) && least.iter().all(|name| engine.input(name).is_some()) {
         return Ok(());
     }
-    let expected = format!("{}: pixels as f32, ids as i64", most.join(", "));
-    Err(EngineError::Ports { file: engine.file().to_owned(), what: "inputs", expected, found: engine::listed(have) })
+    Err(engine.wrong_inputs(format!("{}: pixels as f32, ids as i64", most.join(", "))))
 }
 
 fn output(engine: &dyn Engine, names: &[&'static str]) -> Result<&'static str, EngineError> {
-    let has = |name: &str| engine.outputs().iter().any(|port| port.name == name && port.element.is_float());
-    names.iter().copied().find(|name| has(name)).ok_or_else(|| EngineError::Ports {
-        file: engine.file().to_owned(),
-        what: "outputs",
-        expected: names.join(" or "),
-        found: engine::listed(engine.outputs()),
-    })
+    let has = |name: &str| engine.output(name).is_some_and(|port| port.element.is_float());
+    names.iter().copied().find(|name| has(name)).ok_or_else(|| engine.wrong_outputs(names.join(" or ")))
 }
 
 #[cfg(test)]
@@ -176,7 +167,7 @@ mod tests {
         }
 
         fn run(&mut self, _: &[(&str, &Tensor)]) -> Result<Outputs, EngineError> {
-            let rows = Tensor { shape: vec![self.count, 2], data: Data::F32(vec![self.value; self.count * 2]) };
+            let rows = Tensor::f32s(&[self.count, 2], vec![self.value; self.count * 2]);
             Ok(Outputs::new(vec![("image_embeds".into(), rows)]))
         }
 

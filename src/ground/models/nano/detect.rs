@@ -1,13 +1,13 @@
 //! The graph of `detector`: `cells`, `places`, `beside`, `text`, `ids` -> `boxes` f32 `[P,M,4]`, `scores` f32 `[P,M]`.
 
 use super::{
-    Sizes, f32s,
+    Sizes,
     look::Looked,
     ports::{needs, said, sound},
 };
 use crate::ground::{
     GroundError,
-    engine::{self, Data, Element, Engine, EngineError, Port, Tensor},
+    engine::{self, Element, Engine, Port, Tensor},
 };
 
 /// The opened graph.
@@ -26,20 +26,17 @@ pub(super) struct Detect {
 impl Detect {
     /// Checks the graph against `vision`'s and the model's numbers.
     pub(super) fn open(vision: &dyn Engine, graph: Box<dyn Engine>, sizes: &Sizes) -> Result<Self, GroundError> {
-        let port = |ports: &[Port], name: &str| ports.iter().find(|port| port.name == name).cloned();
-        let fixed = |port: Option<Port>, name: &str, at: usize| {
-            port.as_ref().and_then(|port| port.shape.get(at).copied().flatten()).ok_or_else(|| EngineError::Ports {
-                file: graph.file().to_owned(),
-                what: "ports",
-                expected: format!("{name} with an axis {at} of fixed length"),
-                found: port.map_or("nothing of that name".to_owned(), |port| port.to_string()),
+        let fixed = |port: Option<&Port>, name: &str| {
+            port.and_then(|port| port.shape.get(1).copied().flatten()).ok_or_else(|| {
+                let found = port.map_or("nothing of that name".to_owned(), ToString::to_string);
+                graph.wrong_ports("ports", format!("{name} with an axis 1 of fixed length"), found)
             })
         };
-        let cells = port(graph.inputs(), "cells");
-        let count = cells.as_ref().and_then(|port| port.shape.get(2).copied().flatten());
-        let channels = fixed(cells, "cells", 1)?;
-        let each = fixed(port(graph.outputs(), "scores"), "scores", 1)?;
-        let told = port(graph.inputs(), "beside").is_some();
+        let cells = graph.input("cells");
+        let count = cells.and_then(|port| port.shape.get(2).copied().flatten());
+        let channels = fixed(cells, "cells")?;
+        let each = fixed(graph.output("scores"), "scores")?;
+        let told = graph.input("beside").is_some();
         let free = |name, shape: &[Option<usize>]| Port::new(name, Element::F32, shape);
         let mut looked = vec![free("cells", &[None, Some(channels), count]), free("places", &[None, Some(4), count])];
         if told {
@@ -61,10 +58,10 @@ impl Detect {
         let (p, each) = (looked.len(), self.each);
         let n = looked.first().map_or(0, |one| one.cells.places.len() / 4);
         let rows = |of: fn(&Looked) -> &[f32]| looked.iter().flat_map(|one| of(one)).copied().collect();
-        let cells = f32s(&[p, self.channels, n], rows(|one| &one.cells.features));
-        let places = f32s(&[p, 4, n], rows(|one| &one.cells.places));
+        let cells = Tensor::f32s(&[p, self.channels, n], rows(|one| &one.cells.features));
+        let places = Tensor::f32s(&[p, 4, n], rows(|one| &one.cells.places));
         let beside = looked.first().map(|one| one.cells.beside.clone()).unwrap_or_default();
-        let beside = Tensor { shape: vec![2, n], data: Data::I64(beside) };
+        let beside = Tensor::i64s(&[2, n], beside);
         let mut inputs = vec![("cells", &cells), ("places", &places), ("text", text), ("ids", ids)];
         if self.told {
             inputs.push(("beside", &beside));

@@ -2,13 +2,13 @@
 
 use super::Sizes;
 use crate::ground::{
-    engine::{self, Element, Engine, EngineError, Outputs, Port, Tensor},
+    engine::{self, Element, Engine, EngineError, Outputs, Port},
     models::numbers,
 };
 
 /// The width of a feature comes from `vision`; 0 where it does not say.
 pub(super) fn width(vision: &dyn Engine) -> usize {
-    let declared = vision.outputs().iter().find(|p| p.name == "regions").and_then(|p| p.shape.last().copied());
+    let declared = vision.output("regions").and_then(|port| port.shape.last().copied());
     declared.flatten().unwrap_or_default()
 }
 
@@ -36,7 +36,7 @@ pub(super) fn check(
     engine::check_ports(vision, &[pixels], &[boxes.clone(), objectness.clone(), region.clone()])?;
     if *width == 0 {
         let (expected, found) = ("regions of a fixed width".to_owned(), "of a free one".to_owned());
-        return Err(EngineError::Ports { file: vision.file().to_owned(), what: "outputs", expected, found });
+        return Err(vision.wrong_ports("outputs", expected, found));
     }
     let [words, ids] = said(sizes);
     engine::check_ports(text, std::slice::from_ref(&ids), std::slice::from_ref(&words))?;
@@ -56,8 +56,7 @@ pub(super) fn take(
     name: &str,
     shape: &[usize],
 ) -> Result<Vec<f32>, EngineError> {
-    let tensor = outputs.take(name).filter(|tensor| tensor.shape == shape);
-    found(graph, &format!("`{name}` of f32{shape:?}"), tensor.and_then(Tensor::into_f32))
+    outputs.take_f32(name, shape).map_err(|reason| graph.failed(reason))
 }
 
 /// What was given, or an error that nothing is there that is `called` so.

@@ -58,17 +58,11 @@ impl Write {
         width: usize,
         most: usize,
     ) -> Result<Self, EngineError> {
-        let shape = graph.inputs().iter().find(|port| port.name == "past").map(|port| port.shape.clone());
-        let fixed = shape.as_deref().and_then(|shape| match *shape {
+        let fixed = graph.input("past").and_then(|port| match *port.shape {
             [None, Some(y), Some(h), None, Some(e)] => Some([y, h, e]),
             _ => None,
         });
-        let cache = fixed.ok_or_else(|| EngineError::Ports {
-            file: graph.file().to_owned(),
-            what: "inputs",
-            expected: "past f32[?,layers,heads,?,width]".to_owned(),
-            found: engine::listed(graph.inputs()),
-        })?;
+        let cache = fixed.ok_or_else(|| graph.wrong_inputs("past f32[?,layers,heads,?,width]".to_owned()))?;
         let [layers, heads, head] = cache.map(Some);
         let (k, d) = (Some(regions), Some(width));
         let f32s = |name, shape: &[Option<usize>]| Port::new(name, Element::F32, shape);
@@ -103,9 +97,8 @@ impl Write {
         };
         let mut rows: Vec<Row> = forms.iter().enumerate().map(row).collect();
         let mut found = vec![Vec::new(); rows.len()];
-        let tensor = |shape, data| Tensor { shape, data: Data::F32(data) };
-        let mut states = tensor(vec![rows.len(), self.regions, self.width], states);
-        let mut shown = tensor(vec![rows.len(), self.regions], shown);
+        let mut states = Tensor::f32s(&[rows.len(), self.regions, self.width], states);
+        let mut shown = Tensor::f32s(&[rows.len(), self.regions], shown);
         let mut past = Past::Kept(self.graph.blank("past", &[rows.len(), y, h, 0, e])?);
         let over = |rows: &[Row]| rows.iter().filter(|row| row.reader.is_over()).count();
         while over(&rows) < rows.len() {
@@ -134,7 +127,7 @@ impl Write {
         self.written += rows.iter().filter(|row| !row.reader.is_over()).count() as u64;
         let tokens = rows.iter().map(|row| if row.reader.is_over() { self.answers.pad() } else { row.next });
         let tokens = tokens.map(|token| i64::try_from(token).unwrap_or_default()).collect();
-        let tokens = Tensor { shape: vec![rows.len(), 1], data: Data::I64(tokens) };
+        let tokens = Tensor::i64s(&[rows.len(), 1], tokens);
         let behind = match &*past {
             Past::Kept(kept) => Input::Kept(kept),
             Past::Here(tensor) => Input::Tensor(tensor),

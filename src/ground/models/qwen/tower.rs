@@ -4,7 +4,7 @@ use super::super::{Open, open_role, picture, plan, trial};
 use crate::{
     ground::{
         GroundError,
-        engine::{self, Data, Engine, EngineError, Tensor},
+        engine::{Engine, EngineError, Tensor},
         manifest::Manifest,
         vision::{
             Normalise, Resampler, SmartResize, VisionError,
@@ -82,7 +82,7 @@ impl Tower {
     pub(super) fn pixels(&mut self, picture: &Rgb) -> Result<(Tensor, [u32; 3], Size), GroundError> {
         let Patches { values, grid, placement } = self.cut(picture)?;
         let shape = vec![values.len() / self.width(), self.width()];
-        Ok((Tensor { shape, data: Data::F32(values) }, grid, placement.image))
+        Ok((Tensor::f32s(&shape, values), grid, placement.image))
     }
 
     /// Looks at pictures. Those that together are no larger than the largest may be share a pass: what a pass takes grows
@@ -96,17 +96,13 @@ impl Tower {
         for pass in plan::passes(&sizes, usize::try_from(most).unwrap_or(usize::MAX)) {
             seen.extend(self.run(&fine[pass])?);
         }
-        let mut seen = seen.into_iter();
-        let missing = || VisionError::Prompt("the vision tower left a picture out".to_owned());
-        Ok(cut.into_iter().map(|cut| cut.and_then(|_| seen.next().ok_or_else(missing))).collect())
+        Ok(plan::spread(cut, seen))
     }
 
     /// Finds out whether several pictures go in at once, by these two, that were looked at one by one.
     pub(super) fn try_together(&mut self, pictures: &[&Rgb; 2], seen: &[&Seen; 2]) -> Result<(), GroundError> {
-        let free = |name: &str| {
-            let port = self.graph.inputs().iter().find(|port| port.name == name);
-            port.is_some_and(|port| port.shape.first().is_some_and(Option::is_none))
-        };
+        let free =
+            |name: &str| self.graph.input(name).is_some_and(|port| port.shape.first().is_some_and(Option::is_none));
         if !free("pixel_values") || !free(self.grid_name) {
             return Ok(());
         }
@@ -125,18 +121,15 @@ impl Tower {
             [one] => one.values.clone(),
             many => many.iter().flat_map(|cut| &cut.values).copied().collect(),
         };
-        let pixels = Tensor { shape: vec![values.len() / self.width(), self.width()], data: Data::F32(values) };
+        let pixels = Tensor::f32s(&[values.len() / self.width(), self.width()], values);
         let grids = pictures.iter().flat_map(|cut| cut.grid.map(i64::from)).collect();
-        let grids = Tensor { shape: vec![pictures.len(), 3], data: Data::I64(grids) };
+        let grids = Tensor::i64s(&[pictures.len(), 3], grids);
         let mut outputs = self.graph.run(&[("pixel_values", &pixels), (self.grid_name, &grids)])?;
         let grid = |cut: &Patches| (cut.grid[1], cut.grid[2]);
         let all: usize = pictures.iter().map(|cut| tokens(grid(cut))).sum();
         // Some exports put a batch of one around it.
-        let same =
-            |found: &[usize], shape: &[usize]| found == shape || (found.first() == Some(&1) && found[1..] == *shape);
         let mut take = |name: &str, shape: &[usize]| {
-            let found = outputs.take(name).filter(|t| same(&t.shape, shape)).and_then(Tensor::into_f32);
-            found.ok_or_else(|| self.graph.failed(format!("it gave no `{name}` of f32{shape:?}")))
+            outputs.take_only_f32(name, shape).map_err(|reason| self.graph.failed(reason))
         };
         let features = take("image_features", &[all, hidden])?;
         let deepstack = if layers == 0 { Vec::new() } else { take("deepstack_features", &[layers, all, hidden])? };
@@ -159,12 +152,7 @@ impl Tower {
 
 /// Qwen2-VL's published graph calls the grid otherwise than the later ones.
 fn grid_name(vision: &dyn Engine) -> Result<&'static str, EngineError> {
-    let has = |name: &str| vision.inputs().iter().any(|port| port.name == name);
-    let name = ["image_grid_thw", "grid_thw"].into_iter().find(|name| has(name));
-    name.filter(|_| has("pixel_values") && vision.inputs().len() == 2).ok_or_else(|| EngineError::Ports {
-        file: vision.file().to_owned(),
-        what: "inputs",
-        expected: "pixel_values, and image_grid_thw or grid_thw".to_owned(),
-        found: engine::listed(vision.inputs()),
-    })
+    let name = ["image_grid_thw", "grid_thw"].into_iter().find(|name| vision.input(name).is_some());
+    name.filter(|_| vision.input("pixel_values").is_some() && vision.inputs().len() == 2)
+        .ok_or_else(|| vision.wrong_inputs("pixel_values, and image_grid_thw or grid_thw".to_owned()))
 }

@@ -16,12 +16,10 @@ use std::{path::PathBuf, sync::Arc};
 
 use super::{
     Open,
-    answer::{self, Rules},
-    decoder::Decoder,
+    answer::Pen,
     need, positions, proposer,
     speech::{self, Manner, Talk},
     tokens::Vocabulary,
-    unfit,
 };
 use crate::{
     ground::{
@@ -29,6 +27,7 @@ use crate::{
         codec::{
             RawBox,
             regions::{self, Dialect, Regions, answered},
+            softmax::softmax,
         },
         engine::{Data, Tensor},
         manifest::{Manifest, Positions, Regions as Shown, Selection},
@@ -63,10 +62,8 @@ pub const FAMILIES: [&str; 2] = [FO1, VLX_SEEK];
 pub struct Regional {
     proposer: Box<dyn BoxProposer>,
     sight: Sight,
-    decoder: Decoder,
-    vocabulary: Arc<Vocabulary>,
+    pen: Pen,
     form: Form,
-    rules: Rules,
     shown: Shown,
     /// The token of every index.
     indexes: Vec<usize>,
@@ -103,32 +100,32 @@ impl Regional {
         let dialect = if manifest.family == FO1 { Dialect::Fo1 } else { Dialect::VlxSeek };
         let question = shown.question.clone().unwrap_or_else(|| dialect.question().to_owned());
         if question.matches("{}").count() != 1 {
-            return Err(unfit(manifest, format!("regions.question: `{question}` should hold {{}} once")));
+            return Err(GroundError::unfit(manifest, format!("regions.question: `{question}` should hold {{}} once")));
         }
         if !(0.0..=1.0).contains(&shown.nms_iou) {
-            return Err(unfit(manifest, format!("regions.nms_iou: is {}; should be 0 to 1", shown.nms_iou)));
+            return Err(GroundError::unfit(
+                manifest,
+                format!("regions.nms_iou: is {}; should be 0 to 1", shown.nms_iou),
+            ));
         }
         positions(manifest, Positions::Mrope)?;
         let image = need(manifest, "tokens.image", manifest.tokens.image)?.into();
-        let rules = Rules::of(manifest)?;
         // A region takes its tag and its place; a question may hold several queries.
         let vocabulary = Vocabulary::load_beside(manifest, shown.prompt * 2, shown.queries)?;
         let indexes = (0..shown.prompt).map(|index| token(manifest, &vocabulary, &dialect.tag(index)));
         let indexes = indexes.collect::<Result<_, _>>()?;
-        let decoder = Decoder::open(manifest, open)?;
-        if decoder.deepstack() > 0 {
+        let pen = Pen::open(manifest, vocabulary, open)?;
+        if pen.decoder.deepstack() > 0 {
             let reason = "the decoder takes `deepstack_embeds`, which this family knows nothing of";
-            return Err(unfit(manifest, reason.to_owned()));
+            return Err(GroundError::unfit(manifest, reason));
         }
-        let sight = Sight::open(manifest, decoder.hidden(), open)?;
+        let sight = Sight::open(manifest, pen.decoder.hidden(), open)?;
         let (proposer, other) = proposer::open(manifest, folders, open)?;
         let model = Self {
             proposer,
             sight,
-            decoder,
-            vocabulary: Arc::new(vocabulary),
+            pen,
             form: Form { dialect, question, image },
-            rules,
             indexes,
             objectness: scores.objectness,
             nms_iou: scores.nms_iou,
@@ -168,25 +165,25 @@ impl Regional {
     /// The prompt that shows a picture and so many regions, asks for `queries`, and begins the answer with `begun`.
     pub fn prompt(&self, seen: &Seen, regions: usize, queries: &[&str], begun: &str) -> Result<Prompt, GroundError> {
         let asked = self.form.asked(queries);
-        self.form.prompt(&self.vocabulary, (seen.tokens(), seen.grid), regions, &asked, begun)
+        self.form.prompt(&self.pen.vocabulary, (seen.tokens(), seen.grid), regions, &asked, begun)
     }
 
     /// Reads a prompt, and keeps the logits of its last `last` tokens.
     pub fn begin(&mut self, seen: &Seen, features: &[f32], prompt: Prompt, last: usize) -> Result<Talk, GroundError> {
-        let (length, hidden) = (prompt.ids.len(), self.decoder.hidden());
-        let mut embeds = self.decoder.embed(&prompt.known())?;
+        let (length, hidden) = (prompt.ids.len(), self.pen.decoder.hidden());
+        let mut embeds = self.pen.decoder.embed(&prompt.known())?;
         if let Data::F32(rows) = &mut embeds.data {
             rows[prompt.picture.start * hidden..prompt.picture.end * hidden].copy_from_slice(&seen.features);
             for (place, feature) in prompt.regions.iter().zip(features.chunks_exact(hidden)) {
                 rows[place * hidden..(place + 1) * hidden].copy_from_slice(feature);
             }
         }
-        let mask = Tensor { shape: vec![1, length], data: Data::I64(vec![1; length]) };
-        let places = Tensor { shape: vec![3, 1, length], data: Data::I64(prompt.positions.ids) };
+        let mask = Tensor::i64s(&[1, length], vec![1; length]);
+        let places = Tensor::i64s(&[3, 1, length], prompt.positions.ids);
         let feeds = [("inputs_embeds", &embeds), ("attention_mask", &mask), ("position_ids", &places)];
         let read = speech::Prompt { feeds: &feeds, length, delta: prompt.positions.delta, last };
-        let cache = self.decoder.begin()?;
-        Talk::begin(&mut self.decoder, cache, Manner::Mrope { deepstack: 0 }, &read)
+        let cache = self.pen.decoder.begin()?;
+        Talk::begin(&mut self.pen.decoder, cache, Manner::Mrope { deepstack: 0 }, &read)
     }
 
     /// Reads the choice among some regions in one pass.
@@ -199,7 +196,8 @@ impl Regional {
         let mut rows = talk.logits().chunks_exact(width.max(1));
         // After the prompt, and after what was put into the model's mouth.
         let (before, after) = (rows.next().unwrap_or_default(), rows.next_back().unwrap_or_default());
-        let bad = || self.decoder.failed("its `logits` are not numbers, or lack the tokens of the indexes".to_owned());
+        let bad =
+            || self.pen.decoder.failed("its `logits` are not numbers, or lack the tokens of the indexes".to_owned());
         let begins = probabilities(before, &[begun]).ok_or_else(bad)?[0];
         let first = probabilities(after, &self.indexes[..regions.min(self.indexes.len())]).ok_or_else(bad)?;
         Ok(Choice { begins, first })
@@ -217,7 +215,7 @@ impl Regional {
         let talk = self.begin(seen, features, prompt, 1)?;
         // The codec hands back what it was given for an index: here, the index.
         let codec = Box::new(Regions::new(self.form.dialect, (0..regions).map(|index| [index as f32; 4]).collect()));
-        let written = answer::all(&mut self.decoder, &self.vocabulary, &self.rules, vec![(talk, codec)])?;
+        let written = self.pen.all(vec![(talk, codec)])?;
         let written = written.into_iter().collect::<Result<Vec<_>, _>>()?;
         Ok(by_query(written.into_iter().flatten(), queries))
     }
@@ -271,22 +269,20 @@ fn token(manifest: &Manifest, vocabulary: &Vocabulary, tag: &str) -> Result<usiz
                  its index tokens",
                 ids.len()
             );
-            Err(unfit(manifest, reason))
+            Err(GroundError::unfit(manifest, reason))
         }
     }
 }
 
 /// The softmax probabilities of some tokens; `None` if the logits are not numbers or do not reach so far.
 fn probabilities(logits: &[f32], tokens: &[usize]) -> Option<Vec<f32>> {
-    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f32 = logits.iter().map(|logit| (logit - most).exp()).sum();
-    let one = |token: &usize| logits.get(*token).map(|logit| (logit - most).exp() / sum);
-    tokens.iter().map(one).collect::<Option<Vec<_>>>().filter(|all| all.iter().all(|p| p.is_finite()))
+    let all = softmax(logits)?;
+    tokens.iter().map(|token| all.get(*token).copied()).collect()
 }
 
 impl Finder for Regional {
     fn checker(&self) -> TextCheck {
-        let (vocabulary, dialect) = (Arc::clone(&self.vocabulary), self.form.dialect);
+        let (vocabulary, dialect) = (Arc::clone(&self.pen.vocabulary), self.form.dialect);
         Arc::new(move |text| {
             if regions::has_tags(dialect, text) {
                 return Err(format!("\"{text}\" holds a tag that answers are written in; leave it out"));
@@ -300,7 +296,7 @@ impl Finder for Regional {
     }
 
     fn tokens(&self) -> Option<u64> {
-        Some(self.decoder.written())
+        Some(self.pen.decoder.written())
     }
 
     fn warm_up(&mut self, picture: &Rgb) -> Result<(), GroundError> {
@@ -313,7 +309,7 @@ impl Finder for Regional {
         self.choose(&seen, &features, whole.len(), "person")?;
         let prompt = self.prompt(&seen, whole.len(), &["person"], "")?;
         let mut talk = self.begin(&seen, &features, prompt, 1)?;
-        talk.say(&mut self.decoder, &[0])
+        talk.say(&mut self.pen.decoder, &[0])
     }
 
     fn find(&mut self, picture: &Rgb, wants: &[Want<'_>]) -> Result<Vec<Vec<Pick>>, GroundError> {
@@ -372,6 +368,5 @@ mod tests {
         for (logits, tokens) in [(&[f32::NAN, 1.0][..], &[1][..]), (&[1.0], &[1]), (&[f32::INFINITY, 0.0], &[0])] {
             assert_eq!(probabilities(logits, tokens), None, "{logits:?}");
         }
-        assert_eq!(probabilities(&[], &[]), Some(vec![]));
     }
 }

@@ -8,9 +8,9 @@
 use crate::{
     ground::{
         GroundError,
-        engine::{self, Data, Engine, EngineError, Tensor},
+        engine::{self, Engine, Tensor},
         manifest::{Aux, Manifest},
-        models::{Open, need, open_role, picture, unfit},
+        models::{Open, need, open_role, picture},
         vision::{
             Filter, Normalise, Resampler, SmartResize,
             qwen::{MERGE, TEMPORAL, patches},
@@ -66,8 +66,7 @@ impl Seen {
     }
 
     fn grid_tensor(&self) -> Tensor {
-        let data = Data::I64(vec![1, self.grid.0.into(), self.grid.1.into()]);
-        Tensor { shape: vec![1, 3], data }
+        Tensor::i64s(&[1, 3], vec![1, self.grid.0.into(), self.grid.1.into()])
     }
 }
 
@@ -82,9 +81,7 @@ impl Sight {
         let known: Vec<_> = OWN.into_iter().chain(seen.map(|port| port.name.as_str())).collect();
         if let Some(port) = regions.inputs().iter().find(|port| !known.contains(&port.name.as_str())) {
             let expected = format!("among {}", known.join(", "));
-            let found = port.to_string();
-            let file = regions.file().to_owned();
-            return Err(EngineError::Ports { file, what: "inputs", expected, found }.into());
+            return Err(regions.wrong_ports("inputs", expected, port.to_string()).into());
         }
         Ok(Self {
             vision,
@@ -103,7 +100,7 @@ impl Sight {
         let shown = self.shrunk(picture)?;
         let cut = patches(&shown.data, shown.size, &self.resize, &self.normalise, &mut self.resampler)?;
         let width = 3 * TEMPORAL * (self.resize.patch as usize).pow(2);
-        let pixels = Tensor { shape: vec![cut.values.len() / width, width], data: Data::F32(cut.values) };
+        let pixels = Tensor::f32s(&[cut.values.len() / width, width], cut.values);
         let mut seen = Seen {
             features: Vec::new(),
             grid: (cut.grid[1], cut.grid[2]),
@@ -114,9 +111,8 @@ impl Sight {
         };
         let mut outputs = self.vision.run(&[("pixel_values", &pixels), ("image_grid_thw", &seen.grid_tensor())])?;
         let shape = [seen.tokens(), self.hidden];
-        let features = outputs.take("image_features").filter(|t| t.shape == shape).and_then(Tensor::into_f32);
-        seen.features =
-            features.ok_or_else(|| self.vision.failed(format!("it gave no `image_features` of f32{shape:?}")))?;
+        let features = outputs.take_f32("image_features", &shape);
+        seen.features = features.map_err(|reason| self.vision.failed(reason))?;
         let wanted = self.regions.inputs();
         let mut keep = |outputs: &mut engine::Outputs| {
             seen.states.extend(wanted.iter().filter_map(|port| Some((port.name.clone(), outputs.take(&port.name)?))));
@@ -134,12 +130,11 @@ impl Sight {
     pub(super) fn regions(&mut self, seen: &Seen, boxes: &[BBox]) -> Result<Vec<f32>, GroundError> {
         let corners = |to: Size| {
             let data = boxes.iter().flat_map(|bbox| laid(bbox, seen.picture, to)).collect();
-            Tensor { shape: vec![boxes.len(), 4], data: Data::F32(data) }
+            Tensor::f32s(&[boxes.len(), 4], data)
         };
         let own = [corners(seen.image), corners(seen.aux.unwrap_or(seen.image)), seen.grid_tensor()];
         let feeds = OWN.into_iter().zip(&own).chain(seen.states.iter().map(|(name, state)| (name.as_str(), state)));
-        let takes = |name: &str| self.regions.inputs().iter().any(|port| port.name == name);
-        let feeds: Vec<_> = feeds.filter(|(name, _)| takes(name)).collect();
+        let feeds: Vec<_> = feeds.filter(|(name, _)| self.regions.input(name).is_some()).collect();
         let shape = [boxes.len(), self.hidden];
         let [features] = engine::run_f32(self.regions.as_mut(), &feeds, [("region_features", &shape)])?;
         Ok(features)
@@ -161,7 +156,7 @@ impl Second {
         let Aux { width, height, mean, std } = need(manifest, "aux", manifest.aux.clone())?;
         let normalise = Normalise { mean, std };
         if !picture::usable(mean, std) {
-            return Err(unfit(manifest, "aux.mean, aux.std: should be numbers, and std above 0".to_owned()));
+            return Err(GroundError::unfit(manifest, "aux.mean, aux.std: should be numbers, and std above 0"));
         }
         let size = match (width, height) {
             (Some(width), Some(height)) if width.min(height) > 0 && width.max(height) <= 8192 => {
@@ -169,8 +164,8 @@ impl Second {
             }
             (None, None) => None,
             _ => {
-                let reason = "aux.width, aux.height: should both be 1 to 8192, or both be unset".to_owned();
-                return Err(unfit(manifest, reason));
+                let reason = "aux.width, aux.height: should both be 1 to 8192, or both be unset";
+                return Err(GroundError::unfit(manifest, reason));
             }
         };
         Ok(Self { engine: open_role(manifest, "aux_encoder", open)?, size, normalise })
@@ -183,7 +178,7 @@ impl Second {
         let mut data = vec![0.0; size.area() * 3];
         self.normalise.planes(resized, &mut data, size.area());
         let shape = vec![1, 3, size.height as usize, size.width as usize];
-        Ok((Tensor { shape, data: Data::F32(data) }, size))
+        Ok((Tensor::f32s(&shape, data), size))
     }
 }
 
