@@ -179,7 +179,8 @@ impl FullFrame for Full {
         let out = Size::new(whole(width * scale, size.width.max(1)), whole(height * scale, size.height.max(1)));
         let within = [x1 - left, y1 - top, x2 - left, y2 - top];
         // Whole pixels one to one, as of the whole picture in its own size: resampling would change nothing.
-        let as_it_is = window.size == out && within == [0.0, 0.0, out.width as f32, out.height as f32];
+        let all = BBox::new(0.0, 0.0, out.width as f32, out.height as f32);
+        let as_it_is = window.size == out && BBox::new(within[0], within[1], within[2], within[3]) == all;
         Ok(if as_it_is { pixels } else { resample(&pixels, within, out) })
     }
 }

@@ -336,6 +336,9 @@ fn watch_decoders(pipeline: &gst::Pipeline, facts: &Arc<Facts>, threads: u32, li
     });
 }
 
+/// Where no file can be. Without any location `adaptivedemux` crashes: it takes the protocol of what a source reads when it tries again.
+const NOWHERE: &str = "/dev/null/nowhere";
+
 /// What comes over HTTP may be a playlist, and that may name anything, files of this machine among them. Nothing but the web is opened
 /// for it.
 fn keep_to_the_web(pipeline: &gst::Pipeline, config: &CameraConfig, facts: &Arc<Facts>) {
@@ -345,15 +348,21 @@ fn keep_to_the_web(pipeline: &gst::Pipeline, config: &CameraConfig, facts: &Arc<
         if handler.uri_type() != gst::URIType::Src || handler.protocols().iter().any(|protocol| protocol == "https") {
             return;
         }
-        if element.find_property("location").is_some_and(|property| property.value_type() == String::static_type()) {
-            // It cannot start then, however late the pipeline is stopped.
-            element.set_property("location", None::<String>);
+        if element.factory().is_some_and(|factory| factory.name() == "filesrc") {
+            element.set_property("location", NOWHERE);
         }
+        // Demuxers try again, and set the address anew: whatever it reads until the pipeline is stopped, nobody gets it.
+        element.src_pads().iter().for_each(give_nothing);
+        element.connect_pad_added(|_, pad| give_nothing(pad));
         let text = format!(
             "{uri}: its playlist names something that is not on the web; only http:// and https:// may stand there"
         );
         facts.end(End::new(RestartReason::Open, text));
     });
+}
+
+fn give_nothing(pad: &gst::Pad) {
+    pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, |_, _| gst::PadProbeReturn::Drop);
 }
 
 /// Tells the decoder that the rows of a picture may lie as it likes: `gst-libav` hands out the pictures it decoded then,
