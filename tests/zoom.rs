@@ -139,7 +139,7 @@ fn later(mut frame: Arc<Frame>, pictures: usize) -> Arc<Frame> {
 }
 
 /// Real footage: pictures of one camera in their order, with one phrase each, as `tools/train` writes them (`clips`):
-/// `GROUNDD_CLIPS=street.json:highway.json cargo test -- --ignored --nocapture on_a_clip`.
+/// `GROUNDD_CLIPS=DIR/street.json:DIR/highway.json cargo test -- --ignored --nocapture on_a_clip`.
 #[test]
 #[ignore = "needs labelled pictures of a camera, and minutes"]
 fn on_a_clip_this_is_what_a_budget_finds_and_a_search_from_nothing() {

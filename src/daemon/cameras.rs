@@ -19,7 +19,7 @@ use crate::{
         payload::{self, CameraState},
     },
     schedule::Inlet,
-    types::{CameraId, Frame, Ledger},
+    types::{CameraId, DropReason, Frame, Ledger},
 };
 
 /// How often restarts are counted.
@@ -95,10 +95,11 @@ impl Cameras {
         let strange: Vec<CameraId> = outdated.iter().filter(|id| elsewhere(id)).cloned().collect();
         // Of those that were ended before.
         while self.tasks.try_join_next().is_some() {}
-        let mut stops = JoinSet::new();
+        let (mut stops, mut slots) = (JoinSet::new(), Vec::new());
         for id in &outdated {
             if let Some(running) = self.running.remove(id) {
                 running.status.abort();
+                slots.push(Arc::clone(running.camera.slot()));
                 stops.spawn(running.camera.stop());
             }
         }
@@ -109,6 +110,12 @@ impl Cameras {
             self.announce.forget_picture(id, self.ledgers.get(id).map_or(0, |ledger| ledger.decoded()));
         }
         self.publish_inlets();
+        for slot in slots {
+            // A pipeline that does not stop keeps its slot, and a frame in it would be on its way for ever.
+            while let Some(frame) = slot.take(Instant::now()) {
+                frame.ticket.drop_for(DropReason::Shutdown);
+            }
+        }
         for id in outdated.iter().filter(|id| !wanted.contains_key(*id)) {
             self.announce.gone(id);
         }

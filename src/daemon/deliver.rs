@@ -15,6 +15,7 @@ use tracing::info;
 use super::{
     Plan, board,
     snapshot::{Snapshot, Snapshots},
+    systemd::STUCK,
     view::{Change, Said, View},
 };
 use crate::{
@@ -187,8 +188,10 @@ impl Delivery {
     fn tick(&mut self, seen: &mut Seen) {
         seen.removed.retain(|_, at| at.elapsed() < IN_FLIGHT);
         let now = Instant::now();
+        // Before a camera's picture the model may be at one of each other camera, at each for as long as it does not count as stuck.
+        let patience = STUCK * u32::try_from(seen.views.len()).unwrap_or(u32::MAX);
         for (camera, view) in &mut seen.views {
-            self.expire(camera, view, now);
+            self.expire(camera, view, now, patience);
         }
         for (camera, view) in seen.views.extract_if(.., |camera, view| self.is_over(camera, view)).collect::<Vec<_>>() {
             self.part(&camera, view);
@@ -228,10 +231,14 @@ impl Delivery {
 
     /// Ends the events of a camera that gives no pictures any more, and takes back who is there: its silence does not say that
     /// nobody is.
-    fn expire(&mut self, camera: &CameraId, view: &mut View, now: Instant) {
-        // A film that gives no picture is waited for. And of a picture that waits for the model, or is in it, more will be told
-        // however long that takes.
-        if self.plan.films.contains(camera) || view.frames.in_flight() > 0 {
+    fn expire(&mut self, camera: &CameraId, view: &mut View, now: Instant, patience: Duration) {
+        if self.plan.films.contains(camera) {
+            // A film that gives no picture is waited for.
+            return;
+        }
+        if view.frames.in_flight() > 0 && now.saturating_duration_since(view.delivered) < patience {
+            // A picture of it waits for the model, or is in it: that is no silence. What was said of other queries is taken back.
+            self.announce(camera, view, &[]);
             return;
         }
         let now = now.checked_sub(view.delay).unwrap_or(now);
@@ -299,7 +306,7 @@ impl Delivery {
         view.frames = Arc::clone(frame.ticket.ledger());
         let events = view.tracker.update(&mut grounding.answers, seen_at, frame.capture.at);
         self.followed.set(&frame.camera, view.tracker.predicted(seen_at));
-        view.delay = now.saturating_duration_since(seen_at);
+        (view.delay, view.delivered) = (now.saturating_duration_since(seen_at), now);
         for Answer { query, .. } in grounding.answers.iter().filter(|answer| answer.status == Status::Ok) {
             // Of one that was removed or changed while the model was at work nothing is said that would have to be taken back.
             if self.runs((&query.id, query.rev), &frame.camera) {

@@ -21,6 +21,8 @@ pub(super) struct View {
     /// How long after its arrival the latest frame was delivered. The camera is silent only if nothing came for so much
     /// longer: a slow model is no silence.
     pub(super) delay: Duration,
+    /// When that was.
+    pub(super) delivered: Instant,
     /// The camera's frames.
     pub(super) frames: Arc<Ledger>,
 }
@@ -57,6 +59,7 @@ impl View {
             said: BTreeMap::new(),
             source: None,
             delay: Duration::ZERO,
+            delivered: Instant::now(),
             frames: Arc::default(),
         }
     }

@@ -339,8 +339,8 @@ fn watch_decoders(pipeline: &gst::Pipeline, facts: &Arc<Facts>, threads: u32, li
 /// Where no file can be. Without any location `adaptivedemux` crashes: it takes the protocol of what a source reads when it tries again.
 const NOWHERE: &str = "/dev/null/nowhere";
 
-/// What comes over HTTP may be a playlist, and that may name anything, files of this machine among them. Nothing but the web is opened
-/// for it.
+/// What comes over HTTP may be a playlist, and that may name anything, files of this machine among them. Nothing but the web gets
+/// through.
 fn keep_to_the_web(pipeline: &gst::Pipeline, config: &CameraConfig, facts: &Arc<Facts>) {
     let (uri, facts) = (public_uri(&config.uri), Arc::clone(facts));
     pipeline.connect_deep_element_added(move |_, _, element| {

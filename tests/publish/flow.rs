@@ -73,7 +73,7 @@ pub(super) async fn watching(
     ingest::init().unwrap();
     let sinks = Sinks { publisher: Some(publisher.clone()), ..Sinks::default() };
     // Longer than a busy machine is silent.
-    let track = TrackConfig { lost_seconds: 2.0, ..TrackConfig::default() };
+    let track = TrackConfig { lost_seconds: 2.0, update_seconds: 3600.0, ..TrackConfig::default() };
     let plan = Plan { track, ..plan(Duration::from_secs(5)) };
     let mut pipeline = Pipeline::start(Box::new(Finds(may)), plan, sinks, queries, new_epoch());
     let cam = CameraId::new("cam").unwrap();

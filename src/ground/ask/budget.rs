@@ -201,7 +201,8 @@ impl Budget {
                 self.note(item, verdicts[i], now);
             }
             if verdicts[i].is_none() && item.pass.is_none() {
-                self.spend(item, item.cost, busy && more);
+                // A search is far more than a look.
+                self.spend(item, item.cost, busy && (more || item.class == Class::Zoom));
                 looked.extend(item.look);
             }
         }

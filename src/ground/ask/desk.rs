@@ -128,7 +128,11 @@ impl Desk {
         }
         if bar.is_none() {
             for of_frame in by_frame(round, |i| asks[*i].ask.frame) {
-                self.work.look(of_frame.iter().any(|i| go.iter().any(|due| due.ask == *i)));
+                let asked = of_frame.iter().any(|i| go.iter().any(|due| due.ask == *i));
+                // One that was to be looked at, and was not for want of time, says so itself.
+                if asked || !of_frame.iter().any(|i| shed.contains_key(i)) {
+                    self.work.look(asked);
+                }
             }
         }
         let scores = self.select(model, asks, &go)?;

@@ -182,10 +182,6 @@ def answers(family, model, tokenizer, source, wish, runner=None):
             kept["rope_delta"] = case.delta
         if "image_grid_thw" in case.images:
             kept["image_grid_thw"] = case.images["image_grid_thw"].astype(np.int64)
-        if family.name == "qwen2.5-vl":
-            index, lengths = model.model.visual.get_window_index(torch.from_numpy(case.images["image_grid_thw"]))
-            kept["window_index"] = index.numpy()
-            kept["cu_window_seqlens"] = torch.unique_consecutive(torch.tensor(lengths)).numpy().astype(np.int64)
         tensors |= {f"{name}.{what}": np.ascontiguousarray(value) for what, value in kept.items()}
         listed.append({"name": name, "pictures": wish.cases[name], "text": text, "steps": expected.tokens.shape[1],
                        "margin": float(margins(expected.steps).min()),

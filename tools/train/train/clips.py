@@ -20,6 +20,8 @@ CLIPS = {
 
 def pictures(film, every):
     capture = cv2.VideoCapture(str(film))
+    if not capture.isOpened():
+        raise SystemExit(f"{film} is missing, or no film; `clips` needs it")
     at = 0
     while True:
         shown, picture = capture.read()
