@@ -170,7 +170,8 @@ impl Delivery {
         }
         let camera = grounding.frame.camera.clone();
         let last_id = self.numbers.get(&camera).map_or(0, |numbers| numbers.tracks);
-        let view = views.entry(camera).or_insert_with(|| View::new(&self.plan.track, last_id));
+        let frames = grounding.frame.ticket.ledger();
+        let view = views.entry(camera).or_insert_with(|| View::new(&self.plan.track, last_id, Arc::clone(frames)));
         self.deliver(grounding, view, snapshots).await
     }
 
@@ -212,7 +213,7 @@ impl Delivery {
     /// Whether this is a film, and all its pictures were answered.
     fn is_over(&self, camera: &CameraId, view: &View) -> bool {
         let drained = |inlet: &Arc<dyn Inlet>| inlet.camera() == camera && inlet.is_drained();
-        self.plan.films.contains(camera) && view.frames.in_flight() == 0 && self.inlets.borrow().iter().any(drained)
+        self.plan.films.contains(camera) && !view.has_more() && self.inlets.borrow().iter().any(drained)
     }
 
     /// Ends what is told of a camera, and takes back what is retained of it.
@@ -236,7 +237,7 @@ impl Delivery {
             // A film that gives no picture is waited for.
             return;
         }
-        if view.frames.in_flight() > 0 && now.saturating_duration_since(view.delivered) < patience {
+        if view.has_more() && now.saturating_duration_since(view.delivered) < patience {
             // A picture of it waits for the model, or is in it: that is no silence. What was said of other queries is taken back.
             self.announce(camera, view, &[]);
             return;
@@ -303,7 +304,6 @@ impl Delivery {
             self.announce(&frame.camera, view, &[]);
         }
         view.fit(frame.source());
-        view.frames = Arc::clone(frame.ticket.ledger());
         let events = view.tracker.update(&mut grounding.answers, seen_at, frame.capture.at);
         self.followed.set(&frame.camera, view.tracker.predicted(seen_at));
         (view.delay, view.delivered) = (now.saturating_duration_since(seen_at), now);

@@ -24,7 +24,7 @@ pub(super) struct View {
     /// When that was.
     pub(super) delivered: Instant,
     /// The camera's frames.
-    pub(super) frames: Arc<Ledger>,
+    frames: Arc<Ledger>,
 }
 
 /// What was said of a query.
@@ -53,14 +53,14 @@ pub(super) struct Change {
 }
 
 impl View {
-    pub(super) fn new(track: &TrackConfig, last_id: u64) -> Self {
+    pub(super) fn new(track: &TrackConfig, last_id: u64, frames: Arc<Ledger>) -> Self {
         Self {
             tracker: Tracker::starting_after(track.clone(), last_id),
             said: BTreeMap::new(),
             source: None,
             delay: Duration::ZERO,
             delivered: Instant::now(),
-            frames: Arc::default(),
+            frames,
         }
     }
 
@@ -70,6 +70,11 @@ impl View {
             let across = source.width as f32 / old.width as f32;
             self.tracker.rescale([across, source.height as f32 / old.height as f32]);
         }
+    }
+
+    /// Whether a picture of the camera waits for the model, is in it, or is on its way from it.
+    pub(super) fn has_more(&self) -> bool {
+        self.frames.in_flight() > 0
     }
 
     /// A query was answered about the picture of `at`.
@@ -123,7 +128,7 @@ mod tests {
 
     #[test]
     fn what_is_matched_once_now_and_then_is_nothing_after_a_while() {
-        let (mut view, start) = (View::new(&TrackConfig::default(), 0), Instant::now());
+        let (mut view, start) = (View::new(&TrackConfig::default(), 0, Arc::default()), Instant::now());
         let id = QueryId::new("car").unwrap();
         let (text, worth) = ("car".to_owned(), Worth::default());
         let query = Query { id: id.clone(), rev: 1, text, cameras: None, method: Method::Auto, threshold: None, worth };

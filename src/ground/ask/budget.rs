@@ -182,7 +182,7 @@ impl Budget {
         let busy = self.is_busy();
         self.refill(busy, now);
         let mut order: Vec<usize> = (0..items.len()).collect();
-        order.sort_by_key(|i| {
+        order.sort_by_cached_key(|i| {
             let item = &items[*i];
             let since = self.yielding.get(&item.key()).map(|(since, _)| now.saturating_duration_since(*since));
             let turn = since.is_some_and(|since| since >= TURN);

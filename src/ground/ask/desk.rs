@@ -127,13 +127,8 @@ impl Desk {
             }
         }
         if bar.is_none() {
-            for of_frame in by_frame(round, |i| asks[*i].ask.frame) {
-                let asked = of_frame.iter().any(|i| go.iter().any(|due| due.ask == *i));
-                // One that was to be looked at, and was not for want of time, says so itself.
-                if asked || !of_frame.iter().any(|i| shed.contains_key(i)) {
-                    self.work.look(asked);
-                }
-            }
+            let going: BTreeSet<usize> = go.iter().map(|due| due.ask).collect();
+            self.count_looks(by_frame(round, |i| asks[*i].ask.frame), &going, &shed);
         }
         let scores = self.select(model, asks, &go)?;
         let told = self.tell(model, asks, &go)?;
@@ -160,6 +155,21 @@ impl Desk {
             replies.insert(i, reply);
         }
         Ok(())
+    }
+
+    /// Counts pictures whose looks are questions. One that was to be looked at, and was not for want of time, says so itself.
+    fn count_looks<'a>(
+        &self,
+        frames: impl Iterator<Item = &'a [usize]>,
+        going: &BTreeSet<usize>,
+        shed: &BTreeMap<usize, ShedReason>,
+    ) {
+        for of_frame in frames {
+            let asked = of_frame.iter().any(|i| going.contains(i));
+            if asked || !of_frame.iter().any(|i| shed.contains_key(i)) {
+                self.work.look(asked);
+            }
+        }
     }
 
     /// A reply, entered in the account.
