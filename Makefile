@@ -6,13 +6,15 @@ GROUNDD = target/release/groundd
 # Whatever runs here: the tests and the tools of Python load ONNX Runtime, too, which would tell its maker.
 export ORT_DISABLE_TELEMETRY = 1
 
-.PHONY: help demo test build deb bench bench-gpu lint setup setup-test setup-gpu soak fuzz parity parity-detectors
+.PHONY: help demo test build deb deb-test home-assistant bench bench-gpu lint setup setup-test setup-gpu soak fuzz parity parity-detectors
 
 help:
 	@echo 'make demo [SECONDS=n] [CAMERA=rtsp://…]   see it work: camera, broker, daemon, live view'
 	@echo 'make test                                 every test, on real RTSP servers, brokers and a browser'
 	@echo 'make build                                target/release/groundd'
 	@echo 'make deb                                  target/debian/groundd_….deb, with the runtime and the model inside'
+	@echo 'make deb-test                             the package on a Debian made from nothing, booted in a container (as root)'
+	@echo 'make home-assistant                       a running Home Assistant beside groundd, and what becomes of its entities'
 	@echo 'make bench                                throughput, delay and cost, beside other systems (14 GB of packages)'
 	@echo 'make bench-gpu                            the same on a CUDA device, after make setup-gpu'
 	@echo 'make soak                                 fuzzing, overload for half an hour, and the tests of RTSP and brokers again and again'
@@ -31,6 +33,12 @@ deb: build
 	test -x .runtime/cargo-deb-$(CARGO_DEB)/bin/cargo-deb || \
 		cargo install --locked --version $(CARGO_DEB) --root .runtime/cargo-deb-$(CARGO_DEB) cargo-deb
 	PATH="$(CURDIR)/.runtime/cargo-deb-$(CARGO_DEB)/bin:$$PATH" cargo deb --no-build
+
+deb-test: deb
+	tools/package/try.sh target/debian/groundd_*.deb
+
+home-assistant: build
+	python3 tools/homeassistant/check.py
 
 # Also BENCH_STREAMS=1,2,4,8, BENCH_SECONDS=10, BENCH_PEERS="plain roboflow ultralytics" (empty: groundd alone).
 bench: build

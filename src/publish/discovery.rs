@@ -33,10 +33,17 @@ pub fn withdraw(topics: &Topics, prefix: &str, camera: &CameraId, query: &QueryI
 /// An empty payload says that nobody knows. Home Assistant ignores it, and takes this word for it.
 const UNKNOWN_IF_EMPTY: &str = "{{ value or 'None' }}";
 
+/// Whether `key` has the `value` with which there is something to know. A topic that was taken back is empty, and no JSON.
+fn online_if(key: &str, value: &str) -> String {
+    format!("{{{{ 'online' if value_json is defined and value_json.{key} == '{value}' else 'offline' }}}}")
+}
+
 struct Entity {
     component: &'static str,
     /// Unique among this daemon's entities of one component.
     object: String,
+    /// What Home Assistant calls it, unless its user calls it otherwise. Made from the name, it would be invalid for some long ones.
+    default_id: String,
     /// What is special about it.
     special: Value,
     label: &'static str,
@@ -47,6 +54,7 @@ fn entities(topics: &Topics, camera: &CameraId, query: &QueryId) -> [Entity; 3] 
         component,
         // The length keeps the cameras and queries (a-b, c) and (a, b-c) apart.
         object: format!("{camera}-{query}-{}-{suffix}", camera.as_str().len()),
+        default_id: format!("{camera}_{query}_{suffix}"),
         special,
         label,
     };
@@ -92,13 +100,14 @@ impl Entity {
         let mut config = json!({
             "name": format!("{}{}", query.text, self.label),
             "unique_id": format!("{node}_{}", self.object),
+            "default_entity_id": format!("{}.{}", self.component, self.default_id),
+            // The same, as Home Assistant called it before 2025.10.
+            "object_id": self.default_id,
             "availability": [
                 { "topic": topics.status() },
-                {
-                    "topic": topics.camera_status(camera),
-                    // The topic is cleared when the camera goes.
-                    "value_template": "{{ 'online' if value_json is defined and value_json.state == 'live' else 'offline' }}",
-                },
+                { "topic": topics.camera_status(camera), "value_template": online_if("state", "live") },
+                // Of what is paused or cannot be answered there is nothing to be seen, least of all its last picture.
+                { "topic": topics.query_state(&query.id), "value_template": online_if("status", "active") },
             ],
             "availability_mode": "all",
             "device": {
