@@ -137,7 +137,7 @@ impl Board {
             }
         }
         self.told = told;
-        self.discover(queries, &cameras.keys().collect::<Vec<_>>());
+        self.discover(queries, &cameras);
     }
 
     /// Of a query that a camera is asked from now on nobody knows yet who is there: what an earlier start said, and left when it was
@@ -203,23 +203,18 @@ impl Board {
         })
     }
 
-    fn discover(&mut self, queries: &QuerySet, cameras: &[&CameraId]) {
+    /// What is gone goes first: Home Assistant takes a camera away with its last entity, and a moment later whatever that has by then.
+    fn discover(&mut self, queries: &QuerySet, cameras: &BTreeMap<CameraId, CameraConfig>) {
         let Some(prefix) = &self.discovery else { return };
-        let mut announced = BTreeSet::new();
-        for query in queries.iter() {
-            for camera in cameras.iter().copied().filter(|camera| query.covers(camera)) {
-                for (topic, payload) in
-                    discovery::announce(self.publisher.topics(), prefix, camera, query, self.snapshots)
-                {
-                    self.publisher.state(topic, payload);
-                }
-                announced.insert((camera.clone(), query.id.clone()));
-            }
-        }
-        for (camera, query) in self.announced.difference(&announced) {
-            for (topic, payload) in discovery::withdraw(self.publisher.topics(), prefix, camera, query) {
-                self.publisher.state(topic, payload);
-            }
+        let topics = self.publisher.topics();
+        let announced = covered(queries, cameras);
+        let gone = self.announced.difference(&announced);
+        let gone = gone.flat_map(|(camera, query)| discovery::withdraw(topics, prefix, camera, query));
+        let there = announced.iter().filter_map(|(camera, query)| Some((camera, queries.of(query, camera)?)));
+        let there =
+            there.flat_map(|(camera, query)| discovery::announce(topics, prefix, camera, query, self.snapshots));
+        for (topic, payload) in gone.chain(there) {
+            self.publisher.state(topic, payload);
         }
         self.announced = announced;
     }

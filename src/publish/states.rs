@@ -89,7 +89,9 @@ impl States {
         for state in self.topics.values_mut() {
             state.phase = Phase::Queued;
         }
-        self.queue = self.topics.keys().cloned().collect();
+        // What is taken back makes room for what takes its place, for those who look at the order.
+        let (gone, there): (Vec<_>, Vec<_>) = self.topics.iter().partition(|(_, state)| state.payload.is_empty());
+        self.queue = gone.into_iter().chain(there).map(|(topic, _)| topic.clone()).collect();
     }
 
     /// Whether the broker has everything.
@@ -162,5 +164,20 @@ mod tests {
             prop_assert_eq!(broker, wanted);
             prop_assert_eq!(states.waiting(), 0);
         }
+    }
+
+    #[test]
+    fn after_a_reconnect_what_is_taken_back_goes_before_what_takes_its_place() {
+        let mut states = States::default();
+        for topic in ["new", "old"] {
+            states.set(topic.to_owned(), Bytes::from_static(b"there"));
+        }
+        while let Some((topic, version, _)) = states.take() {
+            states.done(&topic, version);
+        }
+        states.set("old".to_owned(), Bytes::new());
+        states.rewind();
+        let order: Vec<_> = std::iter::from_fn(|| states.take()).map(|(topic, ..)| topic).collect();
+        assert_eq!(order, ["old", "new"]);
     }
 }

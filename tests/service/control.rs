@@ -178,3 +178,26 @@ fn what_an_earlier_start_told_is_taken_back() {
         (listed.contains("person") && !listed.contains("bus") && !listed.contains("yard")).then_some(())
     });
 }
+
+#[test]
+fn entities_that_go_do_so_before_those_that_take_their_place_come() {
+    let world = World::new();
+    let discovery = "discovery_prefix = \"homeassistant\"\n";
+    let daemon = world.run(&world.configure(&[("gate", "test://")], &[("person", "person")], discovery));
+    daemon.wait_for("a person's entities", PATIENCE, || {
+        world.broker.listed("homeassistant/#").iter().any(|line| line.contains("person")).then_some(())
+    });
+    let heard = world.broker.listen("changes", &["homeassistant/#"], &["-R", "-q", "1", "-F", "%t %l"]);
+    world.configure(&[("gate", "test://")], &[("bus", "bus")], discovery);
+    daemon.signal(Signal::HUP);
+    let named = |line: &String, what: &str| line.contains(what);
+    let lines = daemon.wait_for("the exchange of three entities for three", PATIENCE, || {
+        let lines = heard.lines();
+        (lines.iter().filter(|line| named(line, "bus")).count() >= 3
+            && lines.iter().filter(|line| named(line, "person")).count() >= 3)
+            .then_some(lines)
+    });
+    let last_gone = lines.iter().rposition(|line| named(line, "person") && line.ends_with(" 0")).unwrap();
+    let first_come = lines.iter().position(|line| named(line, "bus")).unwrap();
+    assert!(last_gone < first_come, "{lines:?}");
+}
