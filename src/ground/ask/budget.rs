@@ -23,7 +23,7 @@ const SAVED: Duration = Duration::from_millis(500);
 /// Who makes room for others in a hurry for this long has its turn, though they are late then.
 const TURN: Duration = Duration::from_secs(1);
 
-/// The purse of a query that does not ask for this long is forgotten; it would be full by then.
+/// The purse of a query that does not ask for this long is forgotten, once it has made up for what it was overdrawn by.
 const FORGET: Duration = Duration::from_mins(1);
 
 /// What a question is for; the most valuable first.
@@ -117,14 +117,31 @@ struct Purse {
     /// Seconds; may be overdrawn by what costs more than was thought.
     seconds: f32,
     at: Instant,
+    /// Of the time that passes, how much comes in.
+    part: f32,
 }
 
 impl Purse {
-    /// Lets time go on: `part` of it comes in, and at most `most` seconds are kept.
+    /// One that holds `most` seconds.
+    fn full(part: f32, most: f32, at: Instant) -> Self {
+        Self { seconds: most, at, part }
+    }
+
+    /// What it holds once it is `now`.
+    fn holds(&self, now: Instant) -> f32 {
+        self.seconds + self.part * now.saturating_duration_since(self.at).as_secs_f32()
+    }
+
+    /// Lets time go on; at most `most` seconds are kept.
     fn refill(&mut self, part: f32, most: f32, now: Instant) {
-        let passed = now.saturating_duration_since(self.at).as_secs_f32();
-        self.seconds = (self.seconds + part * passed).min(most);
+        self.part = part;
+        self.seconds = self.holds(now).min(most);
         self.at = self.at.max(now);
+    }
+
+    /// Takes `cost` out. What takes place whatever it holds does not bring it further into debt than by that once.
+    fn pay(&mut self, cost: f32) {
+        self.seconds = (self.seconds - cost).max(self.seconds.min(-cost));
     }
 }
 
@@ -219,15 +236,16 @@ impl Budget {
     fn refill(&mut self, busy: bool, now: Instant) {
         let share = self.share * f32::from(self.models);
         let most = share * SAVED.as_secs_f32();
-        let purse = self.purse.get_or_insert(Purse { seconds: most, at: now });
+        let purse = self.purse.get_or_insert(Purse::full(share, most, now));
         if busy {
             purse.refill(share, most, now);
         } else {
-            *purse = Purse { seconds: most, at: now };
+            *purse = Purse::full(share, most, now);
         }
         // Of a query that is gone nothing is kept; one that comes back later begins anew.
-        self.queries.retain(|_, purse| now.saturating_duration_since(purse.at) < FORGET);
-        self.yielding.retain(|_, (_, wanted)| now.saturating_duration_since(*wanted) < FORGET);
+        let lately = |at: Instant| now.saturating_duration_since(at) < FORGET;
+        self.queries.retain(|_, purse| lately(purse.at) || purse.holds(now) < 0.0);
+        self.yielding.retain(|_, (_, wanted)| lately(*wanted));
     }
 
     /// Whose time is used up that `item` would need, if any is; `of_all` also takes that of all questions.
@@ -236,7 +254,7 @@ impl Budget {
             return Some(ShedReason::Busy);
         }
         let part = item.worth.budget? * f32::from(self.models);
-        let purse = self.queries.entry(item.query.clone()).or_insert(Purse { seconds: part, at: now });
+        let purse = self.queries.entry(item.query.clone()).or_insert(Purse::full(part, part, now));
         purse.refill(part, part, now);
         (purse.seconds <= 0.0).then_some(ShedReason::Budget)
     }
@@ -254,7 +272,7 @@ impl Budget {
     fn spend(&mut self, item: &Item<'_>, cost: Duration, of_all: bool) {
         let cost = cost.as_secs_f32();
         if let Some(purse) = self.purse.as_mut().filter(|_| of_all) {
-            purse.seconds -= cost;
+            purse.pay(cost);
         }
         if let Some(purse) = self.queries.get_mut(item.query).filter(|_| item.worth.budget.is_some()) {
             purse.seconds -= cost;

@@ -449,3 +449,6 @@ fn who_makes_room_on_one_camera_has_its_turn_there() {
     }
     assert!(asked[1] >= 2, "{asked:?}");
 }
+
+#[path = "purse_tests.rs"]
+mod purse;

@@ -123,7 +123,12 @@ impl Desk {
         for (due, verdict) in due.into_iter().zip(verdicts) {
             match verdict {
                 None => go.push(due),
-                Some(reason) => drop(shed.insert(due.ask, reason)),
+                Some(reason) => {
+                    if let Some(place) = self.places.get_mut(&asks[due.ask].ask.frame.camera) {
+                        place.scene.held(due.place).shed();
+                    }
+                    shed.insert(due.ask, reason);
+                }
             }
         }
         if bar.is_none() {
@@ -148,7 +153,9 @@ impl Desk {
                     let mut known = known.unwrap_or_default();
                     known.all &= !outdated.contains(&i);
                     // Matches are news whatever else there may be; that there are none is not, before all was asked.
-                    let waiting = (!known.all && known.hits.is_empty()).then_some(ShedReason::Waiting);
+                    let searches = asks[i].method == Method::Zoom;
+                    let waits = if searches { ShedReason::Budget } else { ShedReason::Waiting };
+                    let waiting = (!known.all && known.hits.is_empty()).then_some(waits);
                     self.reply(known, asked, shed.get(&i).copied().or(waiting))
                 }
             };
@@ -208,7 +215,7 @@ impl Desk {
                 let closer = !busy
                     && of_frame.iter().filter(|i| asks[**i].method == Method::Zoom).any(|i| {
                         let place_of = place.scene.place(&asks[*i].ask.query.id);
-                        place_of.is_some_and(|query| place.scene.held(query).is_missing())
+                        place_of.is_some_and(|query| place.scene.held(query).is_wanted())
                     });
                 if !place.looked && (closer || place.offered.is_none()) {
                     place.scene.look_all_the_same(now);
@@ -234,12 +241,12 @@ impl Desk {
     fn offer(&mut self, model: &mut dyn Able, frames: &[&Frame]) -> Result<(), GroundError> {
         let Some(offering) = model.offering().filter(|_| !frames.is_empty()) else { return Ok(()) };
         let canvases: Vec<&Rgb> = frames.iter().map(|frame| &*frame.canvas).collect();
-        let least = offering.bar().objectness;
+        let bar = offering.bar();
         for (frame, offered) in frames.iter().zip(GroundError::unless_all(offering.offer(&canvases)?, frames.len())?) {
             let now = self.now(frame);
             let place = self.places.entry(frame.camera.clone()).or_default();
             let Offered { boxes, objectness, looks, .. } = &offered;
-            place.scene.observe(Proposed { boxes, objectness, looks }, least, now);
+            place.scene.observe(Proposed { boxes, objectness, looks }, bar, now);
             place.offered = Some(offered);
         }
         Ok(())
@@ -389,12 +396,8 @@ impl Desk {
                 let now = self.now(frame);
                 let Some(place) = self.places.get_mut(&frame.camera) else { continue };
                 let held = place.scene.held(due.place);
-                let told = told.map(|finds| held.hold(finds, now));
-                if told.is_err() {
-                    // What was known before was in doubt, or nobody would have asked.
-                    held.outdate();
-                }
-                outcome.insert(due.ask, told);
+                outcome
+                    .insert(due.ask, told.map(|finds| held.hold(finds, now)).inspect_err(|_| held.asked_in_vain(now)));
             }
         }
         Ok(outcome)

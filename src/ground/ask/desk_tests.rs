@@ -398,3 +398,5 @@ fn what_was_said_of_pixels_that_changed_is_no_answer_before_they_were_asked_abou
 mod pass;
 #[path = "street_tests.rs"]
 mod street;
+#[path = "told_tests.rs"]
+mod told;

@@ -10,12 +10,26 @@ pub struct Held {
     answer: Option<(Finds, Instant)>,
     /// The picture has changed since.
     outdated: bool,
+    /// When it was asked last, whether or not there was an answer.
+    asked_at: Option<Instant>,
+    /// It was due last, and there was no time for it.
+    shed: bool,
 }
 
 impl Held {
-    /// What is known says nothing of the picture any more: it has changed, or was asked about in vain.
+    /// What is known says nothing of the picture any more.
     pub fn outdate(&mut self) {
         self.outdated = true;
+    }
+
+    /// There was no answer. What was known before was in doubt, or nobody would have asked.
+    pub fn asked_in_vain(&mut self, now: Instant) {
+        (self.outdated, self.asked_at, self.shed) = (true, Some(now), false);
+    }
+
+    /// It was due, and there was no time to ask.
+    pub fn shed(&mut self) {
+        self.shed = true;
     }
 
     /// The answer, whether or not it still holds.
@@ -33,6 +47,11 @@ impl Held {
         self.outdated || self.answer.is_none()
     }
 
+    /// Whether it is worth a look at a picture for its own sake: not while nobody may ask about that.
+    pub fn is_wanted(&self) -> bool {
+        self.is_missing() && !self.shed
+    }
+
     /// Whether an answer about a picture that has not changed is older than it may be.
     pub fn is_old(&self, matched: Duration, missed: Duration, now: Instant) -> bool {
         self.answer.as_ref().is_some_and(|(finds, at)| {
@@ -43,11 +62,11 @@ impl Held {
 
     /// When it was asked last.
     pub fn asked_at(&self) -> Option<Instant> {
-        self.answer.as_ref().map(|(_, at)| *at)
+        self.asked_at
     }
 
     /// Enters an answer.
     pub fn hold(&mut self, finds: Finds, now: Instant) {
-        *self = Self { answer: Some((finds, now)), outdated: false };
+        *self = Self { answer: Some((finds, now)), outdated: false, asked_at: Some(now), shed: false };
     }
 }

@@ -10,12 +10,13 @@ use std::{
 };
 
 use crate::{
-    ground::unit::{dot, normalise},
+    ground::{
+        methods::regions::Bar,
+        unit::{dot, normalise},
+    },
     types::overlap,
 };
 
-/// Proposals that overlap a surer one this much are the same thing.
-const SAME: f32 = 0.5;
 /// A region and its successor overlap at least this much.
 const OVERLAP: f32 = 0.3;
 /// A region and its successor look at least this much alike (cosine of their features).
@@ -164,14 +165,14 @@ impl Regions {
         present.for_each(|region| (region.seen_at, region.motion) = (now, [0.0; 2]));
     }
 
-    /// Takes a picture's proposals in; those below `least` objectness are not offered to anybody and do not count.
-    /// `queries` is how many there are.
-    pub fn observe(&mut self, proposed: Proposed<'_>, least: f32, queries: usize, now: Instant) {
+    /// Takes a picture's proposals in; those below the bar's objectness are not offered to anybody and do not count, and those that
+    /// could not both be reported are the same thing: of two that could, each must be remembered. `queries` is how many there are.
+    pub fn observe(&mut self, proposed: Proposed<'_>, bar: Bar, queries: usize, now: Instant) {
         // Before anything is followed: what has been gone for too long must not come back.
         let kept = self.usual.map_or(FORGET, |usual| FORGET.max(usual * 2));
         self.known.retain(|region| now.saturating_duration_since(region.seen_at) <= kept);
         self.reckon(now);
-        self.leaders = leaders(proposed, least);
+        self.leaders = leaders(proposed, bar);
         proposed.boxes.clone_into(&mut self.boxes);
         let themselves: Vec<usize> =
             self.leaders.iter().enumerate().filter(|(i, leader)| **leader == Some(*i)).map(|(i, _)| i).collect();
@@ -367,13 +368,13 @@ fn offered(proposed: Proposed<'_>, proposal: usize, least: f32) -> bool {
 }
 
 /// For each proposal the one that stands for it: the surest of those that overlap.
-fn leaders(proposed: Proposed<'_>, least: f32) -> Vec<Option<usize>> {
-    let mut order: Vec<usize> = (0..proposed.boxes.len()).filter(|i| offered(proposed, *i, least)).collect();
+fn leaders(proposed: Proposed<'_>, bar: Bar) -> Vec<Option<usize>> {
+    let mut order: Vec<usize> = (0..proposed.boxes.len()).filter(|i| offered(proposed, *i, bar.objectness)).collect();
     order.sort_by(|a, b| proposed.objectness[*b].total_cmp(&proposed.objectness[*a]));
     let mut leading: Vec<usize> = Vec::new();
     let mut leaders = vec![None; proposed.boxes.len()];
     for proposal in order {
-        let covers = |leader: &&usize| overlap(&proposed.boxes[**leader], &proposed.boxes[proposal]) > SAME;
+        let covers = |leader: &&usize| overlap(&proposed.boxes[**leader], &proposed.boxes[proposal]) > bar.nms_iou;
         leaders[proposal] = leading.iter().find(covers).copied();
         if leaders[proposal].is_none() {
             leaders[proposal] = Some(proposal);

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const LEAST: f32 = 0.2;
+const BAR: Bar = Bar { objectness: 0.2, score: 0.5, nms_iou: 0.5, soft: f32::INFINITY };
 
 /// Boxes with their objectness and the angle of a two-dimensional look.
 struct Picture {
@@ -35,7 +35,7 @@ fn an_answer_follows_its_thing_and_doubles_share_it() {
     let later = |ms| start + Duration::from_millis(ms);
     let first =
         Picture::new(&[(square(0.1, 0.1), 0.5, 0.0), (square(0.11, 0.1), 0.9, 0.0), (square(0.6, 0.6), 0.9, 1.5)]);
-    regions.observe(first.proposed(), LEAST, 1, start);
+    regions.observe(first.proposed(), BAR, 1, start);
     assert_eq!(regions.present().count(), 2);
     assert!(regions.present().all(|region| region.answer(0).is_none()));
     // The double that does not stand for itself was scored best.
@@ -44,17 +44,17 @@ fn an_answer_follows_its_thing_and_doubles_share_it() {
     // Both moved, in another order, and a third came.
     let second =
         Picture::new(&[(square(0.63, 0.6), 0.9, 1.4), (square(0.13, 0.1), 0.9, 0.1), (square(0.3, 0.8), 0.9, 0.0)]);
-    regions.observe(second.proposed(), LEAST, 1, later(66));
+    regions.observe(second.proposed(), BAR, 1, later(66));
     assert_eq!(regions.remembered(0), [0.1, 0.8, 0.0]);
     assert_eq!(regions.present().filter(|region| region.answer(0).is_none()).count(), 1);
     // Away for a moment, and back.
-    regions.observe(Picture::new(&[]).proposed(), LEAST, 1, later(500));
+    regions.observe(Picture::new(&[]).proposed(), BAR, 1, later(500));
     assert_eq!(regions.present().count(), 0);
-    regions.observe(second.proposed(), LEAST, 1, later(900));
+    regions.observe(second.proposed(), BAR, 1, later(900));
     assert_eq!(regions.remembered(0), [0.1, 0.8, 0.0]);
     // Away for too long.
-    regions.observe(Picture::new(&[]).proposed(), LEAST, 1, later(2000));
-    regions.observe(second.proposed(), LEAST, 1, later(2100));
+    regions.observe(Picture::new(&[]).proposed(), BAR, 1, later(2000));
+    regions.observe(second.proposed(), BAR, 1, later(2100));
     assert_eq!(regions.remembered(0), [0.0; 3]);
 }
 
@@ -64,7 +64,7 @@ fn nothing_is_followed_over_a_gap_and_what_a_gap_is_depends_on_the_camera() {
     let picture = Picture::new(&[(square(0.1, 0.1), 0.9, 0.0)]);
     let mut remembered_at = |ms: u64| {
         let now = start + Duration::from_millis(ms);
-        regions.observe(picture.proposed(), LEAST, 1, now);
+        regions.observe(picture.proposed(), BAR, 1, now);
         let score = regions.remembered(0)[0];
         regions.answered(0, &[0.8], now);
         score > 0.0
@@ -87,7 +87,7 @@ fn a_remembered_score_stays_with_the_box_it_was_given_for() {
     let (mut regions, start) = (Regions::default(), Instant::now());
     let (surest, fitting) = ([0.1, 0.1, 0.3, 0.3], [0.12, 0.1, 0.28, 0.34]);
     let first = Picture::new(&[(surest, 0.9, 0.0), (fitting, 0.5, 0.0), (square(0.7, 0.7), 0.9, 1.5)]);
-    regions.observe(first.proposed(), LEAST, 1, start);
+    regions.observe(first.proposed(), BAR, 1, start);
     assert_eq!(regions.places(0), first.boxes, "nothing is remembered yet");
     assert!(regions.is_open(0));
     regions.answered(0, &[0.3, 0.8, 0.6], start);
@@ -96,7 +96,7 @@ fn a_remembered_score_stays_with_the_box_it_was_given_for() {
     let places = regions.places(0);
     assert!(near(places[0], fitting) && near(places[2], first.boxes[2]), "{places:?}");
     // It moves right and comes nearer: all its boxes do.
-    regions.observe(Picture::new(&[([0.15, 0.1, 0.39, 0.34], 0.9, 0.0)]).proposed(), LEAST, 1, start);
+    regions.observe(Picture::new(&[([0.15, 0.1, 0.39, 0.34], 0.9, 0.0)]).proposed(), BAR, 1, start);
     assert_eq!(regions.remembered(0), [0.8]);
     let moved = [0.15 + 0.02 * 1.2, 0.1, 0.15 + 0.18 * 1.2, 0.1 + 0.24 * 1.2];
     assert!(near(regions.places(0)[0], moved), "{:?}", regions.places(0));
@@ -109,15 +109,15 @@ fn a_remembered_score_stays_with_the_box_it_was_given_for() {
 fn another_thing_in_its_place_does_not_get_its_answer() {
     let (mut regions, start) = (Regions::default(), Instant::now());
     let a = Picture::new(&[(square(0.1, 0.1), 0.9, 0.0)]);
-    regions.observe(a.proposed(), LEAST, 1, start);
+    regions.observe(a.proposed(), BAR, 1, start);
     regions.answered(0, &[0.9], start);
     let b = Picture::new(&[([0.13, 0.13, 0.23, 0.23], 0.9, 1.5)]);
-    regions.observe(b.proposed(), LEAST, 1, start);
+    regions.observe(b.proposed(), BAR, 1, start);
     assert_eq!(regions.remembered(0), [0.0]);
     regions.answered(0, &[0.2], start);
     // In the very same place, which something is known to be in.
     let c = Picture::new(&[([0.13, 0.13, 0.23, 0.23], 0.9, 3.0)]);
-    regions.observe(c.proposed(), LEAST, 1, start + Duration::from_millis(66));
+    regions.observe(c.proposed(), BAR, 1, start + Duration::from_millis(66));
     assert!(regions.is_open(0) && regions.present().all(|region| region.pictures == 2));
 }
 
@@ -131,7 +131,7 @@ fn what_moves_further_than_its_size_is_followed_if_it_looks_the_same_and_nothing
             let now = start + Duration::from_millis(ms) * picture.into();
             let x = 0.1 + step * f32::from(picture);
             let boxes = [(square(x, 0.1), 0.9, look * f32::from(picture)), (square(0.8, 0.8), 0.9, 1.5)];
-            regions.observe(Picture::new(&boxes).proposed(), LEAST, 1, now);
+            regions.observe(Picture::new(&boxes).proposed(), BAR, 1, now);
             known.push(regions.remembered(0));
             if picture == 0 {
                 regions.answered(0, &[0.9, 0.1], now);
@@ -150,7 +150,7 @@ fn who_comes_as_another_goes_is_not_taken_for_them_unless_pictures_come_seldom_a
         let (mut regions, start) = (Regions::default(), Instant::now());
         let see = |regions: &mut Regions, picture: u32, x: f32, look: f32| {
             let now = start + Duration::from_millis(ms) * picture;
-            regions.observe(Picture::new(&[(square(x, 0.1), 0.9, look)]).proposed(), LEAST, 1, now);
+            regions.observe(Picture::new(&[(square(x, 0.1), 0.9, look)]).proposed(), BAR, 1, now);
             now
         };
         see(&mut regions, 0, 0.1, 0.0);
@@ -168,7 +168,7 @@ fn what_moves_is_expected_where_it_was_heading() {
     let see = |regions: &mut Regions, picture: u16, boxes: &[[f32; 4]]| {
         let boxes: Vec<_> = boxes.iter().map(|corners| (*corners, 0.9, 0.0)).collect();
         let now = start + Duration::from_millis(200) * picture.into();
-        regions.observe(Picture::new(&boxes).proposed(), LEAST, 1, now);
+        regions.observe(Picture::new(&boxes).proposed(), BAR, 1, now);
     };
     // Two alike that walk towards each other, and pass.
     let (left, right) =
@@ -190,7 +190,7 @@ fn what_grew_or_looks_different_has_changed() {
         region.changed_since(region.answer(0).unwrap())
     };
     let see = |regions: &mut Regions, corners, look| {
-        regions.observe(Picture::new(&[(corners, 0.9, look)]).proposed(), LEAST, 1, start);
+        regions.observe(Picture::new(&[(corners, 0.9, look)]).proposed(), BAR, 1, start);
     };
     see(&mut regions, square(0.1, 0.1), 0.0);
     regions.answered(0, &[0.9], start);
@@ -211,7 +211,7 @@ fn what_grew_or_looks_different_has_changed() {
 fn queries_come_and_go_without_mixing_their_answers() {
     let (mut regions, start) = (Regions::default(), Instant::now());
     let picture = Picture::new(&[(square(0.1, 0.1), 0.9, 0.0)]);
-    regions.observe(picture.proposed(), LEAST, 2, start);
+    regions.observe(picture.proposed(), BAR, 2, start);
     regions.answered(0, &[0.1], start);
     regions.answered(1, &[0.9], start);
     regions.set_queries(&[None, Some(1), Some(0)]);
@@ -238,7 +238,7 @@ proptest! {
             let picture = Picture::new(&things);
             // By how often pictures came so far.
             let kept = regions.usual.map_or(FORGET, |usual| FORGET.max(usual * 2));
-            regions.observe(picture.proposed(), LEAST, 1, now);
+            regions.observe(picture.proposed(), BAR, 1, now);
             seen.push((now, regions.present().count()));
             let lately = seen.iter().filter(|(at, _)| now.saturating_duration_since(*at) <= kept);
             prop_assert!(regions.known.len() <= lately.map(|(_, count)| count).sum::<usize>());
@@ -248,7 +248,7 @@ proptest! {
             for region in regions.present() {
                 let proposal = region.proposal.unwrap();
                 prop_assert_eq!(region.corners.map(f32::to_bits), picture.boxes[proposal].map(f32::to_bits));
-                prop_assert!(region.objectness >= LEAST && region.pictures >= 1);
+                prop_assert!(region.objectness >= BAR.objectness && region.pictures >= 1);
                 prop_assert!((dot(&region.look, &region.look) - 1.0).abs() < 1e-3);
             }
             if ask {

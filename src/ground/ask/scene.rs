@@ -14,7 +14,10 @@ use super::{
     held::Held,
     regions::{Proposed, Region, Regions},
 };
-use crate::types::{QueryId, Rgb, seconds};
+use crate::{
+    ground::methods::regions::Bar,
+    types::{QueryId, Rgb, seconds},
+};
 
 /// A new or changed region is asked about by itself only from this objectness on: fainter ones come and go, and are asked
 /// about as often as a clear miss is.
@@ -169,8 +172,8 @@ impl Scene {
     }
 
     /// Takes in what the proposal network says of the picture.
-    pub fn observe(&mut self, proposed: Proposed<'_>, least: f32, now: Instant) {
-        self.regions.observe(proposed, least, self.queries.len(), now);
+    pub fn observe(&mut self, proposed: Proposed<'_>, bar: Bar, now: Instant) {
+        self.regions.observe(proposed, bar, self.queries.len(), now);
     }
 
     /// The queries about regions that are due, those that go first in front; and those that are, too, but may not be asked
@@ -271,7 +274,11 @@ impl Scene {
     /// Learns from what is known by now of the regions on the picture. To be called once all of its queries are answered.
     pub fn learn(&mut self) {
         for region in self.regions.present() {
-            let scores = (0..self.queries.len()).map(|query| region.answer(query).map(|answer| answer.score));
+            let scores = (0..self.queries.len()).map(|query| match region.answer(query) {
+                // By a method that knows no regions, or not asked yet: nothing tells what to expect.
+                None if self.asked_at[query].is_none() => Some(1.0),
+                answer => answer.map(|answer| answer.score),
+            });
             if let Some(scores) = scores.collect() {
                 self.experience.add(&region.look, scores);
             }

@@ -30,7 +30,8 @@ fn see(scene: &mut Scene, shade: u8, things: &[([f32; 4], [f32; 2])], now: Insta
     assert_eq!(scene.look(&picture(shade), &AskConfig::default(), now), Look::Changed);
     let boxes: Vec<[f32; 4]> = things.iter().map(|thing| thing.0).collect();
     let looks: Vec<Vec<f32>> = things.iter().map(|thing| thing.1.to_vec()).collect();
-    scene.observe(Proposed { boxes: &boxes, objectness: &vec![0.9; things.len()], looks: &looks }, 0.05, now);
+    let bar = Bar { objectness: 0.05, score: 0.5, nms_iou: 0.6, soft: f32::INFINITY };
+    scene.observe(Proposed { boxes: &boxes, objectness: &vec![0.9; things.len()], looks: &looks }, bar, now);
 }
 
 /// What is due of the queries with these priorities, and what has to wait.
@@ -117,4 +118,20 @@ fn one_that_was_not_asked_for_a_second_has_its_turn_before_one_of_higher_priorit
         scene.allowance = 1.0;
         assert_eq!(due(&scene, &[9, 0], false, now).0, [first], "after {after} ms");
     }
+}
+
+#[test]
+fn what_to_expect_is_learned_beside_a_query_whose_method_knows_no_regions() {
+    let (mut scene, start) = (scene(2), Instant::now());
+    see(&mut scene, 40, &[(HERE, CAR)], start);
+    scene.answered(0, &[0.1], start);
+    scene.learn();
+    // Another of the same kind, which the first query did not mean.
+    see(&mut scene, 90, &[(HERE, CAR), (THERE, CAR)], start + ms(66));
+    see(&mut scene, 140, &[(HERE, CAR), (THERE, CAR)], start + ms(133));
+    assert!(due(&scene, &[0], false, start + ms(133)).0.is_empty(), "it can wait");
+    // Of another kind nothing is known.
+    see(&mut scene, 190, &[(HERE, CAR), (THERE, BUS)], start + ms(200));
+    see(&mut scene, 240, &[(HERE, CAR), (THERE, BUS)], start + ms(266));
+    assert_eq!(due(&scene, &[0], false, start + ms(266)).0, [0]);
 }

@@ -5,9 +5,9 @@
 //! everything that was looked at counts. [`views`] is for models that are asked in words whether it is there: they
 //! locate, by their own method, in what the search found.
 //!
-//! Both answer from the whole picture first. Both stop when a frame's budget is spent, and go on with the next frame; until
-//! all was looked at, that nothing was found is no answer, nor if that took so long that the first looks say nothing of this
-//! picture ([`Trail::lay_down`]).
+//! nano answers from the whole picture first, a model that is asked in words where nothing is located closer. Both stop when a
+//! frame's budget is spent, and go on with the next frame; until all was looked at, that nothing was found is no answer, nor if
+//! that took so long that the first looks say nothing of this picture ([`Trail::lay_down`]).
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
