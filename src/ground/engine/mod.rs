@@ -61,11 +61,6 @@ impl Tensor {
     pub fn into_f32(self) -> Option<Vec<f32>> {
         if let Data::F32(data) = self.data { Some(data) } else { None }
     }
-
-    /// The elements, if they are 64-bit integers.
-    pub fn into_i64(self) -> Option<Vec<i64>> {
-        if let Data::I64(data) = self.data { Some(data) } else { None }
-    }
 }
 
 /// An element type.

@@ -4,12 +4,12 @@
 //!
 //! - `vision`: `pixels` u8 `[B,H,W,3]` -> `boxes` f32 `[B,K,4]`, `objectness` f32 `[B,K]`, `regions` f32 `[B,K,D]`; for
 //!   `detector` also `cells` f32 `[B,C,N]` and `places` f32 `[B,4,N]`, what is known of each cell of the maps and the box it
-//!   would have, and `beside` i64 `[2,N]`, the cell above each and the one below
+//!   would have
 //! - `text`: `ids` i64 `[Q,L]` -> `text` f32 `[Q,L,D]`
 //! - `select`: `regions`, `boxes`, `objectness`, `text`, `ids` -> `match` f32 `[P,K]`, a probability a region; for `zoom`
 //!   also `none` f32 `[P]`, the probability that nothing is meant; for `coords` and `bins` also `states` f32 `[P,K,D]`, the
 //!   regions after they met the words
-//! - `detect`: `cells`, `places`, `beside`, `text`, `ids` -> `boxes` f32 `[P,M,4]`, `scores` f32 `[P,M]`, the best cells
+//! - `detect`: `cells`, `places`, `text`, `ids` -> `boxes` f32 `[P,M,4]`, `scores` f32 `[P,M]`, the best cells
 //! - `write`: see [`write`]
 //!
 //! Boxes and places are in fractions of the model's frame ([`look::OnFrame`]), which the usual canvas fills. Where the model takes
@@ -325,17 +325,11 @@ impl Nano {
         let called = format!("`cells` as {} takes them", detect.graph.file().display());
         let features = found(graph, &called, features.and_then(Tensor::into_f32))?;
         let places = take(graph, outputs, "places", &[b, 4, n])?;
-        let beside = if detect.told {
-            let beside = outputs.take("beside").filter(|tensor| tensor.shape == [2, n]);
-            found(graph, &format!("`beside` of i64[2,{n}]"), beside.and_then(Tensor::into_i64))?
-        } else {
-            Vec::new()
-        };
         if b == 1 {
-            return Ok(vec![Grid { features, places, beside }]);
+            return Ok(vec![Grid { features, places }]);
         }
         let rows = features.chunks(features.len().div_ceil(b).max(1)).zip(places.chunks((4 * n).max(1)));
-        Ok(rows.map(|(f, p)| Grid { features: f.to_vec(), places: p.to_vec(), beside: beside.clone() }).collect())
+        Ok(rows.map(|(f, p)| Grid { features: f.to_vec(), places: p.to_vec() }).collect())
     }
 }
 

@@ -14,7 +14,7 @@ from . import spec, vocab
 from .language import WRITE_LAYERS, DetectGraph, SelectGraph
 from .model import Nano
 
-VERSION = "0.7.0"
+VERSION = "0.8.0"
 GRAPHS = ("vision", "text", "select", "detect", "write")
 METHODS = ["retrieve", "detector", "coords", "bins", "zoom"]
 TOLERANCE = 2e-3
@@ -38,16 +38,16 @@ def graphs(model, batch, generator, written=3, shape=(spec.WIDTH, spec.HEIGHT)):
     """(name, module, inputs by name, output names, axes that vary beside the first) for every file."""
     pixels, ids = examples(batch, generator, shape)
     with torch.no_grad():
-        boxes, objectness, regions, cells, places, beside = model.vision(pixels)
+        boxes, objectness, regions, cells, places = model.vision(pixels)
         text = model.text(ids)
         match, _, states = SelectGraph(model.select)(regions, boxes, objectness, text, ids)
-    looked = {"cells": {2: "cells"}, "places": {2: "cells"}, "beside": {1: "cells"}}
-    outputs = ["boxes", "objectness", "regions", "cells", "places", "beside"]
+    looked = {"cells": {2: "cells"}, "places": {2: "cells"}}
+    outputs = ["boxes", "objectness", "regions", "cells", "places"]
     yield "vision", model.vision, {"pixels": pixels}, outputs, {"pixels": {1: "height", 2: "width"}, **looked}
     yield "text", model.text, {"ids": ids}, ["text"], {}
     pairs = {"regions": regions, "boxes": boxes, "objectness": objectness, "text": text, "ids": ids}
     yield "select", SelectGraph(model.select), pairs, ["match", "none", "states"], {}
-    read = {"cells": cells, "places": places, "beside": beside, "text": text, "ids": ids}
+    read = {"cells": cells, "places": places, "text": text, "ids": ids}
     yield "detect", DetectGraph(model.detect), read, ["boxes", "scores"], looked
     tokens = torch.randint(0, len(spec.ANSWERS), (batch, 2), generator=generator)
     past = torch.randn(batch, 2 * WRITE_LAYERS, spec.HEADS, written, spec.DIM // spec.HEADS, generator=generator)
@@ -63,7 +63,7 @@ def export_graphs(model, folder):
             torch.onnx.export(
                 module.eval(), tuple(inputs.values()), folder / f"{name}.onnx", opset_version=spec.OPSET,
                 input_names=list(inputs), output_names=outputs, dynamo=False,
-                dynamic_axes={key: {**({} if key == "beside" else {0: "batch"}), **axes.get(key, {})} for key in (*inputs, *outputs)},
+                dynamic_axes={key: {0: "batch", **axes.get(key, {})} for key in (*inputs, *outputs)},
             )
 
 

@@ -161,6 +161,6 @@ class DetectGraph(nn.Module):
         super().__init__()
         self.detect = detect
 
-    def forward(self, cells, places, beside, text, ids):
-        _, boxes, scores = choose(torch.sigmoid(self.detect(cells, places, text, ids)), places, beside)
+    def forward(self, cells, places, text, ids):
+        _, boxes, scores = choose(torch.sigmoid(self.detect(cells, places, text, ids)), places)
         return boxes, scores

@@ -4,6 +4,7 @@ Dense 3x3 convolutions in the encoder: on a CPU they run near peak and train fas
 memory, only where maps are many and thin (neck and heads). No attention over the picture: with little data it learns scenes by heart.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -15,8 +16,8 @@ from .vocab import CLASSES
 CHANNELS = (16, 32, 64, 128, 192)  # at strides 2, 4, 8, 16, 32
 BLOCKS = (2, 4, 2)                 # residual blocks at strides 8, 16, 32
 NAMED = len(CLASSES) - 1           # classes that can be asked for; the last, `other`, cannot
-CANDIDATES = 128                   # best cells that compete for the regions
-APART = 0.65                       # IoU above which the weaker of two candidates is the same thing
+CANDIDATES = 512                   # best cells that compete for the regions
+APART = 0.55                       # IoU above which the weaker of two candidates is the same thing
 ROI = (3, 2, 1)                    # samples a side, of the maps at strides 8, 16 and 32
 ROI_RGB = 5                        # samples a side, of the shrunken image itself: colours need no learning there
 SHRUNK = 4                         # by how much
@@ -122,45 +123,45 @@ def on_frame(boxes, maps):
 
 
 def overlap(boxes):
-    """IoU of every pair, [B,K,K]. Side by side rather than corner by corner: ONNX Runtime is slow on short inner axes."""
-    x1, y1, x2, y2 = boxes.unbind(-1)
-    across = lambda low, high: (torch.minimum(high.unsqueeze(2), high.unsqueeze(1)) - torch.maximum(low.unsqueeze(2), low.unsqueeze(1))).clamp(min=0)
-    inter = across(x1, x2) * across(y1, y2)
-    area = (x2 - x1) * (y2 - y1)
-    return inter / (area.unsqueeze(2) + area.unsqueeze(1) - inter + 1e-9)
+    """IoU of every pair, [K,K]."""
+    sides = torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - torch.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    inter, area = sides.clamp(min=0).prod(-1), (boxes[:, 2:] - boxes[:, :2]).prod(-1)
+    return inter / (area[:, None] + area[None] - inter).clamp(min=1e-12)
 
 
-def beside(maps):
-    """Of every cell the one above it on the same map and the one below, [2,N]; itself where there is none."""
-    above, below, start = [], [], 0
-    for m in maps:
-        rows, columns = m.shape[2:]
-        index = torch.arange(rows * columns, device=m.device)
-        row = torch.div(index, columns, rounding_mode="floor")
-        above.append(start + index - columns * (row > 0).long())
-        below.append(start + index + columns * (row < rows - 1).long())
-        start = start + rows * columns
-    return torch.stack([torch.cat(above), torch.cat(below)])
+class Suppress(torch.autograd.Function):
+    """Greedy non-maximum suppression: (picture, 0, box) of what stays, as ONNX's operator of that name has it, [M,3]. Nothing is
+    learned through it."""
+
+    @staticmethod
+    def forward(ctx, boxes, scores, count):
+        kept = []
+        for picture, (mine, score) in enumerate(zip(boxes.detach(), scores.detach().numpy())):
+            same, left = (overlap(mine) > APART).numpy(), score > 0
+            for _ in range(min(count, int(left.sum()))):
+                best = np.where(left, score, -1.0).argmax()
+                if not left[best]:
+                    break
+                kept.append((picture, 0, int(best)))
+                left &= ~same[best]
+                left[best] = False
+        return torch.tensor(kept, dtype=torch.long).reshape(-1, 3)
+
+    @staticmethod
+    def symbolic(g, boxes, scores, count):
+        constant = lambda value, kind: g.op("Constant", value_t=torch.tensor([value], dtype=kind))
+        scores = g.op("Unsqueeze", scores, constant(1, torch.long))
+        return g.op("NonMaxSuppression", boxes, scores, constant(count, torch.long), constant(APART, torch.float), constant(0.0, torch.float))
 
 
-def peaks(objectness, beside):
-    """Objectness of the cells that no neighbour above or below on the same map outdoes; 0 elsewhere. Neighbours to the left and
-    right are not asked: people stand side by side, and of a street camera's lost a third less are lost so."""
-    least = torch.maximum(objectness[:, beside[0]], objectness[:, beside[1]])
-    return objectness * (objectness >= least).to(objectness.dtype)
-
-
-def choose(objectness, boxes, beside, count=REGIONS, candidates=CANDIDATES):
-    """The best cells that no better candidate covers: (cell [B,K], boxes [B,K,4], objectness [B,K], 0 in a slot left over).
-
-    Suppression in one step, without the loop of greedy NMS (YOLACT's "Fast NMS", Bolya et al. 2019): a candidate gives way
-    to any better one, even if that one gives way itself. Its shape is fixed, so a batch exports cleanly.
-    """
-    score, cell = peaks(objectness, beside).topk(candidates, 1)
+def choose(objectness, boxes, count=REGIONS, candidates=CANDIDATES):
+    """The best cells that no better one which stays covers: (cell [B,K], boxes [B,K,4], objectness [B,K], 0 in a slot left over)."""
+    score, cell = objectness.topk(candidates, 1)
     where = boxes.gather(2, cell.unsqueeze(1).expand(-1, 4, -1)).transpose(1, 2).clamp(0.0, 1.0)
-    better = torch.ones(candidates, candidates, device=score.device).triu(1)
-    covered = (overlap(where) * better).amax(1) > APART
-    score, kept = (score * (~covered).to(score.dtype)).topk(count, 1)
+    kept = Suppress.apply(where, score, count)
+    stays = torch.zeros_like(score).index_put((kept[:, 0], kept[:, 2]), torch.ones_like(kept[:, 0], dtype=score.dtype))
+    score, kept = (score * stays).topk(count, 1)
+    score, kept = score.reshape(-1, count), kept.reshape(-1, count)  # the exporter has lost that there are so many
     return cell.gather(1, kept), where.gather(1, kept.unsqueeze(-1).expand(-1, -1, 4)), score
 
 
@@ -230,15 +231,15 @@ class Vision(nn.Module):
         """Everything before the region tokens, as the second part of training caches it; the chosen boxes in fractions of the canvas."""
         _, maps, small = self.encode(pixels)
         heat, boxes, kinds = self.proposals(maps)
-        cells, chosen, objectness = choose(heat.sigmoid(), boxes, beside(maps))
+        cells, chosen, objectness = choose(heat.sigmoid(), boxes)
         seen = self.regions.gather(maps, small, kinds, cells, chosen)
         return maps, heat, boxes, kinds, chosen, objectness, seen
 
     def forward(self, pixels):
-        """boxes [B,K,4], objectness [B,K], regions [B,K,D], cells [B,C,N], places [B,4,N], beside [2,N]; boxes and places in fractions
-        of the frame (`on_frame`)."""
+        """boxes [B,K,4], objectness [B,K], regions [B,K,D], cells [B,C,N], places [B,4,N]; boxes and places in fractions of the
+        frame (`on_frame`)."""
         maps, _, places, _, chosen, objectness, seen = self.look(pixels)
         cells = torch.cat([m.flatten(2) for m in maps], 2)
         chosen = on_frame(chosen, maps)
         places = on_frame(places.transpose(1, 2), maps).transpose(1, 2)
-        return chosen, objectness, self.regions(*seen, chosen), cells, places, beside(maps)
+        return chosen, objectness, self.regions(*seen, chosen), cells, places

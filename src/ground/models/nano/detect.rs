@@ -1,4 +1,4 @@
-//! The graph of `detector`: `cells`, `places`, `beside`, `text`, `ids` -> `boxes` f32 `[P,M,4]`, `scores` f32 `[P,M]`.
+//! The graph of `detector`: `cells`, `places`, `text`, `ids` -> `boxes` f32 `[P,M,4]`, `scores` f32 `[P,M]`.
 
 use super::{
     Sizes,
@@ -17,8 +17,6 @@ pub(super) struct Detect {
     pub(super) channels: usize,
     /// Cells on a canvas, where all canvases have equally many.
     pub(super) cells: Option<usize>,
-    /// Whether it is told which cells lie above one another; a graph for canvases of one size knows.
-    pub(super) told: bool,
     /// Cells that come back.
     pub(super) each: usize,
 }
@@ -36,17 +34,13 @@ impl Detect {
         let count = cells.and_then(|port| port.shape.get(2).copied().flatten());
         let channels = fixed(cells, "cells")?;
         let each = fixed(graph.output("scores"), "scores")?;
-        let told = graph.input("beside").is_some();
         let free = |name, shape: &[Option<usize>]| Port::new(name, Element::F32, shape);
         let mut looked = vec![free("cells", &[None, Some(channels), count]), free("places", &[None, Some(4), count])];
-        if told {
-            looked.push(Port::new("beside", Element::I64, &[Some(2), count]));
-        }
         needs(vision, &looked)?;
         let given = [free("boxes", &[None, Some(each), Some(4)]), free("scores", &[None, Some(each)])];
         looked.extend(said(sizes));
         engine::check_ports(graph.as_ref(), &looked, &given)?;
-        Ok(Self { graph, channels, cells: count, told, each })
+        Ok(Self { graph, channels, cells: count, each })
     }
 
     /// The best cells of each of some canvases of one size, and their scores, by the words of each.
@@ -60,12 +54,7 @@ impl Detect {
         let rows = |of: fn(&Looked) -> &[f32]| looked.iter().flat_map(|one| of(one)).copied().collect();
         let cells = Tensor::f32s(&[p, self.channels, n], rows(|one| &one.cells.features));
         let places = Tensor::f32s(&[p, 4, n], rows(|one| &one.cells.places));
-        let beside = looked.first().map(|one| one.cells.beside.clone()).unwrap_or_default();
-        let beside = Tensor::i64s(&[2, n], beside);
-        let mut inputs = vec![("cells", &cells), ("places", &places), ("text", text), ("ids", ids)];
-        if self.told {
-            inputs.push(("beside", &beside));
-        }
+        let inputs = [("cells", &cells), ("places", &places), ("text", text), ("ids", ids)];
         let wanted: [(&str, &[usize]); 2] = [("boxes", &[p, each, 4]), ("scores", &[p, each])];
         let [boxes, scores] = engine::run_f32(self.graph.as_mut(), &inputs, wanted)?;
         Ok((boxes, sound(self.graph.as_ref(), "scores", scores)?))

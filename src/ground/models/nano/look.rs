@@ -27,8 +27,6 @@ pub(super) struct Grid {
     pub(super) features: Vec<f32>,
     /// The box each would have, `[4,N]`.
     pub(super) places: Vec<f32>,
-    /// The cell above each and the one below, `[2,N]`.
-    pub(super) beside: Vec<i64>,
 }
 
 /// Where a canvas lies on the model's frame, in whose fractions its graphs give and take boxes. The frame has the shape of the
