@@ -75,7 +75,7 @@ fn the_service_says_when_it_is_ready_and_is_started_anew_but_for_a_wrong_file() 
             ("Service.WatchdogSec", "60"),
             ("Service.Restart", "always"),
             ("Service.RestartPreventExitStatus", "78"),
-            ("Service.TimeoutStopSec", "20"),
+            ("Service.TimeoutStopSec", "30"),
             ("Unit.StartLimitIntervalSec", "no"),
             ("Service.User", "groundd"),
             ("Service.Group", "groundd"),

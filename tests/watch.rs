@@ -176,7 +176,7 @@ fn every_frame_waits_for_a_broker_and_a_full_log_stops_nothing() {
 fn a_film_that_is_over_shows_nobody_while_others_go_on() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("clip.mp4");
-    h264(&file, "320x240", 10, 25);
+    street(&file, 25);
     let broker = Mosquitto::start(folder.path());
     let count = "groundd/cam0/person/count";
     let heard = broker.subscribe("heard", &[count]);

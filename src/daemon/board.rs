@@ -155,8 +155,9 @@ impl Board {
     fn problem(&mut self, id: &CameraId, camera: &CameraConfig) -> Option<String> {
         let rev = self.cameras.rev(id);
         match self.problems.get(id) {
-            // A pipeline is built to see whether it can be: not whenever something else changes.
-            Some((of, problem)) if *of == rev => problem.clone(),
+            // A pipeline is built to see whether it can be: not whenever something else changes. What is wrong may lie in a file
+            // beside the configuration, and be mended there.
+            Some((of, None)) if *of == rev => None,
             _ => {
                 let error = ingest::check(camera, self.pipelines.as_deref()).err();
                 let problem = error.filter(|error| !error.is_unavailable()).map(|error| error.to_string());

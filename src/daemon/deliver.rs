@@ -353,7 +353,7 @@ impl Delivery {
     fn show(&self, grounding: &Grounding, message: Bytes, published: bool) {
         let Some(hub) = &self.sinks.hub else { return };
         if published {
-            hub.metrics().age(SystemTime::now().duration_since(grounding.frame.capture.at).unwrap_or_default());
+            hub.metrics().age(payload::age(&grounding.frame, SystemTime::now(), Instant::now()));
         }
         hub.frame(&grounding.frame, message);
     }

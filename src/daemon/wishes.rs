@@ -130,9 +130,13 @@ fn read<T: serde::de::DeserializeOwned>(kind: &str, id: &str, mut settings: Map<
     if named.is_some_and(|named| named != id) {
         return Err(format!("`id` is not `{id}`, which the topic names; leave it out"));
     }
+    // What stands in the wrong place may be an address with a password: a value, or the key itself.
     serde_path_to_error::deserialize(Value::Object(settings)).map_err(|error| match error.path().to_string().as_str() {
+        key if may_be_address(key) => format!("{kind} `{id}`: one of its keys has no place here"),
+        "." if may_be_address(&error.inner().to_string()) => {
+            format!("{kind} `{id}`: something in it has no place here")
+        }
         "." => format!("{kind} `{id}`: {}", error.inner()),
-        // What stands in the wrong place may be an address with a password.
         key if may_be_address(&error.inner().to_string()) => {
             format!("{kind} `{id}`: `{key}`: this value has no place here")
         }
@@ -219,6 +223,11 @@ mod tests {
         }
         let misplaced = take(&mut wishes, camera("yard", "{\"uri\":\"rtsp://h/s\",\"fps\":\"rtsp://me:secret@h/s\"}"));
         assert!(misplaced.is_some_and(|reason| reason.contains("`fps`") && !reason.contains("secret")));
+        // Nor is a key told that is one.
+        for key in ["rtsp://me:secret@h/s", "fps.rtsp://me:secret@h/s"] {
+            let misplaced = take(&mut wishes, camera("yard", &format!("{{\"uri\":\"rtsp://h/s\",\"{key}\":1}}")));
+            assert!(misplaced.as_ref().is_some_and(|reason| !reason.contains("secret")), "{misplaced:?}");
+        }
         assert_eq!(wishes.cameras().len(), 1);
         assert_eq!(take(&mut wishes, camera("yard", "{\"uri\":\"rtsp://h/s\",\"fps\":2}")), None);
         assert_eq!(wishes.cameras().len(), 2);

@@ -1,6 +1,6 @@
 //! Everything that can go wrong between a model's folder and its answers, in words that say what to do.
 
-use std::path::PathBuf;
+use std::{io, path::PathBuf};
 
 use super::{
     engine::EngineError,
@@ -88,7 +88,7 @@ pub enum GroundError {
     Panicked(String),
     /// The system would not give the model a thread.
     #[error("the `ground` thread could not be started")]
-    Thread(#[source] std::io::Error),
+    Thread(#[source] io::Error),
 }
 
 impl GroundError {
@@ -107,17 +107,41 @@ impl GroundError {
         matches!(self, Self::Batch { .. } | Self::Answers { .. } | Self::Panicked(_))
     }
 
-    /// Whether something the machine should have is missing, rather than the configuration or the model being wrong.
+    /// Whether something the machine should have is missing, if only just now, rather than the configuration or the model being wrong.
     pub fn is_unavailable(&self) -> bool {
         match self {
-            Self::Engine(error) => matches!(
-                error,
-                EngineError::NoLibrary { .. } | EngineError::BadLibrary { .. } | EngineError::Provider { .. }
-            ),
+            Self::Engine(error) => match error {
+                EngineError::NoLibrary { .. } | EngineError::BadLibrary { .. } | EngineError::Provider { .. } => true,
+                EngineError::Open { reason, .. } | EngineError::Run { reason, .. } => is_for_want_of_memory(reason),
+                _ => false,
+            },
+            Self::Manifest(ManifestError::Read { source, .. }) => {
+                use io::ErrorKind::{
+                    InvalidData, InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied,
+                };
+                // A disk that fails, rather than a file that is not there or not for us.
+                let wrong = [
+                    InvalidData,
+                    InvalidFilename,
+                    InvalidInput,
+                    IsADirectory,
+                    NotADirectory,
+                    NotFound,
+                    PermissionDenied,
+                ];
+                !wrong.contains(&source.kind())
+            }
             Self::Thread(_) => true,
             _ => false,
         }
     }
+}
+
+/// Whether the runtime says that memory was short, or a GPU: another process may have it just now.
+fn is_for_want_of_memory(reason: &str) -> bool {
+    ["bad_alloc", "out of memory", "allocate memory", "CUDA failure", "CUDA error"]
+        .iter()
+        .any(|words| reason.contains(words))
 }
 
 /// `a, b and c`, for messages that list where something was looked for.
@@ -127,5 +151,33 @@ pub(super) fn places(paths: &[PathBuf]) -> String {
         [] => "no place at all".to_owned(),
         [one] => one.clone(),
         [most @ .., last] => format!("{} and {last}", most.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_pass_by_itself_is_no_fault_of_the_configuration() {
+        let open = |reason: &str| EngineError::Open { file: "vision.onnx".into(), reason: reason.to_owned() };
+        let run = |reason: &str| EngineError::Run { file: "vision.onnx".into(), reason: reason.to_owned() };
+        let read = |source: io::Error| ManifestError::Read { file: "model.toml".into(), source };
+        for passing in [
+            GroundError::from(open("std::bad_alloc")),
+            open("CUDA failure 2: out of memory ; GPU=0").into(),
+            run("Failed to allocate memory for requested buffer of size 1179648").into(),
+            read(io::Error::from_raw_os_error(5)).into(),
+        ] {
+            assert!(passing.is_unavailable(), "{passing}");
+        }
+        for lasting in [
+            GroundError::from(open("Protobuf parsing failed.")),
+            run("Got invalid dimensions for input").into(),
+            read(io::ErrorKind::NotFound.into()).into(),
+            read(io::ErrorKind::PermissionDenied.into()).into(),
+        ] {
+            assert!(!lasting.is_unavailable(), "{lasting}");
+        }
     }
 }

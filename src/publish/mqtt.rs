@@ -365,6 +365,10 @@ impl Driver {
                 if let Some(verdict) = flight.written.remove(pkid) {
                     drop(verdict.send(match reason {
                         PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Verdict::Acknowledged,
+                        PubAckReason::NotAuthorized => Verdict::Refused(
+                            "NotAuthorized; let this user write below the base topic, and below the discovery prefix if there is one"
+                                .to_owned(),
+                        ),
                         other => Verdict::Refused(format!("{other:?}")),
                     }));
                 }

@@ -12,8 +12,8 @@ use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::forma
 
 use super::PublishStats;
 use crate::types::{
-    Answer, BBox, CameraId, Clock, DropReason, EventKind, Grounding, Ledger, Match, QueryId, ScoreKind, ShedReason,
-    Status, TrackEvent, Via, Work,
+    Answer, BBox, CameraId, Clock, DropReason, EventKind, Frame, Grounding, Ledger, Match, QueryId, ScoreKind,
+    ShedReason, Status, TrackEvent, Via, Work,
 };
 
 /// Version of every message below that has one.
@@ -67,14 +67,19 @@ struct Found<'a> {
     via: &'a Via,
 }
 
-/// One analysed frame, for `<base>/<camera>/detections`. `now` and `now_instant` are the same moment: the age counts
-/// from the sender's clock where the frame has one, else from the data's arrival here, and is never negative.
-pub fn detections(grounding: &Grounding, epoch: &str, now: SystemTime, now_instant: Instant) -> Bytes {
-    let frame = &grounding.frame;
-    let age = match frame.capture.clock {
+/// How old a frame's pixels are. `now` and `now_instant` are the same moment: the age counts from the sender's clock where the
+/// frame has one, else from the data's arrival here, whatever becomes of this machine's clock, and is never negative.
+pub fn age(frame: &Frame, now: SystemTime, now_instant: Instant) -> Duration {
+    match frame.capture.clock {
         Clock::Ntp => now.duration_since(frame.capture.at).unwrap_or_default(),
         Clock::Arrival => now_instant.saturating_duration_since(frame.arrived_at()),
-    };
+    }
+}
+
+/// One analysed frame, for `<base>/<camera>/detections`. `now` and `now_instant` are the same moment, by which its [`age`] goes.
+pub fn detections(grounding: &Grounding, epoch: &str, now: SystemTime, now_instant: Instant) -> Bytes {
+    let frame = &grounding.frame;
+    let age = age(frame, now, now_instant);
     json(&Detections {
         v: VERSION,
         camera: &frame.camera,

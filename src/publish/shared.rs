@@ -43,6 +43,7 @@ pub(super) struct Shared {
     counters: Counters,
     /// Tells that live messages are larger than the broker takes.
     too_large: Mutex<Reminder>,
+    refusals: Mutex<Reminder>,
 }
 
 /// By when what waits must be out, and by when the publisher must have ended.
@@ -131,6 +132,7 @@ impl Shared {
             connection: watch::Sender::new(connection),
             counters: Counters::default(),
             too_large: Mutex::default(),
+            refusals: Mutex::default(),
         }
     }
 
@@ -231,13 +233,9 @@ impl Shared {
     pub(super) fn done(&self, item: &Item, refusal: Option<&str>) {
         if let Some(why) = refusal {
             let before = self.counters.refused.fetch_add(1, Relaxed);
-            // The first refusals say what is wrong; a broker that refuses everything must not fill the log.
-            if before < 10 {
-                tracing::warn!(
-                    "the broker refused a message on {}, which is dropped: {why}; let this user write below the base topic, and below \
-                     the discovery prefix if there is one",
-                    item.place()
-                );
+            // The first refusals say what is wrong, and then one a minute; a broker that refuses everything must not fill the log.
+            if before < 10 || lock(&self.refusals).is_due(Instant::now().into_std()) {
+                tracing::warn!("the broker refused a message on {}, which is dropped: {why}", item.place());
             }
         }
         let mut waiting = lock(&self.waiting);

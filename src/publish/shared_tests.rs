@@ -59,3 +59,18 @@ fn an_event_that_the_broker_refuses_is_counted() {
     let stats = shared.stats();
     assert_eq!((stats.events_refused, stats.refused, stats.events_acked, stats.events_waiting), (1, 1, 0, 0));
 }
+
+#[test]
+fn refusals_are_told_ten_times_and_then_now_and_again() {
+    let shared = Shared::new(Outbox::new(100), None);
+    let said = logged(|| {
+        for _ in 0..30 {
+            event(&shared);
+            let (item, _) = shared.take().unwrap();
+            shared.done(&item, Some("it is not wanted"));
+        }
+    });
+    // Ten, and the first of those that are told once a minute.
+    assert_eq!(said.matches("which is dropped: it is not wanted").count(), 11, "{said}");
+    assert_eq!(shared.stats().refused, 30);
+}

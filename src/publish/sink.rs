@@ -15,7 +15,7 @@ pub enum Refused {
     #[error("the broker does not keep up")]
     Backlogged,
     /// The broker does not take messages of this size.
-    #[error("it has {size} bytes, {limit} are allowed")]
+    #[error("it has {size} bytes, {limit} are allowed; raise the broker's limit (`max_packet_size` of mosquitto)")]
     TooLarge {
         /// Bytes of its packet, at most.
         size: usize,

@@ -239,7 +239,8 @@ impl<D: Dial> Task<D> {
         let receipt = if bytes < self.too_large {
             sink.send(message).await
         } else {
-            Receipt::refused(format!("it has {bytes} bytes, and one of {} broke the connection", self.too_large))
+            let why = "broke the connection; raise the broker's limit (`max_packet_size` of mosquitto)";
+            Receipt::refused(format!("it has {bytes} bytes, and one of {} {why}", self.too_large))
         };
         flying.push_back(Flying { item, bytes, receipt, sent_at: Instant::now() });
     }
