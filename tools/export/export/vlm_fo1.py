@@ -144,11 +144,13 @@ class VlmFo1(Qwen25VL):
         """Tensor by tensor, so that no more than one copy is held."""
         from .checkpoint import Source
         told = Source(checkpoint).config
-        config = Qwen2_5_VLConfig(**{key: value for key, value in told.items() if key not in ("model_type", "dtype")})
+        # Checkpoints name the numbers' form in either way; here all are float32, in the parts as well.
+        unused = ("model_type", "dtype", "torch_dtype")
+        config = Qwen2_5_VLConfig(**{key: value for key, value in told.items() if key not in unused})
         config._attn_implementation = "eager"
         for part in (config.text_config, config.vision_config):
             part._attn_implementation = "eager"
-        model = built(config, told)
+        model = built(config, told).float()
         wanted, seen = dict(model.named_parameters()), set()
         files = sorted(checkpoint.glob("*.safetensors"))
         if not files:
