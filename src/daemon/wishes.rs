@@ -131,16 +131,13 @@ fn read<T: serde::de::DeserializeOwned>(kind: &str, id: &str, mut settings: Map<
         return Err(format!("`id` is not `{id}`, which the topic names; leave it out"));
     }
     // What stands in the wrong place may be an address with a password: a value, or the key itself.
-    serde_path_to_error::deserialize(Value::Object(settings)).map_err(|error| match error.path().to_string().as_str() {
-        key if may_be_address(key) => format!("{kind} `{id}`: one of its keys has no place here"),
-        "." if may_be_address(&error.inner().to_string()) => {
-            format!("{kind} `{id}`: something in it has no place here")
+    serde_path_to_error::deserialize(Value::Object(settings)).map_err(|error| {
+        let (key, mut said) = (error.path().to_string(), error.inner().to_string());
+        if may_be_address(&said) {
+            "there is something that has no place here".clone_into(&mut said);
         }
-        "." => format!("{kind} `{id}`: {}", error.inner()),
-        key if may_be_address(&error.inner().to_string()) => {
-            format!("{kind} `{id}`: `{key}`: this value has no place here")
-        }
-        key => format!("{kind} `{id}`: `{key}`: {}", error.inner()),
+        let has_key = key != "." && !may_be_address(&key);
+        if has_key { format!("{kind} `{id}`: `{key}`: {said}") } else { format!("{kind} `{id}`: {said}") }
     })
 }
 

@@ -7,6 +7,7 @@ use super::{
     manifest::{Manifest, ManifestError},
     vision::VisionError,
 };
+use crate::types::may_pass;
 
 /// Why a model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
@@ -115,22 +116,8 @@ impl GroundError {
                 EngineError::Open { reason, .. } | EngineError::Run { reason, .. } => is_for_want_of_memory(reason),
                 _ => false,
             },
-            Self::Manifest(ManifestError::Read { source, .. }) => {
-                use io::ErrorKind::{
-                    InvalidData, InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied,
-                };
-                // A disk that fails, rather than a file that is not there or not for us.
-                let wrong = [
-                    InvalidData,
-                    InvalidFilename,
-                    InvalidInput,
-                    IsADirectory,
-                    NotADirectory,
-                    NotFound,
-                    PermissionDenied,
-                ];
-                !wrong.contains(&source.kind())
-            }
+            // A disk that fails, rather than a file that is not there or not for us.
+            Self::Manifest(ManifestError::Read { source, .. }) => may_pass(source),
             Self::Thread(_) => true,
             _ => false,
         }

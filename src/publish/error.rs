@@ -3,6 +3,7 @@
 use std::{io, path::PathBuf, time::Duration};
 
 use super::TopicError;
+use crate::types::may_pass;
 
 /// Why the publisher cannot start, or has no connection.
 #[derive(Debug, thiserror::Error)]
@@ -147,17 +148,11 @@ pub enum SpoolError {
 }
 
 impl SpoolError {
-    /// Whether it may pass while the setting stays as it is, as what is wrong with a disk does: one that is full, fails, or came
-    /// up read-only. A folder that cannot be one, or is not for us, is another that is meant.
+    /// Whether it may pass while the setting stays as it is.
     pub(super) fn is_unavailable(&self) -> bool {
-        use io::ErrorKind::{
-            AlreadyExists, InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied,
-        };
-        let wrong =
-            [AlreadyExists, InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied];
         match self {
             Self::InUse(_) => true,
-            Self::Io { source, .. } => !wrong.contains(&source.kind()),
+            Self::Io { source, .. } => may_pass(source),
         }
     }
 }

@@ -6,6 +6,7 @@
 pub mod batch;
 pub mod canvases;
 pub mod chain;
+pub mod disk;
 pub mod event;
 pub mod followed;
 pub mod frame;
@@ -26,6 +27,7 @@ pub mod work;
 pub use batch::{Batch, Job};
 pub use canvases::Canvases;
 pub use chain::chain;
+pub use disk::may_pass;
 pub use event::{Best, EventKind, TrackEvent};
 pub use followed::Followed;
 pub use frame::{Canvas, Capture, Clock, Frame, FullFrame, Rgb};

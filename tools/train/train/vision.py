@@ -136,9 +136,9 @@ class Suppress(torch.autograd.Function):
     @staticmethod
     def forward(ctx, boxes, scores, count):
         kept = []
-        for picture, (mine, score) in enumerate(zip(boxes.detach(), scores.detach().numpy())):
+        for picture, (mine, score) in enumerate(zip(boxes, scores.numpy())):
             same, left = (overlap(mine) > APART).numpy(), score > 0
-            for _ in range(min(count, int(left.sum()))):
+            for _ in range(count):
                 best = np.where(left, score, -1.0).argmax()
                 if not left[best]:
                     break
